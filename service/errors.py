@@ -1,0 +1,210 @@
+"""Every error that Remora raises on purpose.
+
+RemoraError
+├── SettingsInvalid             the process does not start
+├── CardInvalid                 the process does not start
+├── EgressError                 an outbound request did not end with an answer
+│   ├── EgressRefused           our own gate said no; nothing was sent
+│   ├── EgressNotSent           connecting failed; provably nothing was sent
+│   └── EgressCut               the request may have arrived, the answer did not
+├── StoreUnavailable            503: the store cannot take the write now
+├── StoreFailed                 500 never: fatal for the process
+├── GuardFailed                 internal: a guarded write met another state; the batch is replayed
+└── Problem                     what an API caller is told; one class for each HTTP status
+    ├── Malformed               400
+    ├── Unauthenticated         401
+    ├── BalanceTooSmall         402
+    ├── Forbidden               403
+    ├── NotFound                404 (also another account's objects)
+    ├── Conflict                409
+    ├── Gone                    410
+    ├── TooLarge                413
+    ├── UnsupportedMediaType    415
+    ├── Invalid                 422, with JSON pointers
+    ├── TooManyRequests         429
+    └── Unavailable             503
+
+Only `api/problems.py` turns these into HTTP answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class RemoraError(Exception):
+    """The root: catching it catches everything that Remora raises on purpose."""
+
+
+class SettingsInvalid(RemoraError):
+    """One or more settings are wrong; `problems` has a line for each of them."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class CardInvalid(RemoraError):
+    """A provider card is wrong: the message gives file, line and reason."""
+
+
+class EgressError(RemoraError):
+    """An outbound request did not end with an answer; `reason` is a short stable word."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class EgressRefused(EgressError):
+    """Our own gate refused the address or the URL; nothing was sent."""
+
+
+class EgressNotSent(EgressError):
+    """Name look-up, connecting or the TLS handshake failed; provably nothing was sent."""
+
+
+class EgressCut(EgressError):
+    """The request may have arrived, but no whole answer came back in time."""
+
+
+class StoreUnavailable(RemoraError):
+    """The store cannot take the write now (disk full, locked, shutting down); nothing was written."""
+
+
+class StoreFailed(RemoraError):
+    """The store can no longer be trusted (I/O or fsync error): the process must end."""
+
+
+class GuardFailed(RemoraError):
+    """A guarded write met another state than the one it was decided on."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One field at fault: a JSON pointer into the request body, and what would be right."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(RemoraError):
+    """An answer to an API caller, as RFC 9457 `application/problem+json`.
+
+    Args:
+        detail: What is wrong and what to do about it, for a person.
+        code: The stable machine word; each class has a default.
+        errors: The fields at fault, for 400 and 422.
+        retry_after_s: Seconds after which trying again makes sense, sent as `Retry-After`.
+    """
+
+    status: ClassVar[int] = 400
+    default_code: ClassVar[str] = "malformed"
+    title: ClassVar[str] = "The request is malformed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        errors: tuple[FieldError, ...] = (),
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or self.default_code
+        self.errors = errors
+        self.retry_after_s = retry_after_s
+
+
+class Malformed(Problem):
+    """The bytes are not what they claim to be."""
+
+
+class Unauthenticated(Problem):
+    """No key, or not one that is valid."""
+
+    status = 401
+    default_code = "unauthenticated"
+    title = "A valid key is needed"
+
+
+class BalanceTooSmall(Problem):
+    """The account cannot pay for the job."""
+
+    status = 402
+    default_code = "balance_too_small"
+    title = "The balance is too small"
+
+
+class Forbidden(Problem):
+    """The key is valid but lacks the scope."""
+
+    status = 403
+    default_code = "forbidden"
+    title = "The key lacks the scope for this"
+
+
+class NotFound(Problem):
+    """There is no such object for this account."""
+
+    status = 404
+    default_code = "not_found"
+    title = "Not found"
+
+
+class Conflict(Problem):
+    """The object is in a state in which this cannot be done."""
+
+    status = 409
+    default_code = "conflict"
+    title = "Not possible in the present state"
+
+
+class Gone(Problem):
+    """It was there, and it is not kept any more."""
+
+    status = 410
+    default_code = "gone"
+    title = "No longer kept"
+
+
+class TooLarge(Problem):
+    """The body is larger than this route takes."""
+
+    status = 413
+    default_code = "too_large"
+    title = "The body is too large"
+
+
+class UnsupportedMediaType(Problem):
+    """The body is not JSON."""
+
+    status = 415
+    default_code = "unsupported_media_type"
+    title = "The body must be application/json"
+
+
+class Invalid(Problem):
+    """The request is well-formed, but fields are wrong."""
+
+    status = 422
+    default_code = "invalid"
+    title = "The request has invalid fields"
+
+
+class TooManyRequests(Problem):
+    """Too many requests; `retry_after_s` tells when to come back."""
+
+    status = 429
+    default_code = "too_many_requests"
+    title = "Too many requests"
+
+
+class Unavailable(Problem):
+    """The service cannot take this now; nothing was stored."""
+
+    status = 503
+    default_code = "unavailable"
+    title = "Not available at the moment"
