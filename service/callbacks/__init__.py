@@ -1,0 +1,1 @@
+"""What providers send to our callback URLs."""

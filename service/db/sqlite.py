@@ -1,0 +1,228 @@
+"""SQLite: the writing connection, its transactions, the read-only pool, and the lock file. The only place that knows the driver.
+
+WAL, exactly one writing connection which also does every checkpoint (SQLite 3.7.0 to 3.51.2 can corrupt a database when two
+connections write or checkpoint at once), one process per file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+import structlog
+
+from service.db.transaction import Params, Row
+from service.errors import GuardFailed, StoreUnavailable
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+READERS = 4  # connections; each has a thread of its own
+BUSY_TIMEOUT_MS = 5_000  # an operator's shell may hold the file for a moment
+CHECKPOINT_PAGES = 4_000  # 16 MiB of log between checkpoints: fewer stalls than the default of 1,000
+
+
+class LockFile:
+    """Keeps a second process away from a database file; the kernel frees it when the process dies."""
+
+    def __init__(self, database: Path) -> None:
+        self.path = database.with_name(database.name + ".lock")
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            StoreUnavailable: Another process has it; the message says which.
+        """
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            msg = f"{self.path.with_suffix('')} is in use by another Remora process (pid {holder}); stop that one first"
+            raise StoreUnavailable(msg) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Give the lock back; the file stays, since removing it would race with the next owner."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+class SQLiteWriteConnection:
+    """The connection that writes. Work runs as whole functions on aiosqlite's thread."""
+
+    def __init__(self, connection: aiosqlite.Connection, last_pos: int) -> None:
+        self._connection = connection
+        self.last_pos = last_pos  # the feed's last committed position
+
+    @classmethod
+    async def open(cls, path: Path) -> SQLiteWriteConnection:
+        """Open the database for writing; the caller holds the lock file."""
+        connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=512)
+        connection.row_factory = sqlite3.Row
+        for pragma in (
+            f"busy_timeout = {BUSY_TIMEOUT_MS}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+            "temp_store = MEMORY",
+            "cache_size = -65536",
+        ):
+            await connection.execute(f"PRAGMA {pragma}")
+        [(last_pos,)] = await connection.execute_fetchall("SELECT coalesce(max(pos), 0) FROM events")
+        return cls(connection, last_pos)
+
+    async def on_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function on the connection's thread, in one trip."""
+        # aiosqlite offers a trip for every statement only; its own methods are built on this one (pinned <0.23).
+        return await self._connection._execute(work, self._connection._conn)  # type: ignore[no-any-return]  # noqa: SLF001
+
+    async def close(self) -> None:
+        """Close the file; its thread ends."""
+        await self._connection.close()
+
+
+class SQLiteTx:
+    """One transaction on the writing connection; see `Tx`."""
+
+    def __init__(self, connection: SQLiteWriteConnection, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self._connection = connection
+        self._pos = connection.last_pos
+        self._pending: list[tuple[str, Sequence[Params], int | None]] = []
+        self._after_commit: list[Callable[[], None]] = []
+        self._on_rollback: list[Callable[[], None]] = []
+
+    async def rows(self, sql: str, params: Params) -> list[Row]:
+        """See `Tx`."""
+        return await self.rows_each(sql, (params,))
+
+    async def rows_each(self, sql: str, params: Sequence[Params]) -> list[Row]:
+        """See `Tx`."""
+        pending, self._pending = self._pending, []
+
+        def work(raw: sqlite3.Connection) -> list[Any]:
+            _send(raw, pending)
+            found: list[Any] = []
+            for one in params:
+                found += raw.execute(sql, one).fetchall()
+            return found
+
+        return await self._connection.on_thread(work)
+
+    def write(self, sql: str, rows: Sequence[Params], *, expect: int | None = None) -> None:
+        """See `Tx`."""
+        if rows:
+            self._pending.append((sql, rows, expect))
+
+    def number(self) -> int:
+        """See `Tx`."""
+        self._pos += 1
+        return self._pos
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """See `Tx`."""
+        self._after_commit.append(action)
+
+    def on_rollback(self, action: Callable[[], None]) -> None:
+        """See `Tx`."""
+        self._on_rollback.append(action)
+
+    async def commit(self) -> None:
+        """Send the rest and make everything durable."""
+        pending, self._pending = self._pending, []
+
+        def work(raw: sqlite3.Connection) -> None:
+            _send(raw, pending)
+            raw.execute("COMMIT")
+
+        await self._connection.on_thread(work)
+        self._connection.last_pos = self._pos
+
+    def committed(self) -> None:
+        """Run what waited for the commit."""
+        for action in self._after_commit:
+            try:
+                action()
+            except Exception:  # what is committed must never be applied again because a follow-up failed
+                _log.exception("after_commit_failed")
+
+    async def rollback(self) -> None:
+        """Undo everything; SQLite may have done so itself (disk full, I/O error)."""
+
+        def work(raw: sqlite3.Connection) -> None:
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
+
+        await self._connection.on_thread(work)
+        for action in self._on_rollback:
+            action()
+
+
+def _send(raw: sqlite3.Connection, pending: list[tuple[str, Sequence[Params], int | None]]) -> None:
+    if not raw.in_transaction:
+        raw.execute("BEGIN IMMEDIATE")
+    for sql, rows, expect in pending:
+        changed = raw.executemany(sql, rows).rowcount
+        if expect is not None and changed != expect:
+            msg = f"{changed} of {expect} rows changed: {sql.strip().splitlines()[0]}"
+            raise GuardFailed(msg)
+
+
+class SQLiteReader:
+    """A pool of read-only connections: a reader never writes and never checkpoints."""
+
+    def __init__(self) -> None:
+        self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
+        self._all: list[aiosqlite.Connection] = []
+
+    @classmethod
+    async def open(cls, path: Path, count: int = READERS) -> SQLiteReader:
+        """Open the pool; the writing connection is open already and made the file."""
+        pool = cls()
+        for _ in range(count):
+            connection = await aiosqlite.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            connection.row_factory = sqlite3.Row
+            await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            await connection.execute("PRAGMA query_only = ON")
+            pool._all.append(connection)  # noqa: SLF001 - our own
+            pool._idle.put_nowait(connection)  # noqa: SLF001 - our own
+        return pool
+
+    async def rows(self, sql: str, params: Params | None = None) -> list[Row]:
+        """Read a set; every call sees what was committed before it."""
+        async with self._borrowed() as connection:
+            return list(await connection.execute_fetchall(sql, params or {}))  # type: ignore[arg-type]
+
+    async def row(self, sql: str, params: Params | None = None) -> Row | None:
+        """Read at most one row."""
+        found = await self.rows(sql, params)
+        return found[0] if found else None
+
+    @contextlib.asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[aiosqlite.Connection]:
+        connection = await self._idle.get()
+        try:
+            yield connection
+        finally:
+            self._idle.put_nowait(connection)
+
+    async def close(self) -> None:
+        """Close every connection; their threads end."""
+        for connection in self._all:
+            await connection.close()

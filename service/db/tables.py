@@ -1,0 +1,317 @@
+"""The whole data model on one page. Nothing but shape: no queries, no behaviour.
+
+Times are integer milliseconds UTC (`*_at`), money is integer micro-USD, JSON is text made by msgspec.
+SQLModel does not validate tables; validation happens at the edge, and CHECK constraints repeat the invariants here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sqlalchemy import CheckConstraint, Index, LargeBinary, Text, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+_ACTIVE = "('queued', 'submitting', 'submit_unknown', 'running')"
+
+
+def _blob(*, nullable: bool = True, unique: bool = False) -> bytes | None:
+    return Field(default=None, sa_type=LargeBinary, nullable=nullable, unique=unique)  # type: ignore[no-any-return]
+
+
+def _json(default: str) -> str:
+    return Field(default=default, sa_type=Text, nullable=False)  # type: ignore[no-any-return]
+
+
+def _long() -> str | None:
+    return Field(default=None, sa_type=Text, nullable=True)  # type: ignore[no-any-return]
+
+
+class Meta(SQLModel, table=True):
+    """Facts about the database itself, such as the check value of the secret key."""
+
+    __tablename__: ClassVar[str] = "meta"
+
+    key: str = Field(primary_key=True)
+    value: bytes | None = _blob(nullable=False)
+
+
+class Account(SQLModel, table=True):
+    """Who owns keys, jobs and subscriptions; nothing crosses accounts."""
+
+    __tablename__: ClassVar[str] = "accounts"
+
+    id: str = Field(primary_key=True)
+    name: str
+    status: str = "active"
+    limit_kind: str = "none"
+    secret: bytes | None = _blob(nullable=False)  # the default signing secret, sealed
+    secret_prefix: str
+    previous_secret: bytes | None = _blob()  # co-signs until previous_secret_until
+    previous_secret_until: int | None = None
+    created_at: int
+
+
+class Key(SQLModel, table=True):
+    """An API key; only its SHA-256 is kept."""
+
+    __tablename__: ClassVar[str] = "keys"
+    __table_args__ = (Index("ix_keys_for_list", "account_id", "id"),)
+
+    id: str = Field(primary_key=True)
+    account_id: str = Field(foreign_key="accounts.id")
+    name: str
+    prefix: str
+    hash: bytes | None = _blob(nullable=False, unique=True)
+    scopes: str = _json("[]")
+    created_at: int
+    last_used_at: int | None = None
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+
+class Job(SQLModel, table=True):
+    """One request for one operation, tracked from acceptance to a final state; written by `jobs` only."""
+
+    __tablename__: ClassVar[str] = "jobs"
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('queued', 'submitting', 'submit_unknown', 'running', 'completed', 'failed', 'cancelled', 'expired')",
+            name="ck_jobs_status",
+        ),
+        # I9: no row in an active state is without a future wake-up.
+        CheckConstraint(f"status NOT IN {_ACTIVE} OR due_at IS NOT NULL", name="ck_jobs_wake_up"),
+        CheckConstraint(f"(status IN {_ACTIVE}) = (finished_at IS NULL)", name="ck_jobs_finished"),
+        CheckConstraint("status <> 'completed' OR result_count > 0", name="ck_jobs_completed_has_result"),
+        CheckConstraint("status <> 'failed' OR error_code IS NOT NULL", name="ck_jobs_failed_has_code"),
+        CheckConstraint("cost_charged IS NULL OR cost_charged >= 0", name="ck_jobs_charge"),
+        Index("ix_jobs_for_list", "account_id", "id"),
+        Index("ix_jobs_for_list_by_status", "account_id", "status", "id"),
+        Index("ix_jobs_for_task", "provider_task_id", sqlite_where=text("provider_task_id IS NOT NULL")),
+        Index("ix_jobs_for_submit", "provider", "due_at", sqlite_where=text("status = 'queued'")),
+        Index("ix_jobs_for_poll", "due_at", sqlite_where=text("due_at IS NOT NULL AND status <> 'queued'")),
+        Index("ix_jobs_for_expiry", "expires_at", sqlite_where=text(f"status IN {_ACTIVE}")),
+        Index("ix_jobs_for_overdue", "overdue_at", sqlite_where=text("overdue_at IS NOT NULL")),
+    )
+
+    id: str = Field(primary_key=True)
+    account_id: str = Field(foreign_key="accounts.id")
+    key_id: str | None = None
+    provider: str
+    operation: str
+    status: str
+    seq: int = 1  # the number of the last row on the job's timeline, and the guard of every update
+    input: str = _json("{}")  # as it is shown: strings over 2 KiB as `sha256:… (n bytes)`
+    input_full: str | None = _long()  # as it is sent, where that differs
+    job_metadata: str = _json("{}")
+    tags: str = _json("[]")
+    callback_url: str | None = None
+    callback_events: str | None = None
+    retry_of: str | None = None
+    submission_id: str | None = None  # the one that counts now
+    submit_tries: int = 0
+    provider_task_id: str | None = None
+    task_confirmed: bool = True  # False: adopted from an unverified callback, a fetch has to confirm it
+    provider_status: str | None = None
+    poll_url: str | None = None
+    resolved_by: str | None = None
+    error_code: str | None = None
+    error_message: str | None = _long()
+    cost_estimated: int | None = None
+    cost_charged: int | None = None
+    cost_basis: str = "unknown"
+    cost_raw: str | None = None
+    result_count: int = 0
+    polls: int = 0
+    callbacks: int = 0
+    hint: str | None = None  # 'callback': an unverified callback asked for a fetch
+    hint_tries: int = 0
+    waiting: str | None = _long()  # an observation that came while the submit's answer was still out
+    missing_since: int | None = None  # completed, said the provider, but without a file
+    poll_failures: int = 0
+    overdue: bool = False
+    overdue_at: int | None = None
+    created_at: int
+    submitted_at: int | None = None
+    finished_at: int | None = None
+    expires_at: int
+    due_at: int | None = None
+    lease_owner: str | None = None
+    lease_until: int | None = None
+    lease_epoch: int = 0
+
+
+class Submission(SQLModel, table=True):
+    """One request to the provider on a job's behalf; only the SHA-256 of its callback token is kept."""
+
+    __tablename__: ClassVar[str] = "submissions"
+    __table_args__ = (
+        UniqueConstraint("token_hash", name="uq_submissions_token"),
+        Index("ix_submissions_for_job", "job_id"),
+        Index("ix_submissions_for_task", "provider", "provider_task_id", sqlite_where=text("provider_task_id IS NOT NULL")),
+    )
+
+    id: str = Field(primary_key=True)
+    job_id: str = Field(foreign_key="jobs.id")
+    provider: str
+    token_hash: bytes | None = _blob(nullable=False)
+    outcome: str = "in_flight"  # accepted, refused, rejected, not_sent, unknown, replaced
+    provider_task_id: str | None = None
+    http_status: int | None = None
+    callback_bodies: int = 0  # distinct ones kept; at most 100
+    created_at: int
+    answered_at: int | None = None
+
+
+class Callback(SQLModel, table=True):
+    """What a provider sent to a callback URL, once for every distinct body."""
+
+    __tablename__: ClassVar[str] = "callbacks"
+    __table_args__ = (UniqueConstraint("submission_id", "body_hash", name="uq_callbacks_body"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    submission_id: str = Field(foreign_key="submissions.id")
+    received_at: int
+    body: bytes | None = _blob(nullable=False)
+    body_hash: bytes | None = _blob(nullable=False)
+    content_type: str | None = None
+    copies: int = 1
+
+
+class Result(SQLModel, table=True):
+    """One file that a job produced."""
+
+    __tablename__: ClassVar[str] = "results"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id")
+    idx: int = Field(primary_key=True)
+    source_url: str = _json("")
+    content_type: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    stored: bool = False
+    expires_at: int
+
+
+class Event(SQLModel, table=True):
+    """A row of a job's timeline; those with a `pos` are events that are sent, their body is what is signed."""
+
+    __tablename__: ClassVar[str] = "events"
+    __table_args__ = (
+        Index("ix_events_for_timeline", "job_id", "seq", unique=True),
+        Index("ix_events_for_feed", "pos", unique=True, sqlite_where=text("pos IS NOT NULL")),
+        CheckConstraint("(pos IS NULL) = (body IS NULL)", name="ck_events_body"),
+    )
+
+    id: str = Field(primary_key=True)
+    account_id: str
+    job_id: str | None = None
+    seq: int
+    type: str
+    source: str
+    at: int
+    detail: str | None = _long()
+    pos: int | None = None
+    body: bytes | None = _blob()
+
+
+class Subscription(SQLModel, table=True):
+    """A standing destination with filters."""
+
+    __tablename__: ClassVar[str] = "subscriptions"
+    __table_args__ = (Index("ix_subscriptions_for_list", "account_id", "id"),)
+
+    id: str = Field(primary_key=True)
+    account_id: str = Field(foreign_key="accounts.id")
+    url: str = _json("")
+    description: str = ""
+    events: str = _json("[]")
+    providers: str = _json("[]")
+    operations: str = _json("[]")
+    tags: str = _json("[]")
+    headers: bytes | None = _blob()  # sealed: headers often carry secrets
+    rate_per_s: float | None = None
+    max_in_flight: int = 10
+    schedule: str | None = None
+    signatures: str = _json('["v1"]')
+    status: str = "enabled"
+    disabled_reason: str | None = None
+    secret: bytes | None = _blob(nullable=False)
+    previous_secret: bytes | None = _blob()
+    previous_secret_until: int | None = None
+    last_success_at: int | None = None
+    failing_since: int | None = None
+    created_at: int
+
+
+class Delivery(SQLModel, table=True):
+    """One event for one destination."""
+
+    __tablename__: ClassVar[str] = "deliveries"
+    __table_args__ = (
+        CheckConstraint("status IN ('pending', 'delivered', 'dead', 'skipped')", name="ck_deliveries_status"),
+        # I9 again: what is pending has a time at which it is due.
+        CheckConstraint("(status = 'pending') = (due_at IS NOT NULL)", name="ck_deliveries_wake_up"),
+        Index("ix_deliveries_for_claim", "lane", "due_at", sqlite_where=text("status = 'pending'")),
+        Index("ix_deliveries_for_rescue", "lease_until", sqlite_where=text("lease_until IS NOT NULL")),
+        Index("ix_deliveries_for_list", "account_id", "id"),
+        Index("ix_deliveries_for_job", "job_id"),
+        Index("ix_deliveries_for_subscription", "subscription_id", "id", sqlite_where=text("subscription_id IS NOT NULL")),
+    )
+
+    id: str = Field(primary_key=True)
+    event_id: str = Field(foreign_key="events.id")
+    account_id: str
+    job_id: str | None = None
+    type: str
+    subscription_id: str | None = None
+    lane: str
+    url: str | None = _long()  # a one-off destination's own; a subscription's is read when sending
+    status: str = "pending"
+    attempt_count: int = 0
+    schedule_base: int = 0  # attempts before the last manual retry; the schedule counts from there
+    created_at: int
+    finished_at: int | None = None
+    due_at: int | None = None
+    lease_owner: str | None = None
+    lease_until: int | None = None
+    lease_epoch: int = 0
+
+
+class Attempt(SQLModel, table=True):
+    """One HTTP request of a delivery."""
+
+    __tablename__: ClassVar[str] = "attempts"
+    __table_args__ = (Index("ix_attempts_for_delivery", "delivery_id", "id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    delivery_id: str = Field(foreign_key="deliveries.id")
+    at: int
+    status_code: int | None = None
+    error: str | None = None
+    duration_ms: int
+    response_body: str | None = _long()
+
+
+class Lane(SQLModel, table=True):
+    """A destination's queue: when something in it is due that nobody holds."""
+
+    __tablename__: ClassVar[str] = "lanes"
+    __table_args__ = (Index("ix_lanes_for_claim", "next_due_at", sqlite_where=text("next_due_at IS NOT NULL")),)
+
+    id: str = Field(primary_key=True)  # the subscription's id, or account and origin of a one-off
+    account_id: str
+    next_due_at: int | None = None
+
+
+class Idempotency(SQLModel, table=True):
+    """The first answer to a keyed request, kept for a day."""
+
+    __tablename__: ClassVar[str] = "idempotency"
+    __table_args__ = (Index("ix_idempotency_for_cleaning", "expires_at"),)
+
+    account_id: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    body_hash: bytes | None = _blob(nullable=False)
+    job_id: str
+    answer: bytes | None = _blob(nullable=False)
+    expires_at: int

@@ -1,0 +1,216 @@
+"""The one writer: takes every command that waits, applies them as sets in one transaction, and then answers (group commit).
+
+A batch that fails is rolled back whole and applied again one command a transaction, so that only the culprit fails.
+It knows nothing of jobs or deliveries: what a command does is the handler's that was registered for its class.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
+
+from service.clock import Clock
+from service.db.sqlite import SQLiteTx, SQLiteWriteConnection
+from service.db.transaction import Tx
+from service.errors import GuardFailed, StoreFailed, StoreUnavailable
+
+R = TypeVar("R")
+C = TypeVar("C", bound="Command[Any]")
+
+MAX_BATCH = 512  # commands in one transaction: bounds how long the first of them waits for the last
+GUARD_TRIES = 3  # times a lone command is applied again when its guard failed
+
+_log = structlog.get_logger(__name__)
+
+
+class Command(Generic[R]):
+    """A wish to change the store, answered with R once that is durable. Subclasses are frozen dataclasses."""
+
+    __slots__ = ()
+
+    def lock(self) -> Hashable | None:
+        """Two commands of one kind with the same lock never share a batch; None locks nothing."""
+        return None
+
+
+#: Applies a set of commands of one kind and answers each of them; an exception as an answer fails that command alone,
+#: and must not have written anything for it.
+Handler = Callable[[Tx, Sequence[C]], Awaitable[list[R | Exception]]]
+
+
+class Observer(Protocol):
+    """Who wants to know how the writer fares (telemetry)."""
+
+    def batch(self, size: int, commit_s: float) -> None:
+        """A batch was committed."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    command: Command[Any]
+    answer: asyncio.Future[Any]
+
+
+class Writer:
+    """Runs commands. One instance, one task, one writing connection for a database file."""
+
+    def __init__(self, connection: SQLiteWriteConnection, clock: Clock, observer: Observer | None = None) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._observer = observer
+        self._handlers: dict[type, Handler[Any, Any]] = {}
+        self._queue: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self.failed: asyncio.Future[StoreFailed] = asyncio.get_running_loop().create_future()
+
+    def handle(self, kind: type[C], handler: Handler[C, Any]) -> None:
+        """Name the handler for a class of commands."""
+        self._handlers[kind] = handler
+
+    async def run(self, command: Command[R]) -> R:
+        """Apply the command and return its answer once it is durable.
+
+        A cancelled caller does not cancel its command.
+
+        Raises:
+            StoreUnavailable: Nothing was written; trying again later makes sense.
+            RemoraError: What the handler answered.
+        """
+        if self._closing or self.failed.done():
+            msg = "the service is shutting down"
+            raise StoreUnavailable(msg)
+        waiting = _Waiting(command, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._wake.set()
+        return await waiting.answer  # type: ignore[no-any-return]
+
+    def start(self) -> None:
+        """Begin to serve commands."""
+        self._task = asyncio.create_task(self._serve(), name="writer")
+
+    async def close(self) -> None:
+        """Finish what waits, then stop."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        await self._connection.close()
+
+    async def _serve(self) -> None:
+        while True:
+            await self._wake.wait()
+            if not self._queue:
+                if self._closing:
+                    return
+                self._wake.clear()
+                continue
+            batch = self._take()
+            try:
+                await self._apply_or_split(batch)
+            except StoreFailed as error:
+                self._fail(batch, error)
+                return
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        later: list[_Waiting] = []
+        taken: set[Hashable] = set()
+        while self._queue and len(batch) < MAX_BATCH:
+            waiting = self._queue.popleft()
+            lock = waiting.command.lock()
+            if lock is None:
+                batch.append(waiting)
+            elif (key := (type(waiting.command), lock)) in taken:
+                later.append(waiting)
+            else:
+                taken.add(key)
+                batch.append(waiting)
+        self._queue.extendleft(reversed(later))
+        return batch
+
+    async def _apply_or_split(self, batch: list[_Waiting]) -> None:
+        try:
+            answers = await self._apply([waiting.command for waiting in batch])
+        except StoreFailed:
+            raise
+        except Exception as error:  # the loop's outermost guard: whatever a handler raises belongs to its caller
+            if len(batch) > 1:
+                _log.warning("batch_split", size=len(batch), error=repr(error))
+                for waiting in batch:
+                    await self._apply_or_split([waiting])
+                return
+            answers = [await self._alone(batch[0].command, error)]
+        for waiting, answer in zip(batch, answers, strict=True):
+            _settle(waiting.answer, answer)
+
+    async def _alone(self, command: Command[Any], error: Exception) -> Any:  # noqa: ANN401 - the answer's type is the command's
+        tries = 1
+        while isinstance(error, GuardFailed) and tries < GUARD_TRIES:
+            tries += 1
+            try:
+                return (await self._apply([command]))[0]
+            except GuardFailed as again:
+                error = again
+        if not isinstance(error, StoreUnavailable):
+            _log.error("command_failed", command=type(command).__name__, error=repr(error))
+        return error
+
+    async def _apply(self, commands: list[Command[Any]]) -> list[Any]:
+        groups: dict[type, list[int]] = {}
+        for position, command in enumerate(commands):
+            groups.setdefault(type(command), []).append(position)
+        answers: list[Any] = [None] * len(commands)
+        tx = SQLiteTx(self._connection, self._clock.now_ms())
+        started = self._clock.monotonic()
+        try:
+            for kind, positions in groups.items():
+                group = await self._handlers[kind](tx, [commands[position] for position in positions])
+                for position, answer in zip(positions, group, strict=True):
+                    answers[position] = answer
+            await tx.commit()
+        except sqlite3.Error as error:
+            await tx.rollback()
+            raise _translate(error) from error
+        except BaseException:
+            await tx.rollback()
+            raise
+        tx.committed()
+        if self._observer is not None:
+            self._observer.batch(len(commands), self._clock.monotonic() - started)
+        return answers
+
+    def _fail(self, batch: list[_Waiting], error: StoreFailed) -> None:
+        _log.critical("store_failed", error=repr(error))
+        self._closing = True
+        for waiting in [*batch, *self._queue]:
+            _settle(waiting.answer, StoreUnavailable("the store failed; the service is stopping"))
+        self._queue.clear()
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+
+def _settle(future: asyncio.Future[Any], answer: object) -> None:
+    if future.done():  # the caller was cancelled; its command was not
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _translate(error: sqlite3.Error) -> Exception:
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = code & 0xFF if code is not None else None
+    if primary in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return StoreFailed(f"{getattr(error, 'sqlite_errorname', 'SQLITE')}: {error}")
+    if primary in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOMEM}:
+        return StoreUnavailable(f"the database cannot be written now: {error}")
+    return error

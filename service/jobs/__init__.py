@@ -1,0 +1,1 @@
+"""The way of a job: taken, submitted, tracked to its end."""

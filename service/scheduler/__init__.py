@@ -1,0 +1,1 @@
+"""The timed duties, one file each; only here APScheduler is known."""
