@@ -1,0 +1,47 @@
+# The commands of daily work; `.ci/run` is the gate.
+
+# list them
+default:
+    @just --list
+
+# make the environment
+setup:
+    python3 -m venv .venv
+    .venv/bin/pip install -q uv
+    .venv/bin/uv sync --frozen --inexact
+
+# run the tests, or some of them
+test *ARGS:
+    .venv/bin/pytest {{ ARGS }}
+
+# put the code into form
+format:
+    .venv/bin/ruff format .
+    .venv/bin/ruff check --fix .
+
+# everything that is checked without running the code
+lint:
+    .venv/bin/ruff format --check .
+    .venv/bin/ruff check .
+    .venv/bin/mypy
+    .venv/bin/lint-imports
+
+# write the documents that are made from code
+docs:
+    .venv/bin/python -m tests.generated
+
+# the main job on this machine, with no key and no network
+demo *ARGS:
+    .venv/bin/remora demo {{ ARGS }}
+
+# the gate
+gate:
+    .ci/run
+
+# the wheel, with migrations, cards and static files in it
+wheel:
+    .venv/bin/uv build --wheel
+
+# the container image
+image:
+    docker build -t remora .
