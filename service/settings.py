@@ -27,6 +27,7 @@ from service.errors import SettingsInvalid
 PREFIX: Final = "REMORA_"
 PROVIDERS_PREFIX: Final = "REMORA_PROVIDERS__"
 _FILE: Final = "_FILE"
+_Pairs = Iterator[tuple[str, str]]  # names and texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,10 @@ def _rate(text: str) -> SubmitRate:
 
 
 _ttl = partial(notation.duration, low=timedelta(seconds=1))
+_storage = notation.storage_url
+_STORAGE_FORM: Final = "`file:/path`, `s3://…`, `gs://…`, `az://…`; `none`: not copied"
 _url = partial(notation.http_url, path=True)
+_origin = partial(notation.http_url, path=False)
 RETENTION_DEFAULT: Final = "jobs=365d, payloads=90d, attempts=30d"
 
 #: The table, in the order of contract 6; a field of `Settings` has the name in small letters.
@@ -158,13 +162,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         secret=True,
     ),
     Setting("EGRESS_ALLOW", "", "CIDRs, commas between", "private ranges that requests may go to", notation.networks),
-    Setting(
-        "STORAGE_URL",
-        None,
-        "`file:/path`, `s3://…`, `gs://…`, `az://…`, `none`",
-        "where results are copied to; default: beside the database; `none`: they are not copied",
-        notation.storage_url,
-    ),
+    Setting("STORAGE_URL", None, _STORAGE_FORM, "where results are copied to; default: beside the database", _storage),
     Setting("RESULT_TTL", "7d", "duration, from 1s", "how long a result lives", _ttl),
     Setting("JOB_TTL", "7d", "duration, from 1s", "how long an unfinished job lives", _ttl),
     Setting("RESULT_MAX_BYTES", "512MiB", "size", "the largest result that is kept", notation.size),
@@ -207,13 +205,7 @@ PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
         notation.secret,
         secret=True,
     ),
-    Setting(
-        "BASE_URL",
-        None,
-        "`scheme://host:port`",
-        "what the documents' paths hang on",
-        partial(notation.http_url, path=False),
-    ),
+    Setting("BASE_URL", None, "`scheme://host:port`", "what the documents' paths hang on", _origin),
     Setting("CALLBACKS", None, "`auto`, `off`", "`off`: never ask for a callback", notation.one_of("auto", "off")),
     Setting(
         "VERIFY",
@@ -296,7 +288,7 @@ class _Values:
         self._texts: dict[str, tuple[str, str]] = {}  # name → text, source
         self.cards: set[str] = set()
 
-    def add(self, source: str, pairs: Iterator[tuple[str, str]]) -> None:
+    def add(self, source: str, pairs: _Pairs) -> None:
         """Take what a stronger source has not given; complain about names that mean nothing."""
         given = {name: text.strip() for name, text in pairs if text.strip()}
         for name in sorted(given):  # a name sorts before the same with _FILE, so that the value itself wins
@@ -333,8 +325,8 @@ class _Values:
 
     def provider(self, card: str) -> ProviderSettings:
         """The settings of one card."""
-        rows = PROVIDER_SETTINGS
-        return ProviderSettings(**{row.name.lower(): self.get(provider_variable(card, row.name), row) for row in rows})
+        pairs = _BY_FIELD.items()
+        return ProviderSettings(**{name.lower(): self.get(provider_variable(card, name), row) for name, row in pairs})
 
     def _file(self, name: str, path: str) -> str | None:
         try:
@@ -369,9 +361,7 @@ def _unknown(name: str, source: str) -> str:
     return f"{name} (from {source}): there is no such setting{notation.did_you_mean(name, known) or '; remove it'}"
 
 
-def _read(
-    path: Path, parse: Callable[[str], Iterator[tuple[str, str]]], problems: list[str]
-) -> Iterator[tuple[str, str]]:
+def _read(path: Path, parse: Callable[[str], _Pairs], problems: list[str]) -> _Pairs:
     """What a file in the directory gives; nothing where there is none."""
     try:
         yield from parse(path.read_text("utf-8-sig"))
@@ -382,7 +372,7 @@ def _read(
         problems.append(f"{path.name}: cannot be read ({reason})")
 
 
-def _dotenv(text: str) -> Iterator[tuple[str, str]]:
+def _dotenv(text: str) -> _Pairs:
     """The REMORA_ part of a `.env`, which other programs may share."""
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
@@ -391,7 +381,7 @@ def _dotenv(text: str) -> Iterator[tuple[str, str]]:
             yield binding.key, binding.value or ""
 
 
-def _toml(text: str) -> Iterator[tuple[str, str]]:
+def _toml(text: str) -> _Pairs:
     """`database_url = …`, `[retention]`, `[providers.sharkapi-v1]` as if they were variables."""
     for key, value in tomllib.loads(text).items():
         if key == "providers" and isinstance(value, dict):
@@ -403,8 +393,6 @@ def _toml(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _toml_text(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
     if isinstance(value, dict):
-        return ", ".join(f"{key}={entry}" for key, entry in value.items())
-    return str(value)
+        value = [f"{key}={entry}" for key, entry in value.items()]
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

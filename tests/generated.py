@@ -1,0 +1,103 @@
+"""The documents that are made from code; `python -m tests.generated` writes them, a test says whether they are current."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from service.settings import PREFIX, PROVIDER_SETTINGS, PROVIDERS_PREFIX, SETTINGS, Setting
+from service.telemetry import METRICS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_SETTINGS_INTRO = """\
+# Settings
+
+<!-- Made from service/settings.py by `python -m tests.generated`; change it there. -->
+
+Settings come from the environment, then from `.env`, then from `remora.toml` (both in the working directory); the first
+that has one wins, and an empty value counts as not given. A secret may stand in a file of its own: `REMORA_ADMIN_KEY_FILE`
+names the file, as container platforms do it. Relative paths start from the working directory. Everything that is wrong, an
+unknown `REMORA_…` name included, is reported at once, before anything listens.
+
+Durations are written `500ms`, `30s`, `5m`, `2h`, `7d`; sizes `512MiB`, `2GiB`, `500KB` or a number of bytes.
+"""
+
+_PROVIDERS_INTRO = f"""
+## For a provider
+
+`{PROVIDERS_PREFIX}<CARD>__…`, with the card's name in capitals and `-` as `_`: the key for `sharkapi-v1` is
+`{PROVIDERS_PREFIX}SHARKAPI_V1__API_KEY`. What is not given is as the card says.
+"""
+
+_TOML_OUTRO = """
+## As a file
+
+The same in `remora.toml`:
+
+```toml
+public_url = "https://remora.example"
+egress_allow = ["10.0.0.0/8"]
+delivery_schedule = ["5s", "5m", "1h"]
+
+[retention]
+payloads = "30d"
+
+[providers.sharkapi-v1]
+api_key_file = "/run/secrets/sharkapi"
+submit_rate = "20/10s"
+```
+"""
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), ["---"] * len(list(head)), *map(list, rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _setting_rows(rows: Iterable[Setting], prefix: str) -> str:
+    cells = (
+        (
+            f"`{prefix}{row.name}`" + (" (or `_FILE`)" if row.secret else ""),
+            "–" if row.default is None else f"`{row.default}`" if row.default else "empty",
+            row.form,
+            row.help,
+        )
+        for row in rows
+    )
+    return _table(("setting", "default", "form", "meaning"), cells)
+
+
+def settings_page() -> str:
+    """docs/settings.md as the table in the code has it."""
+    ours = _setting_rows(SETTINGS, PREFIX)
+    cards = _setting_rows(PROVIDER_SETTINGS, "…__").replace("| – |", "| from the card |")
+    return f"{_SETTINGS_INTRO}\n{ours}{_PROVIDERS_INTRO}\n{cards}{_TOML_OUTRO}"
+
+
+def metrics_table() -> str:
+    """The table of metrics in docs/operations.md."""
+    cells = ((f"`{row.name}`", row.kind, ", ".join(row.labels) or "–", row.help) for row in METRICS)
+    return _table(("metric", "kind", "labels", "what it tells"), cells)
+
+
+def with_metrics(page: str) -> str:
+    """The page with the table between its markers made anew."""
+    return re.sub(
+        r"(<!-- metrics -->\n)(.*?)(<!-- /metrics -->)",
+        lambda match: f"{match[1]}\n{metrics_table()}\n{match[3]}",
+        page,
+        flags=re.DOTALL,
+    )
+
+
+def main() -> None:
+    """Write the documents."""
+    (ROOT / "docs" / "settings.md").write_text(settings_page(), "utf-8")
+    operations = ROOT / "docs" / "operations.md"
+    operations.write_text(with_metrics(operations.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
