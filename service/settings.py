@@ -118,7 +118,7 @@ def _retention(text: str) -> Retention:
 
 def _rate(text: str) -> SubmitRate:
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{0,9})(s|m|h)", text)
-    if match is None or not int(match[1]) or match[2].strip("0") == "" != match[2]:
+    if match is None or not int(match[1]) or not int(match[2] or 1):
         raise ValueError("write submissions per time, such as 5/s, 20/10s or 100/m")
     return SubmitRate(int(match[1]), float(match[2] or 1) * notation.UNITS_S[match[3]])
 
@@ -356,7 +356,7 @@ def _unknown(name: str, source: str) -> str:
     known = [*_BY_NAME, *(key + _FILE for key, row in _BY_NAME.items() if row.secret)]
     if name.startswith(PROVIDERS_PREFIX):
         known = [f"{PROVIDERS_PREFIX}{_card(name).upper() or '<CARD>'}__{ending}" for ending in _BY_FIELD]
-    elif name.startswith((f"{PREFIX}SERVICE_", f"{PREFIX}PORT_")):
+    elif re.fullmatch(rf"{PREFIX}(SERVICE_HOST|SERVICE_PORT.*|PORT_[0-9]+_.*)", name):
         return f"{name} (from {source}): Kubernetes sets it for a service of this name: set enableServiceLinks to false"
     return f"{name} (from {source}): there is no such setting{notation.did_you_mean(name, known) or '; remove it'}"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from ipaddress import ip_address
 
+from hypothesis import settings
+
 
 class LeftTheMachineError(RuntimeError):
     """A test tried to reach beyond loopback; start a server on 127.0.0.1 instead."""
@@ -30,3 +32,7 @@ def _guard(event: str, args: tuple[object, ...]) -> None:
 # An audit hook cannot be taken off again and sees what asyncio and C extensions do through Python's sockets, so no
 # fixture has to be asked for and no library can go around it by having kept a reference to the real function.
 sys.addaudithook(_guard)
+
+# On a busy machine a slow example is no fault of the code, and a run in the gate must not depend on luck.
+settings.register_profile("remora", deadline=None, derandomize=True)
+settings.load_profile("remora")
