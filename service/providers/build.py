@@ -1,0 +1,71 @@
+"""The requests that a provider gets: an input and a card become a `Call`.
+
+Pure. It must not know how a call travels nor how its answer is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from service.egress import Call
+from service.providers.card import Auth, Operation
+from service.providers.forms import PLACEHOLDER, Template
+from service.providers.mapping import same_origin
+
+_PATH_SAFE: Final = "/:~"  # kept as they are in an input's value inside a path, such as the model `fal-ai/flux/dev`
+
+
+class Requests:
+    """The requests of one operation."""
+
+    def __init__(self, operation: Operation, auth: Auth | None, base_url: str, secret: str | None) -> None:
+        self._submit = operation.spoken
+        self._poll = operation.poll
+        self._slot = operation.callback.slot if operation.callback else None
+        self._in_path = frozenset(PLACEHOLDER.findall(self._submit.path))
+        self._base_url = base_url
+        self._auth = {auth.header.lower(): auth.value.replace("{secret}", secret)} if auth and secret else {}
+        self.submit_timeout_s = self._submit.timeout.total_seconds()
+        self.poll_timeout_s = self._poll.timeout.total_seconds() if self._poll else 0.0
+
+    def submit(self, given: Mapping[str, object], callback_url: str | None) -> Call:
+        """Hand a task in: the input as it is, the card's `extra` over it, the callback URL in its slot."""
+        body = {key: value for key, value in given.items() if key not in self._in_path} | self._submit.extra
+        query = _filled_all(self._submit.query, given)
+        if callback_url is not None and self._slot is not None:
+            if self._slot.place == "body":
+                body[self._slot.field] = callback_url
+            else:
+                query[self._slot.field] = callback_url
+        url = self._url(_filled(self._submit.path, given, safe=_PATH_SAFE), query)
+        headers = {"content-type": "application/json", **self._headers(self._submit.headers)}
+        return Call(self._submit.method, url, headers, msgspec.json.encode(body))
+
+    def poll(self, task_id: str, poll_url: str | None) -> Call | None:
+        """Ask for a task, at the address that the provider gave if our key may go there; None: there is no address."""
+        if self._poll is None:
+            return None
+        url = same_origin(self._base_url, poll_url) if poll_url else None
+        if url is None and self._poll.path is not None:
+            known = {"id": task_id}
+            url = self._url(_filled(self._poll.path, known, safe=""), _filled_all(self._poll.query, known))
+        return Call(self._poll.method, url, self._headers(self._poll.headers)) if url is not None else None
+
+    def _headers(self, own: Mapping[str, str]) -> dict[str, str]:
+        return {"accept": "application/json", **{name.lower(): value for name, value in own.items()}, **self._auth}
+
+    def _url(self, path: str, query: Mapping[str, str]) -> str:
+        return f"{self._base_url}{path}" + (f"?{urlencode(query, quote_via=quote, safe='')}" if query else "")
+
+
+def _filled(template: Template, known: Mapping[str, object], *, safe: str) -> str:
+    return PLACEHOLDER.sub(lambda match: quote(str(known.get(match[1], "")), safe=safe), template)
+
+
+def _filled_all(templates: Mapping[str, Template], known: Mapping[str, object]) -> dict[str, str]:
+    """The query: its values are filled as they are, since encoding the query encodes them."""
+    return {name: PLACEHOLDER.sub(lambda match: str(known.get(match[1], "")), text) for name, text in templates.items()}

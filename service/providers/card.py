@@ -1,0 +1,307 @@
+"""The card: everything Remora knows of one provider, as a strict model of a YAML file.
+
+Owns the form of a card and what makes one wrong in itself. It must not know how files are found (loading), how a card is
+put to use (mapping, client) nor what the operator's settings say (registry). The form is documented in docs/providers.md.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from service.providers.forms import (
+    PLACEHOLDER,
+    BaseURL,
+    Code,
+    Duration,
+    Expression,
+    HeaderName,
+    InputSchema,
+    Name,
+    PathTemplate,
+    Pattern,
+    Rate,
+    StateWord,
+    Statuses,
+    Template,
+    Usd,
+    Words,
+)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Auth(_Part):
+    """How our key travels: `value` with `{secret}` in it, as one header."""
+
+    header: HeaderName = "Authorization"
+    value: str = "Bearer {secret}"
+
+    @model_validator(mode="after")
+    def _has_the_secret(self) -> Self:
+        if PLACEHOLDER.findall(self.value) != ["secret"]:
+            raise ValueError('value needs {secret} where the key goes, as in "Bearer {secret}"')
+        return self
+
+
+class Failure(_Part):
+    """Where a failed task says why."""
+
+    message: Expression | None = None
+    type: Expression | None = None
+    code: Expression | None = None
+
+
+class Cost(_Part):
+    """Where an answer says what the task costs: a number or a text such as `$0.02`, times `usd_each`."""
+
+    path: Expression
+    usd_each: Usd = Decimal(1)
+    basis: Literal["provider", "estimate"] = "provider"
+
+
+class Moment(_Part):
+    """Where an answer gives a time, and how it counts it."""
+
+    path: Expression
+    unit: Literal["s", "ms", "iso"]
+
+
+class Observe(_Part):
+    """How a document of the provider is read; everything but `states` is a JMESPath expression."""
+
+    task_id: Expression | None = None
+    state: Expression | None = None
+    states: dict[str, StateWord] = Field(default_factory=dict)
+    urls: Expression | None = None
+    error: Failure = Failure()
+    cost: Cost | None = None
+    finished_at: Moment | None = None
+    poll_url: Expression | None = None
+
+    @model_validator(mode="after")
+    def _state_and_states(self) -> Self:
+        if (self.state is None) != (not self.states):
+            raise ValueError("state (where the word is) and states (what it means) need each other")
+        return self
+
+
+class Slot(_Part):
+    """Where the provider wants the callback URL."""
+
+    place: Literal["body", "query"] = Field(default="body", alias="in")
+    field: str = Field(min_length=1)
+
+
+class Callback(_Part):
+    """The provider calls back. `observe` is as in poll unless given; `verify: trust` believes what is not fetched."""
+
+    slot: Slot
+    observe: Observe | None = None
+    verify: Literal["fetch", "trust"] = "fetch"
+    fallback_after: Duration = timedelta(seconds=60)
+
+
+class Accept(_Part):
+    """Which answers mean that the provider took the task."""
+
+    http: Statuses = ["2xx"]
+    where: Expression | None = None
+
+
+class Submit(_Part):
+    """The request that hands a task in; its body is the input, with `extra` over it."""
+
+    method: Literal["POST", "PUT"] = "POST"
+    path: PathTemplate
+    query: dict[str, Template] = Field(default_factory=dict)
+    headers: dict[HeaderName, str] = Field(default_factory=dict)
+    extra: dict[str, Any] = Field(default_factory=dict)
+    accept: Accept = Accept()
+    observe: Observe | None = None
+    timeout: Duration = timedelta(seconds=60)
+
+
+class Poll(_Part):
+    """The request that asks for a task; without `path` only the URL that the provider gave is asked."""
+
+    method: Literal["GET", "POST"] = "GET"
+    path: PathTemplate | None = None
+    query: dict[str, Template] = Field(default_factory=dict)
+    headers: dict[HeaderName, str] = Field(default_factory=dict)
+    observe: Observe
+    every: Duration = timedelta(seconds=3)
+    not_found_grace: Duration = timedelta(seconds=60)
+    timeout: Duration = timedelta(seconds=15)
+
+    @model_validator(mode="after")
+    def _can_ask(self) -> Self:
+        if self.observe.state is None:
+            raise ValueError("observe.state is missing: without it a poll never learns the end of a task")
+        for template in [self.path or "", *self.query.values()]:
+            if set(PLACEHOLDER.findall(template)) - {"id"}:
+                raise ValueError("a poll knows one placeholder: {id}")
+        if self.path is None and self.observe.poll_url is None:
+            raise ValueError("write path, or observe.poll_url where the provider gives the address")
+        return self
+
+
+class PriceRow(_Part):
+    """The price of an operation, where the input has these values."""
+
+    where: dict[str, str | int | bool] = Field(default_factory=dict)
+    usd: Usd
+
+
+class Price(_Part):
+    """The price list: the first row that fits, times the input's field `per`."""
+
+    rows: list[PriceRow] = Field(min_length=1)
+    per: str | None = None
+    failures: Literal["free", "assumed_free", "unknown"] = "unknown"
+
+
+class Operation(_Part):
+    """One thing that the provider can do."""
+
+    title: str = ""
+    input: InputSchema
+    submit: Submit | None = None
+    poll: Poll | None = None
+    callback: Callback | None = None
+    price: Price | None = None
+    typical: Duration = timedelta(seconds=120)
+    overdue_after: Duration | None = None
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Self:
+        if self.submit is not None and self.submit.observe is None and self.poll is None:
+            raise ValueError("submit.observe is missing: without poll nothing else says how its answer is read")
+        if self.submit is not None and self.poll is not None and self.submit_observe().task_id is None:
+            raise ValueError("submit.observe.task_id is missing: without the id nothing can be polled")
+        if self.submit is None and (self.poll is not None or self.callback is not None):
+            raise ValueError("poll and callback make no sense without submit")
+        return self
+
+    @property
+    def spoken(self) -> Submit:
+        """The submit of an operation that is spoken over HTTP.
+
+        Raises:
+            ValueError: An adapter speaks it.
+        """
+        if self.submit is None:
+            raise ValueError("an adapter speaks this operation")
+        return self.submit
+
+    def submit_observe(self) -> Observe:
+        """How a submit's answer is read."""
+        if self.submit is not None and self.submit.observe is not None:
+            return self.submit.observe
+        return self.poll.observe if self.poll is not None else Observe()
+
+    def callback_observe(self) -> Observe:
+        """How a callback is read."""
+        if self.callback is not None and self.callback.observe is not None:
+            return self.callback.observe
+        return self.poll.observe if self.poll is not None else self.submit_observe()
+
+
+class ErrorRule(_Part):
+    """What an error answer means: all conditions that are given must hold; the first rule that fits counts."""
+
+    status: Statuses | None = None
+    code: Words | None = None
+    type: Words | None = None
+    message: Pattern | None = None
+    error: Code
+    submit: Literal["retryable", "final", "unknown"] = "final"
+    poll: Literal["retry", "not_found", "denied", "failed"] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_condition(self) -> Self:
+        if self.status is None and self.code is None and self.type is None and self.message is None:
+            raise ValueError("a rule needs a condition: status, code, type or message")
+        return self
+
+
+class FailureRule(_Part):
+    """Which error code a failed task gets, by the provider's own words."""
+
+    code: Words | None = None
+    type: Words | None = None
+    message: Pattern | None = None
+    error: Code
+
+    @model_validator(mode="after")
+    def _has_a_condition(self) -> Self:
+        if self.code is None and self.type is None and self.message is None:
+            raise ValueError("a rule needs a condition: code, type or message")
+        return self
+
+
+class Errors(_Part):
+    """How error answers are read: where the body says what, and the rules.
+
+    Args:
+        status: A status that the body carries itself; where HTTP says 2xx and this says otherwise, this counts.
+    """
+
+    status: Expression | None = None
+    message: Expression | None = None
+    type: Expression | None = None
+    code: Expression | None = None
+    rules: list[ErrorRule] = Field(default_factory=list)
+    failures: list[FailureRule] = Field(default_factory=list)
+
+
+class Limits(_Part):
+    """What the provider's document says of limits; `retention` is how long it keeps files."""
+
+    in_flight: int = Field(default=100, ge=1)
+    submit_rate: Rate | None = None
+    retention: Duration | None = None
+
+
+class Card(_Part):
+    """One provider."""
+
+    card: Literal[1]
+    name: Name
+    title: str = ""
+    adapter: str | None = None
+    base_url: BaseURL | None = None
+    auth: Auth | None = None
+    default_operation: Name | None = None
+    errors: Errors = Errors()
+    limits: Limits = Limits()
+    operations: dict[Name, Operation] = Field(min_length=1)
+
+    @field_validator("adapter")
+    @classmethod
+    def _is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
+        known = (info.context or {}).get("adapters", ())
+        if value is not None and value not in known:
+            raise ValueError(f"there is no adapter {value!r}; known: {', '.join(known) or 'none'}")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.default_operation is not None and self.default_operation not in self.operations:
+            raise ValueError(f"default_operation {self.default_operation!r} is none of operations")
+        spoken = [name for name, operation in self.operations.items() if operation.submit is not None]
+        if self.adapter is not None and (self.base_url is not None or self.auth is not None or spoken):
+            raise ValueError("an adapter speaks for itself: leave out base_url, auth, submit, poll and callback")
+        if self.adapter is None and (self.base_url is None or len(spoken) < len(self.operations)):
+            raise ValueError("base_url and, in every operation, submit are needed")
+        return self
+
+
+def card_schema() -> dict[str, Any]:
+    """The JSON Schema of a card, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Card.model_json_schema()}

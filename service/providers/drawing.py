@@ -1,0 +1,67 @@
+"""The provider without a network: draws a picture in this process and answers with the finished file at once.
+
+For trying things out and for tests of everything behind a provider. It must not know HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from typing import Final
+
+from service.clock import Clock
+from service.picture import draw
+from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict
+from service.providers.mapping import Money, Observation, Seen
+
+SIDE: Final = 512  # pixels, where the input says nothing
+
+#: Width and height in pixels for an aspect ratio, with about as many pixels as the square.
+SIZES: Final = {
+    "1:1": (512, 512),
+    "16:9": (672, 384),
+    "9:16": (384, 672),
+    "4:3": (592, 448),
+    "3:4": (448, 592),
+    "3:2": (624, 416),
+    "2:3": (416, 624),
+}
+
+
+class DrawingSpeaker:
+    """Draws what it is asked for."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def submit(self, operation: str, given: Mapping[str, object], callback_url: str | None) -> SubmitOutcome:
+        """See `Speaker`; the drawing takes some milliseconds of a core and gets a thread, so that nobody waits for it."""
+        began = self._clock.monotonic()
+        width, height = _size(given)
+        picture = await asyncio.to_thread(draw, str(given.get("prompt", "")), width, height, image_format="png")
+        observation = Observation(
+            seen=Seen.COMPLETED,
+            provider_status="completed",
+            urls=(f"data:image/png;base64,{base64.b64encode(picture).decode()}",),
+            cost=Money(0, "price_list"),
+            finished_at_ms=self._clock.now_ms(),
+        )
+        duration_ms = round((self._clock.monotonic() - began) * 1000)
+        return SubmitOutcome(Verdict.ACCEPTED, observation, duration_ms=duration_ms)
+
+    async def poll(self, operation: str, task_id: str, poll_url: str | None) -> PollOutcome:
+        """See `Speaker`; there is never a task to ask for."""
+        return PollOutcome(PollVerdict.NOT_FOUND, message="pictures are finished when they are asked for")
+
+    def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
+        """See `Speaker`; nobody calls back."""
+        return Observation(seen=None)
+
+
+def _size(given: Mapping[str, object]) -> tuple[int, int]:
+    """Width and height in pixels; what is not given follows from the aspect ratio, else it is a square's side."""
+    from_ratio = SIZES.get(str(given.get("aspect_ratio")), (SIDE, SIDE))
+    sides = (given.get("width"), given.get("height"))
+    width, height = (side if isinstance(side, int) else usual for side, usual in zip(sides, from_ratio, strict=True))
+    return width, height

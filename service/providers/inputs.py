@@ -1,0 +1,190 @@
+"""Whether an input fits an operation: the card's JSON Schema, told as fields with a pointer and what would be right.
+
+Pure. Messages never repeat a value: it may be a picture of ten megabytes or something private.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+from jsonschema import Draft202012Validator, ValidationError
+
+from service.errors import FieldError
+from service.providers.card import Operation
+from service.providers.forms import PLACEHOLDER
+
+ROOT: Final = "/input"
+MAX_ERRORS: Final = 20  # of one request; nobody mends more at once
+_IN_A_PATH: Final = re.compile(r"[A-Za-z0-9._:~-]+(/[A-Za-z0-9._:~-]+)*")
+
+_TYPES: Final = {
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+
+
+class InputCheck:
+    """The input schema of one operation, compiled."""
+
+    def __init__(self, operation: Operation) -> None:
+        self._validator = Draft202012Validator(operation.input)
+        submit, callback = operation.submit, operation.callback
+        self._in_path = PLACEHOLDER.findall(submit.path) if submit else []
+        self._slot = callback.slot.field if callback and callback.slot.place == "body" else None
+
+    def errors(self, given: Mapping[str, object]) -> list[FieldError]:
+        """What is wrong with the input; empty when it can be sent."""
+        found = [
+            field for error in islice(self._validator.iter_errors(dict(given)), MAX_ERRORS) for field in _fields(error)
+        ]
+        found += self._own(given)
+        return list(dict.fromkeys(found))[:MAX_ERRORS]
+
+    def _own(self, given: Mapping[str, object]) -> Iterator[FieldError]:
+        """What the way of a request asks for beyond the schema."""
+        if self._slot is not None and self._slot in given:
+            yield FieldError(
+                f"{ROOT}/{_escaped(self._slot)}", "is set by Remora itself; write the job's callback_url instead"
+            )
+        for name in self._in_path:
+            value = given.get(name)
+            if not isinstance(value, str) or _IN_A_PATH.fullmatch(value) is None or ".." in value.split("/"):
+                yield FieldError(f"{ROOT}/{name}", "is needed, as a name of letters, digits and . _ - : ~ / only")
+        if not _can_be_sent(given):
+            yield FieldError(ROOT, "holds text or numbers that cannot be written as JSON")
+
+
+def _can_be_sent(given: Mapping[str, object]) -> bool:
+    try:
+        msgspec.json.encode(given)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        return False
+    return True
+
+
+def _fields(error: ValidationError) -> Iterator[FieldError]:
+    """The fields at fault: the one that is wrong, or each one that is missing or too many."""
+    names = _NAMING.get(str(error.validator))
+    where = "/".join([ROOT, *(_escaped(str(step)) for step in error.absolute_path)])
+    pointers = [f"{where}/{_escaped(name)}" for name in names(error)] if names else [where]
+    for pointer in pointers:
+        yield FieldError(pointer, _detail(error))
+
+
+def _escaped(step: str) -> str:
+    return step.replace("~", "~0").replace("/", "~1")
+
+
+def _detail(error: ValidationError) -> str:
+    say = _SAYINGS.get(str(error.validator))
+    return say(error) if say else _described(error)
+
+
+def _described(error: ValidationError) -> str:
+    """For rules that are no range: the schema's own words, which is what its description is for."""
+    schema: Any = error.schema
+    if schema is False:
+        return "is not accepted here"
+    words = schema.get("description")
+    return f"does not fit: {words}" if words else f"does not fit the schema's rule {error.validator!r}"
+
+
+def _type(error: ValidationError) -> str:
+    wanted: Any = error.validator_value
+    names = wanted if isinstance(wanted, list) else [wanted]
+    return "must be " + " or ".join(_TYPES.get(name, name) for name in names)
+
+
+def _one_of(error: ValidationError) -> str:
+    allowed: Any = error.validator_value
+    return "must be one of " + ", ".join(map(_shown, allowed))
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _range(error: ValidationError) -> str:
+    schema: Any = error.schema
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return f"must be from {low} to {high}"
+    return f"must be at least {low}" if low is not None else f"must be at most {high}"
+
+
+def _length(unit: str, low_key: str, high_key: str) -> Callable[[ValidationError], str]:
+    def say(error: ValidationError) -> str:
+        schema: Any = error.schema
+        low, high = schema.get(low_key), schema.get(high_key)
+        if low == 1 and high is None:
+            return "must not be empty"
+        if low is not None and high is not None:
+            return f"must have from {low} to {high} {unit}"
+        return f"must have at least {low} {unit}" if low is not None else f"must have at most {high} {unit}"
+
+    return say
+
+
+def _lacking(error: ValidationError) -> list[str]:
+    rules: Any = error.validator_value
+    instance: Any = error.instance
+    return [name for field, names in rules.items() if field in instance for name in names if name not in instance]
+
+
+def _unexpected(error: ValidationError) -> list[str]:
+    schema: Any = error.schema
+    instance: Any = error.instance
+    return [name for name in instance if name not in schema.get("properties", {})]
+
+
+def _missing(error: ValidationError) -> list[str]:
+    wanted: Any = error.validator_value
+    instance: Any = error.instance
+    return [name for name in wanted if name not in instance]
+
+
+def _no_such_field(error: ValidationError) -> str:
+    schema: Any = error.schema
+    return "there is no such field; known are " + ", ".join(sorted(schema.get("properties", {})))
+
+
+_CHARACTERS: Final = _length("characters", "minLength", "maxLength")
+_ENTRIES: Final = _length("entries", "minItems", "maxItems")
+_FIELDS: Final = _length("fields", "minProperties", "maxProperties")
+
+_SAYINGS: Final[dict[str, Callable[[ValidationError], str]]] = {
+    "type": _type,
+    "enum": _one_of,
+    "const": lambda error: f"must be {_shown(error.validator_value)}",
+    "minimum": _range,
+    "maximum": _range,
+    "exclusiveMinimum": lambda error: f"must be greater than {error.validator_value}",
+    "exclusiveMaximum": lambda error: f"must be less than {error.validator_value}",
+    "multipleOf": lambda error: f"must be a multiple of {error.validator_value}",
+    "minLength": _CHARACTERS,
+    "maxLength": _CHARACTERS,
+    "minItems": _ENTRIES,
+    "maxItems": _ENTRIES,
+    "minProperties": _FIELDS,
+    "maxProperties": _FIELDS,
+    "required": lambda _: "is missing",
+    "dependentRequired": lambda _: "is missing: another field that is given needs it",
+    "additionalProperties": _no_such_field,
+    "unevaluatedProperties": _no_such_field,
+}
+
+_NAMING: Final[dict[str, Callable[[ValidationError], list[str]]]] = {
+    "required": _missing,
+    "dependentRequired": _lacking,
+    "additionalProperties": _unexpected,
+    "unevaluatedProperties": _unexpected,
+}

@@ -1,0 +1,253 @@
+"""What a provider said of a task, whichever way it came: a document, read by a card, becomes one Observation.
+
+Pure: no network, no clock, no store, and nothing here raises for anything that a document holds. It must not know what
+becomes of a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from enum import StrEnum
+from typing import Final, Literal
+from urllib.parse import urljoin, urlsplit
+
+from service.clock import parse_iso
+from service.providers.card import Cost, Errors, Moment, Observe, Operation
+from service.providers.paths import compiled
+from service.providers.rules import ErrorReader, WordsReader
+from service.providers.text import WORD_CHARS, Scrubber, word
+from service.states import ErrorCode
+
+MAX_URLS: Final = 64  # of one task; more is not one request's result
+MAX_URL_CHARS: Final = 8192  # of an http(s) URL; a data: URL is as long as the answer may be
+MAX_TASK_ID_CHARS: Final = 256
+_MAX_USD: Final = Decimal(1_000_000)  # a higher price of one task is a misread field
+_TIMES_MS: Final = range(946_684_800_000, 4_102_444_800_000)  # 2000 to 2100: anything else is a misread unit
+_MICRO: Final = Decimal(1_000_000)
+
+
+class Seen(StrEnum):
+    """The state of a task, in our words."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL: Final = frozenset({Seen.COMPLETED, Seen.FAILED, Seen.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount, its source, and the provider's own figure where it gave one."""
+
+    micro_usd: int
+    basis: Literal["provider", "price_list", "estimate", "assumed", "unknown"]
+    raw: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a provider said of one task.
+
+    Args:
+        seen: None: the document tells no state (garbled, wrong shape).
+        provider_status: The provider's own word, cut to 64 characters.
+        urls: http(s) or data: URLs, of a completed task only; a completed task may have none.
+        error_message: Cut to 500 characters, without secrets.
+        poll_url: Absolute, and on the card's own origin.
+        word_known: False: a state word that the card does not list, which counts as running.
+    """
+
+    seen: Seen | None
+    task_id: str | None = None
+    provider_status: str | None = None
+    urls: tuple[str, ...] = ()
+    error_code: ErrorCode | None = None
+    error_message: str | None = None
+    cost: Money | None = None
+    poll_url: str | None = None
+    finished_at_ms: int | None = None
+    word_known: bool = True
+
+
+NOTHING: Final = Observation(seen=None)
+
+
+_FAILURE_COSTS: Final = {"free": Money(0, "price_list"), "assumed_free": Money(0, "assumed")}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What all documents of one operation have in common: where they come from and how their errors are read."""
+
+    base_url: str
+    errors: ErrorReader
+    scrubber: Scrubber
+    failure_cost: Money | None
+
+
+class Mapper:
+    """One `observe` of a card, compiled."""
+
+    def __init__(self, observe: Observe, origin: Origin) -> None:
+        self._task_id = compiled(observe.task_id)
+        self._state = compiled(observe.state)
+        self._states = {name: _meaning(text) for name, text in observe.states.items()}
+        self._urls = compiled(observe.urls)
+        self._words = WordsReader(observe.error, origin.scrubber)
+        self._cost = _CostReader(observe.cost) if observe.cost else None
+        self._finished_at = _MomentReader(observe.finished_at) if observe.finished_at else None
+        self._poll_url = compiled(observe.poll_url)
+        self._origin = origin
+
+    def read(self, document: object) -> Observation:
+        """What the document says."""
+        if not isinstance(document, dict | list):
+            return NOTHING
+        said = word(self._state.read(document)) if self._state else None
+        seen, code = self._states.get(said, (Seen.RUNNING, None)) if said else (None, None)
+        message = None
+        if seen is Seen.FAILED:
+            words = self._words.read(document)
+            code = code or self._origin.errors.failure(words)
+            message = words.message or self._origin.scrubber.line(words.type or words.code)
+        return Observation(
+            seen=seen,
+            task_id=task_id(self._task_id.read(document)) if self._task_id else None,
+            provider_status=self._origin.scrubber.hide(said)[:WORD_CHARS] if said else None,
+            urls=_urls(self._urls.read(document)) if self._urls and seen is Seen.COMPLETED else (),
+            error_code=code,
+            error_message=message,
+            cost=(self._cost.read(document) if self._cost else None)
+            or (self._origin.failure_cost if seen is Seen.FAILED else None),
+            poll_url=same_origin(self._origin.base_url, self._poll_url.read(document)) if self._poll_url else None,
+            finished_at_ms=self._finished_at.read(document) if self._finished_at and seen in FINAL else None,
+            word_known=said is None or said in self._states,
+        )
+
+
+class OperationMapper:
+    """The three ways in which a task of one operation is heard of."""
+
+    def __init__(self, operation: Operation, errors: Errors, base_url: str, scrubber: Scrubber) -> None:
+        self.errors = ErrorReader(errors, scrubber)
+        failures = operation.price.failures if operation.price else "unknown"
+        origin = Origin(base_url, self.errors, scrubber, _FAILURE_COSTS.get(failures))
+        self.submit = Mapper(operation.submit_observe(), origin)
+        self.poll = Mapper(operation.poll.observe, origin) if operation.poll else self.submit
+        self.callback = Mapper(operation.callback_observe(), origin)
+
+
+def same_origin(base_url: str, url: object) -> str | None:
+    """The absolute form of a URL that the provider gave, if our key may go there: only to the card's own origin."""
+    if not isinstance(url, str) or not 0 < len(url) <= MAX_URL_CHARS or not url.isprintable():
+        return None
+    try:
+        absolute = urljoin(f"{base_url}/", url)
+        return absolute if _origin(absolute) == _origin(base_url) else None
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        return None
+
+
+def task_id(value: object) -> str | None:
+    """A task's id as text; None for what cannot be one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    usable = isinstance(value, str) and 0 < len(value) <= MAX_TASK_ID_CHARS and value.isprintable()
+    return value.strip() or None if usable and isinstance(value, str) else None
+
+
+def estimate(operation: Operation, given: Mapping[str, object]) -> Money | None:
+    """What the price list says of an input; None where it says nothing."""
+    price = operation.price
+    if price is None:
+        return None
+    row = next((row for row in price.rows if all(given.get(key) == want for key, want in row.where.items())), None)
+    count = given.get(price.per, 1) if price.per else 1
+    if row is None or not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= 10_000:
+        return None
+    return Money(_micro_usd(row.usd * count), "price_list")
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    if "@" in parts.netloc or "\\" in url:
+        raise ValueError("a URL with a user is not one of the provider's own")
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _meaning(text: str) -> tuple[Seen, ErrorCode | None]:
+    state, _, code = text.partition("/")
+    return Seen(state), ErrorCode(code) if code else None
+
+
+def _urls(value: object) -> tuple[str, ...]:
+    """The URLs among what was found: a text, or a list of texts; each once, in the order given."""
+    found = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    usable = [url.strip() for url in found if isinstance(url, str) and _is_url(url.strip())]
+    return tuple(dict.fromkeys(usable))[:MAX_URLS]
+
+
+def _is_url(text: str) -> bool:
+    if text.startswith("data:"):
+        return "," in text[:256]
+    if len(text) > MAX_URL_CHARS or not text.isprintable() or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+class _CostReader:
+    def __init__(self, cost: Cost) -> None:
+        self._path = compiled(cost.path)
+        self._usd_each = cost.usd_each
+        self._basis = cost.basis
+
+    def read(self, document: object) -> Money | None:
+        """A number, or a text such as `$0.02`; None for anything else."""
+        value = self._path.read(document) if self._path else None
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return None
+        raw = str(value)[:64]
+        try:
+            amount = Decimal(raw.strip().removeprefix("$").strip()) * self._usd_each
+        except ArithmeticError:  # no number, or one beyond all bounds
+            return None
+        if not amount.is_finite() or not 0 <= amount <= _MAX_USD:
+            return None
+        return Money(_micro_usd(amount), self._basis, raw)
+
+
+def _micro_usd(usd: Decimal) -> int:
+    return int((usd * _MICRO).to_integral_value(ROUND_HALF_UP))
+
+
+class _MomentReader:
+    def __init__(self, moment: Moment) -> None:
+        self._path = compiled(moment.path)
+        self._unit = moment.unit
+
+    def read(self, document: object) -> int | None:
+        """Milliseconds since 1970; None for what is no time of this century."""
+        value = self._path.read(document) if self._path else None
+        try:
+            ms = self._ms(value)
+        except (ValueError, ArithmeticError):
+            return None
+        return ms if ms in _TIMES_MS else None
+
+    def _ms(self, value: object) -> int:
+        if self._unit == "iso":
+            return parse_iso(value) if isinstance(value, str) else 0
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return 0
+        ms = Decimal(str(value)[:32]) * (1000 if self._unit == "s" else 1)
+        return round(ms) if 0 < ms < _TIMES_MS.stop else 0  # judged before it is made an int, which may be endless

@@ -1,0 +1,84 @@
+"""Reading documents of a provider: JSON that may be anything, and the JMESPath expressions that look into it.
+
+Nothing here raises for anything that a document holds: what cannot be read is None. It must not know what is looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import jmespath
+import msgspec
+from jmespath.exceptions import JMESPathError
+from jmespath.functions import Functions, signature
+
+MAX_BYTES: Final = 4 * 1024 * 1024  # no status document is longer; what is cut there is not read at all
+
+
+def decode(body: bytes) -> object:
+    """The JSON document; None when it is none (NaN, bad UTF-8 and endless nesting included) or too long."""
+    if len(body) > MAX_BYTES:
+        return None
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+class _CardFunctions(Functions):
+    @signature({"types": []})
+    def _func_json(self, value: Any) -> object:
+        """Open JSON that came inside a string; anything else stays what it is."""
+        return decode(value.encode()) if isinstance(value, str) else value
+
+
+_OPTIONS: Final = jmespath.Options(custom_functions=_CardFunctions())
+
+
+class Expression:
+    """A compiled JMESPath expression, with the function `json` for JSON inside strings."""
+
+    __slots__ = ("_parsed",)
+
+    def __init__(self, text: str) -> None:
+        self._parsed = jmespath.compile(text)
+
+    def read(self, document: object) -> Any:
+        """What the expression finds; None when there is nothing or the document is of another shape."""
+        try:
+            return self._parsed.search(document, options=_OPTIONS)
+        except JMESPathError:  # a function was given another type than it takes
+            return None
+
+
+def compiled(text: str | None) -> Expression | None:
+    """The expression, if there is one."""
+    return None if text is None else Expression(text)
+
+
+def check_expression(text: str) -> str:
+    """Give the text back if it is an expression that can work.
+
+    Raises:
+        ValueError: It is no JMESPath, or calls a function that does not exist.
+    """
+    try:
+        parsed = jmespath.compile(text)
+    except JMESPathError as error:
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(f"is no JMESPath expression: {first_line}") from error
+    unknown = sorted(set(_called(parsed.parsed)) - set(_CardFunctions.FUNCTION_TABLE))
+    if unknown:
+        raise ValueError(f"calls {unknown[0]}(), which does not exist")
+    return text
+
+
+def _called(node: Any) -> Iterator[str]:
+    """The names of all functions that a parsed expression calls."""
+    if not isinstance(node, dict):
+        return
+    if node.get("type") == "function_expression":
+        yield str(node["value"])
+    for child in node.get("children", ()):
+        yield from _called(child)

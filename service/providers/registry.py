@@ -1,0 +1,258 @@
+"""The providers of this process: the cards that ship with Remora and the operator's own, bound to the settings.
+
+Owns which cards exist and what is in force where a setting and a card both say something. It must not know jobs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from service import notation
+from service.clock import Clock
+from service.egress import Egress
+from service.errors import CardInvalid, FieldError, SettingsInvalid
+from service.providers.card import Card, Operation
+from service.providers.client import CardSpeaker, PollOutcome, PollVerdict, Speaker, SubmitOutcome, Verdict
+from service.providers.drawing import DrawingSpeaker
+from service.providers.inputs import InputCheck
+from service.providers.limits import SubmitLimits
+from service.providers.loading import load_card
+from service.providers.mapping import Money, Observation, estimate
+from service.settings import ProviderSettings, provider_variable
+from service.states import ErrorCode
+
+#: Speakers that a card can name as its `adapter`.
+_ADAPTERS: Final = {"drawing": DrawingSpeaker}
+_ADAPTER_TIMEOUT_S: Final = 60.0  # what a submit to an adapter may take
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The times of one operation that tracking needs, in seconds, with the operator's settings applied.
+
+    Args:
+        fallback_after_s: How long a callback may stay out before the first poll.
+        poll_every_s: The shortest wait between two polls.
+        not_found_grace_s: How long after the submission a 404 may be replication lag.
+        typical_s: How long a task usually takes.
+        overdue_after_s: When a task takes longer than it should; None: never.
+    """
+
+    submit_timeout_s: float
+    poll_timeout_s: float
+    fallback_after_s: float
+    poll_every_s: float
+    not_found_grace_s: float
+    typical_s: float
+    overdue_after_s: float | None
+
+
+class Provider:
+    """A card bound to its settings and to the way out.
+
+    The times that are attributes hold for all operations: the longest of the waits, the shortest of the spacings;
+    `timing` has those of one operation.
+    """
+
+    def __init__(self, card: Card, settings: ProviderSettings, egress: Egress, clock: Clock) -> None:
+        secret = settings.api_key.get_secret_value() if settings.api_key else None
+        self.card = card
+        self.name = card.name
+        self.reason = _why_not_configured(card, secret)
+        self.configured = self.reason is None
+        self.default_operation = card.default_operation
+        self.verify: Literal["fetch", "trust"] = settings.verify or _verify(card)
+        self.max_in_flight = settings.max_in_flight or card.limits.in_flight
+        self.limits = SubmitLimits(self.max_in_flight, settings.submit_rate or card.limits.submit_rate, clock)
+        self.retention_s = _seconds(card.limits.retention)
+        self._callbacks_off = settings.callbacks == "off"
+        self._checks = {name: InputCheck(operation) for name, operation in card.operations.items()}
+        self._speaker = _speaker(card, settings, secret, egress, clock)
+        self._timings = {name: _timing(operation, settings) for name, operation in card.operations.items()}
+        timings = self._timings.values()
+        self.submit_timeout_s = max(timing.submit_timeout_s for timing in timings)
+        self.poll_timeout_s = max(timing.poll_timeout_s for timing in timings)
+        self.fallback_after_s = max(timing.fallback_after_s for timing in timings)
+        self.poll_every_s = min(timing.poll_every_s for timing in timings)
+        self.not_found_grace_s = max(timing.not_found_grace_s for timing in timings)
+        self.typical_s = max(timing.typical_s for timing in timings)
+        overdue = [timing.overdue_after_s for timing in timings if timing.overdue_after_s is not None]
+        self.overdue_after_s = max(overdue, default=None)
+
+    def operation(self, name: str) -> Operation | None:
+        """The operation of that name, if the card has it."""
+        return self.card.operations.get(name)
+
+    def timing(self, operation: str) -> Timing:
+        """The times of one operation."""
+        return self._timings[operation]
+
+    def validate(self, operation: str, given: Mapping[str, object]) -> list[FieldError]:
+        """What is wrong with an input; empty when it can be submitted."""
+        return self._checks[operation].errors(given)
+
+    def estimate(self, operation: str, given: Mapping[str, object]) -> Money | None:
+        """What the price list says that an input will cost; None where it says nothing."""
+        return estimate(self.card.operations[operation], given)
+
+    def wants_callback(self, operation: str) -> bool:
+        """Whether a submission should carry a callback URL."""
+        return self.card.operations[operation].callback is not None and not self._callbacks_off
+
+    def can_poll(self, operation: str) -> bool:
+        """Whether the provider can be asked for a task."""
+        return self.card.operations[operation].poll is not None
+
+    async def submit(self, operation: str, given: Mapping[str, object], callback_url: str | None) -> SubmitOutcome:
+        """Hand a task in; never raises for anything that the provider does."""
+        if self.reason is not None:
+            return SubmitOutcome(Verdict.NOT_SENT, None, ErrorCode.PROVIDER_AUTH, self.reason)
+        return await self._speaker.submit(operation, given, callback_url if self.wants_callback(operation) else None)
+
+    async def poll(self, operation: str, task_id: str, poll_url: str | None) -> PollOutcome:
+        """Ask for a task; never raises for anything that the provider does."""
+        if self.reason is not None:
+            return PollOutcome(PollVerdict.DENIED, message=self.reason)
+        return await self._speaker.poll(operation, task_id, poll_url)
+
+    def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
+        """What a callback says; never raises, garbled is an observation that has seen nothing."""
+        return self._speaker.read_callback(operation, body, headers)
+
+
+class Registry:
+    """All providers by name."""
+
+    def __init__(self, providers: Iterable[Provider]) -> None:
+        self._providers = {provider.name: provider for provider in providers}
+
+    @classmethod
+    def load(
+        cls, settings: Mapping[str, ProviderSettings], cards_dir: Path | None, egress: Egress, clock: Clock
+    ) -> Self:
+        """Read all cards and bind them; a card of the operator's replaces the built-in one of the same name.
+
+        Args:
+            settings: What the operator says, by the card's name.
+            cards_dir: Where the operator's own cards lie, `*.yaml`.
+            egress: The way out.
+            clock: The time.
+
+        Raises:
+            CardInvalid: With a line for everything that is wrong with any card.
+            SettingsInvalid: The settings name a card that does not exist.
+        """
+        cards = {card.name: card for card in itertools.chain(_read(_built_in()), _read(_own(cards_dir)))}
+        unknown = sorted(set(settings) - set(cards))
+        if unknown:
+            raise SettingsInvalid([_no_such_card(name, cards) for name in unknown])
+        return cls(
+            Provider(card, settings.get(name, ProviderSettings()), egress, clock) for name, card in cards.items()
+        )
+
+    def get(self, name: str) -> Provider | None:
+        """The provider of that name."""
+        return self._providers.get(name)
+
+    def all(self) -> list[Provider]:
+        """All providers by name, configured or not."""
+        return [self._providers[name] for name in sorted(self._providers)]
+
+
+def _built_in() -> Iterator[tuple[str, str]]:
+    for file in (resources.files("service.providers") / "cards").iterdir():
+        if file.name.endswith(".yaml"):
+            yield file.name, file.read_text("utf-8")
+
+
+def _own(cards_dir: Path | None) -> Iterator[tuple[str, str]]:
+    if cards_dir is None:
+        return
+    try:
+        paths = sorted(path for path in cards_dir.iterdir() if path.suffix in {".yaml", ".yml"})
+    except OSError as error:
+        raise CardInvalid(f"{cards_dir}: REMORA_CARDS_DIR cannot be read: {error.strerror}") from error
+    for path in paths:
+        try:
+            yield str(path), path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CardInvalid(f"{path}:1: card: cannot be read as UTF-8 text ({type(error).__name__})") from error
+
+
+def _read(files: Iterable[tuple[str, str]]) -> list[Card]:
+    """All cards of one place, or everything that is wrong with them."""
+    cards: dict[str, tuple[str, Card]] = {}
+    problems: list[str] = []
+    for name, text in files:
+        try:
+            card = load_card(text, name, _ADAPTERS)
+        except CardInvalid as error:
+            problems.append(str(error))
+            continue
+        if card.name in cards:
+            problems.append(f"{name}:1: name: {cards[card.name][0]} has the name {card.name!r} already")
+        cards[card.name] = (name, card)
+    if problems:
+        raise CardInvalid("\n".join(problems))
+    return [card for _, card in cards.values()]
+
+
+def _no_such_card(name: str, cards: Mapping[str, Card]) -> str:
+    variable = provider_variable(name, "").removesuffix("__")
+    hint = notation.did_you_mean(name, cards)
+    return f"{variable}__…: there is no card {name!r}{hint}; known: {', '.join(sorted(cards))}"
+
+
+def _why_not_configured(card: Card, secret: str | None) -> str | None:
+    if card.auth is None or secret is not None:
+        return None
+    return f"{provider_variable(card.name, 'API_KEY')} is not set: put your key at {card.title or card.name} there"
+
+
+def _verify(card: Card) -> Literal["fetch", "trust"]:
+    """What the card says of its callbacks; one operation that needs a fetch is enough for all."""
+    said = {operation.callback.verify for operation in card.operations.values() if operation.callback}
+    return "trust" if said == {"trust"} else "fetch"
+
+
+def _speaker(card: Card, settings: ProviderSettings, secret: str | None, egress: Egress, clock: Clock) -> Speaker:
+    if card.adapter is not None:
+        return _ADAPTERS[card.adapter](clock)
+    return CardSpeaker(card, _base_url(card.base_url or "", settings.base_url), secret, egress, clock)
+
+
+def _base_url(of_card: str, of_settings: str | None) -> str:
+    """The card's base URL with the setting's scheme, host and port: a path that the card has there stays."""
+    if of_settings is None:
+        return of_card
+    origin = urlsplit(of_settings)
+    return urlunsplit((origin.scheme, origin.netloc, urlsplit(of_card).path, "", "")).rstrip("/")
+
+
+def _timing(operation: Operation, settings: ProviderSettings) -> Timing:
+    submit, poll, callback = operation.submit, operation.poll, operation.callback
+    fallback = callback.fallback_after.total_seconds() if callback else 0.0
+    every = poll.every.total_seconds() if poll else 0.0
+    return Timing(
+        submit_timeout_s=submit.timeout.total_seconds() if submit else _ADAPTER_TIMEOUT_S,
+        poll_timeout_s=poll.timeout.total_seconds() if poll else 0.0,
+        fallback_after_s=_either(settings.fallback_after, fallback),
+        poll_every_s=_either(settings.poll_every, every),
+        not_found_grace_s=poll.not_found_grace.total_seconds() if poll else 0.0,
+        typical_s=operation.typical.total_seconds(),
+        overdue_after_s=_seconds(operation.overdue_after),
+    )
+
+
+def _either(setting: Any, of_card: float) -> float:
+    return of_card if setting is None else setting.total_seconds()
+
+
+def _seconds(duration: Any) -> float | None:
+    return None if duration is None else duration.total_seconds()
