@@ -137,6 +137,7 @@ def upgrade() -> None:
         sa.Column("retry_of", sa.String(), nullable=True),
         sa.Column("submission_id", sa.String(), nullable=True),
         sa.Column("submit_tries", sa.Integer(), nullable=False),
+        sa.Column("submit_failures", sa.Integer(), nullable=False),
         sa.Column("provider_task_id", sa.String(), nullable=True),
         sa.Column("task_confirmed", sa.Boolean(), nullable=False),
         sa.Column("provider_status", sa.String(), nullable=True),
@@ -309,7 +310,6 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(), nullable=False),
         sa.Column("provider_task_id", sa.String(), nullable=True),
         sa.Column("http_status", sa.Integer(), nullable=True),
-        sa.Column("callback_bodies", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.Integer(), nullable=False),
         sa.Column("answered_at", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(

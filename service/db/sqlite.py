@@ -90,7 +90,7 @@ class SQLiteWriteConnection:
     async def on_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function on the connection's thread, in one trip."""
         # aiosqlite offers a trip for every statement only; its own methods are built on this one (pinned <0.23).
-        return await self._connection._execute(work, self._connection._conn)  # type: ignore[no-any-return]  # noqa: SLF001
+        return await self._connection._execute(work, self._connection._conn)  # type: ignore[no-untyped-call, no-any-return]  # noqa: SLF001
 
     async def close(self) -> None:
         """Close the file; its thread ends."""
@@ -195,13 +195,14 @@ class SQLiteReader:
     async def open(cls, path: Path, count: int = READERS) -> SQLiteReader:
         """Open the pool; the writing connection is open already and made the file."""
         pool = cls()
+        uri = f"{path.resolve().as_uri()}?mode=ro"  # noqa: ASYNC240 - once, at start
         for _ in range(count):
-            connection = await aiosqlite.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            connection = await aiosqlite.connect(uri, uri=True, isolation_level=None)
             connection.row_factory = sqlite3.Row
             await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             await connection.execute("PRAGMA query_only = ON")
-            pool._all.append(connection)  # noqa: SLF001 - our own
-            pool._idle.put_nowait(connection)  # noqa: SLF001 - our own
+            pool._all.append(connection)
+            pool._idle.put_nowait(connection)
         return pool
 
     async def rows(self, sql: str, params: Params | None = None) -> list[Row]:

@@ -109,6 +109,7 @@ class Job(SQLModel, table=True):
     retry_of: str | None = None
     submission_id: str | None = None  # the one that counts now
     submit_tries: int = 0
+    submit_failures: int = 0  # of those, answers that say the provider itself is broken; three end the job
     provider_task_id: str | None = None
     task_confirmed: bool = True  # False: adopted from an unverified callback, a fetch has to confirm it
     provider_status: str | None = None
@@ -147,7 +148,9 @@ class Submission(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("token_hash", name="uq_submissions_token"),
         Index("ix_submissions_for_job", "job_id"),
-        Index("ix_submissions_for_task", "provider", "provider_task_id", sqlite_where=text("provider_task_id IS NOT NULL")),
+        Index(
+            "ix_submissions_for_task", "provider", "provider_task_id", sqlite_where=text("provider_task_id IS NOT NULL")
+        ),
     )
 
     id: str = Field(primary_key=True)
@@ -157,7 +160,6 @@ class Submission(SQLModel, table=True):
     outcome: str = "in_flight"  # accepted, refused, rejected, not_sent, unknown, replaced
     provider_task_id: str | None = None
     http_status: int | None = None
-    callback_bodies: int = 0  # distinct ones kept; at most 100
     created_at: int
     answered_at: int | None = None
 
@@ -255,7 +257,9 @@ class Delivery(SQLModel, table=True):
         Index("ix_deliveries_for_rescue", "lease_until", sqlite_where=text("lease_until IS NOT NULL")),
         Index("ix_deliveries_for_list", "account_id", "id"),
         Index("ix_deliveries_for_job", "job_id"),
-        Index("ix_deliveries_for_subscription", "subscription_id", "id", sqlite_where=text("subscription_id IS NOT NULL")),
+        Index(
+            "ix_deliveries_for_subscription", "subscription_id", "id", sqlite_where=text("subscription_id IS NOT NULL")
+        ),
     )
 
     id: str = Field(primary_key=True)

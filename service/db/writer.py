@@ -151,7 +151,7 @@ class Writer:
         for waiting, answer in zip(batch, answers, strict=True):
             _settle(waiting.answer, answer)
 
-    async def _alone(self, command: Command[Any], error: Exception) -> Any:  # noqa: ANN401 - the answer's type is the command's
+    async def _alone(self, command: Command[Any], error: Exception) -> Any:
         tries = 1
         while isinstance(error, GuardFailed) and tries < GUARD_TRIES:
             tries += 1
@@ -211,6 +211,12 @@ def _translate(error: sqlite3.Error) -> Exception:
     primary = code & 0xFF if code is not None else None
     if primary in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return StoreFailed(f"{getattr(error, 'sqlite_errorname', 'SQLITE')}: {error}")
-    if primary in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOMEM}:
+    if primary in {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_NOMEM,
+    }:
         return StoreUnavailable(f"the database cannot be written now: {error}")
     return error

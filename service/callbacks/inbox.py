@@ -1,0 +1,133 @@
+"""What providers send: stored once for every distinct body, and handed to the tracker as a fact or a hint in the same transaction.
+
+The token in the path names the submission, whatever the body says; a body that cannot be read is still a message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from service.db.transaction import Row, Tx
+from service.db.writer import Command, Writer
+from service.jobs.facts import CallbackHeard
+from service.jobs.submit import token_hash
+from service.jobs.track import Tracker
+from service.providers.mapping import Observation
+from service.providers.registry import Registry
+
+MAX_BODY_BYTES = 256 * 1024  # what is kept of a body
+MAX_BODIES = 100  # distinct ones kept for a submission
+MAX_TOKEN = 128  # characters; ours have 43
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveCallback(Command[bool]):
+    """Store a callback and what follows from it; answers False for an unknown token."""
+
+    token_hash: bytes
+    body: bytes
+    content_type: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_FIND_SUBMISSION = """
+SELECT s.id, s.job_id, s.provider, s.provider_task_id, s.token_hash, j.operation
+FROM submissions s JOIN jobs j ON j.id = s.job_id WHERE s.token_hash = :hash
+"""
+_OTHER_HOLDER = """
+SELECT provider, provider_task_id FROM submissions
+WHERE provider = :provider AND provider_task_id = :task_id AND id <> :id LIMIT 1
+"""
+# The same body again is counted only; the hundred-and-first distinct one is not kept, but still heard.
+_KEEP = f"""
+INSERT INTO callbacks (submission_id, received_at, body, body_hash, content_type, copies)
+SELECT :submission_id, :received_at, :body, :body_hash, :content_type, 1
+WHERE (SELECT count(*) FROM callbacks WHERE submission_id = :submission_id) < {MAX_BODIES}
+ON CONFLICT (submission_id, body_hash) DO UPDATE SET copies = copies + 1
+"""
+
+
+class Observer(Protocol):
+    """Who counts callbacks (telemetry)."""
+
+    def callback(self, provider: str, outcome: str) -> None:
+        """A callback came: `known`, `unreadable` or `unknown_token`."""
+
+
+class Inbox:
+    """The use case behind `POST /callbacks/{token}`."""
+
+    def __init__(self, writer: Writer, registry: Registry, tracker: Tracker, observer: Observer | None = None) -> None:
+        self._writer = writer
+        self._registry = registry
+        self._tracker = tracker
+        self._observer = observer
+
+    async def receive(self, token: str, body: bytes, content_type: str | None, headers: Mapping[str, str]) -> bool:
+        """Store a callback; True once it is durable, False for an unknown token.
+
+        Raises:
+            StoreUnavailable: It could not be stored; the provider should send it again.
+        """
+        if not 0 < len(token) <= MAX_TOKEN:
+            return False
+        cut = body[:MAX_BODY_BYTES]
+        return await self._writer.run(ReceiveCallback(token_hash(token), cut, content_type, headers))
+
+    async def handle(self, tx: Tx, commands: Sequence[ReceiveCallback]) -> list[bool | Exception]:
+        """The writer's handler for `ReceiveCallback`."""
+        found = await tx.rows_each(_FIND_SUBMISSION, [{"hash": command.token_hash} for command in commands])
+        submissions = {bytes(row["token_hash"]): row for row in found}
+        heard: list[tuple[ReceiveCallback, Row, Observation]] = []
+        answers: list[bool | Exception] = []
+        for command in commands:
+            submission = submissions.get(command.token_hash)
+            answers.append(submission is not None)
+            if submission is not None:
+                heard.append((command, submission, self._read(command, submission)))
+            elif self._observer is not None:
+                self._observer.callback("", "unknown_token")
+        tx.write(_KEEP, [_kept(command, submission["id"], tx.now_ms) for command, submission, _ in heard])
+        taken = await self._taken_ids(tx, heard)
+        if heard:
+            await self._tracker.apply(tx, [self._fact(submission, said, taken) for _, submission, said in heard])
+        return answers
+
+    def _read(self, command: ReceiveCallback, submission: Row) -> Observation:
+        provider = self._registry.get(submission["provider"])
+        if provider is None or provider.operation(submission["operation"]) is None:
+            return Observation(seen=None)
+        said = provider.read_callback(submission["operation"], command.body, command.headers)
+        if self._observer is not None:
+            self._observer.callback(provider.name, "known" if said.seen is not None else "unreadable")
+        return said
+
+    def _fact(self, submission: Row, said: Observation, taken: set[tuple[str, str]]) -> CallbackHeard:
+        provider = self._registry.get(submission["provider"])
+        operation = submission["operation"]
+        evidence = provider is not None and (provider.verify == "trust" or not provider.can_poll(operation))
+        adoptable = (submission["provider"], said.task_id or "") not in taken
+        return CallbackHeard(submission["job_id"], submission["id"], said, evidence, adoptable)
+
+    async def _taken_ids(self, tx: Tx, heard: Sequence[tuple[Any, Row, Observation]]) -> set[tuple[str, str]]:
+        """Task ids that other submissions have; asked only where an id might be adopted."""
+        asked = [
+            {"provider": submission["provider"], "task_id": said.task_id, "id": submission["id"]}
+            for _, submission, said in heard
+            if said.task_id and submission["provider_task_id"] is None
+        ]
+        found = await tx.rows_each(_OTHER_HOLDER, asked) if asked else []
+        return {(row["provider"], row["provider_task_id"]) for row in found}
+
+
+def _kept(command: ReceiveCallback, submission_id: str, now_ms: int) -> dict[str, Any]:
+    return {
+        "submission_id": submission_id,
+        "received_at": now_ms,
+        "body": command.body,
+        "body_hash": hashlib.sha256(command.body).digest(),
+        "content_type": command.content_type[:100] if command.content_type else None,
+    }

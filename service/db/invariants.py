@@ -1,0 +1,140 @@
+"""The rules that must hold (design 4), as questions to a database: every row found is a breach.
+
+Tests ask them of any database at any moment between two transactions, and `remora doctor` of a running one's backup.
+I1 in full, I3, I4 and I11 speak of time and of the world outside; what a database can show of them is asked here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+_FINAL = "('completed', 'failed', 'cancelled', 'expired')"
+
+#: (number, what it says, the question)
+RULES: tuple[tuple[str, str, str], ...] = (
+    (
+        "I1",
+        "a final state is reached once, and corrected at most once, from expired",
+        (
+            f"SELECT job_id FROM events WHERE type IN ('job.completed', 'job.failed', 'job.cancelled', 'job.expired') "
+            "GROUP BY job_id HAVING count(*) > 2 OR (count(*) = 2 AND sum(type = 'job.expired') <> 1) "
+            f"UNION ALL SELECT id FROM jobs j WHERE status IN {_FINAL} "
+            "AND NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id AND e.type = 'job.' || j.status)"
+        ),
+    ),
+    (
+        "I2",
+        "a final state has its event, and the event one delivery for the job's own destination",
+        (
+            "SELECT e.id FROM events e JOIN jobs j ON j.id = e.job_id WHERE j.callback_url IS NOT NULL AND e.pos IS NOT NULL "
+            "AND (e.type IN (SELECT value FROM json_each(j.callback_events)) OR (j.callback_events IS NULL "
+            "AND e.type IN ('job.completed', 'job.failed', 'job.cancelled', 'job.expired'))) "
+            "AND (SELECT count(*) FROM deliveries d WHERE d.event_id = e.id AND d.subscription_id IS NULL) <> 1"
+        ),
+    ),
+    (
+        "I2",
+        "no destination has an event twice",
+        "SELECT event_id FROM deliveries WHERE subscription_id IS NOT NULL GROUP BY event_id, subscription_id HAVING count(*) > 1",
+    ),
+    (
+        "I3",
+        "a delivery is pending with a due time, or ended with an end",
+        "SELECT id FROM deliveries WHERE (status = 'pending') <> (due_at IS NOT NULL) OR (status = 'pending') <> (finished_at IS NULL)",
+    ),
+    (
+        "I3",
+        "a pending delivery is held, or its lane will wake",
+        (
+            "SELECT d.id FROM deliveries d LEFT JOIN lanes l ON l.id = d.lane WHERE d.status = 'pending' AND d.lease_owner IS NULL "
+            "AND (l.next_due_at IS NULL OR l.next_due_at > d.due_at)"
+        ),
+    ),
+    (
+        "I4",
+        "a remembered answer belongs to a job",
+        "SELECT key FROM idempotency WHERE job_id NOT IN (SELECT id FROM jobs)",
+    ),
+    (
+        "I5",
+        "a further submission only where the earlier one provably did not take effect, or an operator decided",
+        (
+            "SELECT job_id FROM submissions WHERE outcome NOT IN ('refused', 'not_sent', 'replaced') "
+            "GROUP BY job_id HAVING count(*) > 1"
+        ),
+    ),
+    (
+        "I6",
+        "only completions are charged",
+        (
+            "SELECT id FROM jobs j WHERE cost_charged > 0 AND status <> 'completed' "
+            "AND NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id AND e.type = 'job.conflict')"
+        ),
+    ),
+    ("I7", "an event that is sent has its bytes", "SELECT id FROM events WHERE (pos IS NULL) <> (body IS NULL)"),
+    (
+        "I8",
+        "a lease has an owner and an end",
+        "SELECT id FROM jobs WHERE (lease_owner IS NULL) <> (lease_until IS NULL)",
+    ),
+    (
+        "I9",
+        "an active job has a wake-up, not after its deadline",
+        f"SELECT id FROM jobs WHERE status NOT IN {_FINAL} AND (due_at IS NULL OR (status IN ('running', 'submit_unknown') AND due_at > expires_at))",
+    ),
+    (
+        "I10",
+        "nothing crosses accounts",
+        (
+            "SELECT d.id FROM deliveries d JOIN events e ON e.id = d.event_id LEFT JOIN subscriptions s ON s.id = d.subscription_id "
+            "WHERE d.account_id <> e.account_id OR (s.id IS NOT NULL AND s.account_id <> d.account_id) "
+            "UNION ALL SELECT e.id FROM events e JOIN jobs j ON j.id = e.job_id WHERE e.account_id <> j.account_id"
+        ),
+    ),
+    (
+        "I11",
+        "what is delivered was generated: a completed job has its results, and they come from a submission that was made",
+        (
+            "SELECT id FROM jobs j WHERE status = 'completed' AND ((SELECT count(*) FROM results r WHERE r.job_id = j.id) <> j.result_count "
+            "OR NOT EXISTS (SELECT 1 FROM submissions s WHERE s.job_id = j.id AND s.id = j.submission_id))"
+        ),
+    ),
+    (
+        "I11",
+        "every delivered delivery has an attempt",
+        "SELECT id FROM deliveries d WHERE status = 'delivered' AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.delivery_id = d.id)",
+    ),
+    (
+        "seq",
+        "the timeline ends at the job's own number and has no number twice",
+        "SELECT id FROM jobs j WHERE seq <> (SELECT max(seq) FROM events e WHERE e.job_id = j.id)",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One rule that does not hold, with some of the rows that break it."""
+
+    rule: str
+    says: str
+    rows: tuple[str, ...]
+
+
+def breaches(connection: sqlite3.Connection) -> list[Breach]:
+    """Every rule that this database breaks; an empty list is health."""
+    found: list[Breach] = []
+    for rule, says, question in RULES:
+        rows = connection.execute(question).fetchmany(5)
+        if rows:
+            found.append(Breach(rule, says, tuple(str(row[0]) for row in rows)))
+    integrity = connection.execute("PRAGMA integrity_check(5)").fetchall()
+    if [row[0] for row in integrity] != ["ok"]:
+        found.append(
+            Breach("I12", "the database's own integrity check passes", tuple(str(row[0]) for row in integrity))
+        )
+    orphans = connection.execute("PRAGMA foreign_key_check").fetchmany(5)
+    if orphans:
+        found.append(Breach("I12", "every reference leads somewhere", tuple(str(tuple(row)) for row in orphans)))
+    return found

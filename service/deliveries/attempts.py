@@ -1,0 +1,81 @@
+"""What an answer, or its absence, means for a delivery: pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from service.backoff import RETRY_AFTER_CAP_S, from_schedule, honouring, jittered
+from service.clock import Randomness
+from service.deliveries.store import KEPT_RESPONSE_BYTES
+from service.egress import Answer
+from service.errors import EgressError
+
+GONE = 410
+SLOW_DOWN = frozenset({429, 502, 504})  # the destination says that it is overloaded
+SLOW_DOWN_S = 5.0  # seconds without a new request in its lane, unless it asks for more
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One attempt, judged. `slow_s`: seconds in which the lane starts nothing new."""
+
+    delivered: bool
+    status_code: int | None
+    error: str | None
+    response_body: str | None
+    retry_after_s: float | None = None
+    gone: bool = False
+    slow_s: float = 0.0
+
+
+def judge(answer: Answer, now_ms: int) -> Tried:
+    """Only 2xx is success; a redirect is a failure like any other."""
+    text = answer.body[:KEPT_RESPONSE_BYTES].decode("utf-8", "replace").replace("\x00", "\ufffd") or None
+    if 200 <= answer.status < 300:
+        return Tried(delivered=True, status_code=answer.status, error=None, response_body=text)
+    retry_after_s = retry_after(answer.headers.get("retry-after"), now_ms)
+    slow_s = max(SLOW_DOWN_S, retry_after_s or 0.0) if answer.status in SLOW_DOWN else 0.0
+    error = f"redirect to another address refused ({answer.status})" if 300 <= answer.status < 400 else None
+    return Tried(
+        delivered=False,
+        status_code=answer.status,
+        error=error,
+        response_body=text,
+        retry_after_s=retry_after_s,
+        gone=answer.status == GONE,
+        slow_s=slow_s,
+    )
+
+
+def broken(error: EgressError) -> Tried:
+    """No answer came."""
+    return Tried(delivered=False, status_code=None, error=f"{error.reason}: {error}"[:500], response_body=None)
+
+
+def retry_after(header: str | None, now_ms: int) -> float | None:
+    """Seconds that a `Retry-After` header asks for, as a number or a date; capped at a day, None if it makes no sense."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), RETRY_AFTER_CAP_S)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        return None
+    return min(max(0.0, moment.timestamp() - now_ms / 1000), RETRY_AFTER_CAP_S)
+
+
+def next_due_ms(
+    tried: Tried, failed_attempts: int, schedule_s: tuple[float, ...], now_ms: int, randomness: Randomness
+) -> int | None:
+    """When to try again after so many failed attempts; None when the schedule is used up or the destination is gone."""
+    if tried.gone:
+        return None
+    wait_s = from_schedule(failed_attempts, schedule_s)
+    if wait_s is None:
+        return None
+    return now_ms + round(honouring(jittered(wait_s, randomness), tried.retry_after_s) * 1000)

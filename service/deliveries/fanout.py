@@ -1,0 +1,154 @@
+"""Which destinations an event goes to: the follower that writes one delivery for each, in the event's own transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import msgspec
+
+from service.db.transaction import Params, Tx
+from service.deliveries import store
+from service.deliveries.lanes import Lanes, Sending
+from service.deliveries.subscriptions import Destination, DestinationCache
+from service.ids import Ids
+from service.jobs.store import StateEvent
+from service.states import FINAL_EVENT_TYPES
+
+ONE_OFF_IN_FLIGHT = 10  # requests at once to one origin for the callback_urls of one account
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An event that was just written, and what is needed to find its destinations."""
+
+    event_id: str
+    account_id: str
+    job_id: str | None
+    type: str
+    at: int
+    body: bytes
+    provider: str | None = None
+    operation: str | None = None
+    tags: frozenset[str] = frozenset()
+    callback_url: str | None = None
+    callback_types: frozenset[str] = frozenset(FINAL_EVENT_TYPES)
+    only_subscription: str | None = None  # a ping goes to one subscription, enabled or not filtered
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    lane: str
+    max_in_flight: int
+    rate_per_s: float | None = None
+    url: str | None = None
+    subscription_id: str | None = None
+
+
+def one_off_lane(account_id: str, url: str) -> str:
+    """The lane of a job's own callback_url: the account and the origin."""
+    parts = urlsplit(url)
+    return f"{account_id}:{parts.scheme}://{parts.netloc.lower()}"
+
+
+@dataclass(slots=True)
+class Fanout:
+    """Writes deliveries; those for which a lane has room are born leased and sent from memory after the commit."""
+
+    ids: Ids
+    cache: DestinationCache
+    lanes: Callable[[], Lanes]
+    owner: str
+    lease_ms: int
+
+    async def follow(self, tx: Tx, events: Sequence[StateEvent]) -> None:
+        """The tracker's follower."""
+        await self.add(tx, [_outgoing(event) for event in events])
+
+    async def add(self, tx: Tx, events: Sequence[Outgoing]) -> None:
+        """Write the deliveries of these events."""
+        destinations = await self.cache.of(tx, {event.account_id for event in events})
+        rows: list[Params] = []
+        unowned: dict[str, Params] = {}
+        for event in events:
+            for target in _targets(event, destinations.get(event.account_id, [])):
+                rows.append(self._row(tx, event, target, unowned))
+        store.insert(tx, rows)
+        store.wake_lanes(tx, list(unowned.values()))
+
+    def _row(self, tx: Tx, event: Outgoing, target: _Target, unowned: dict[str, Params]) -> Params:
+        lanes = self.lanes()
+        delivery_id = self.ids.new("dlv")
+        held = lanes.reserve(target.lane, target.max_in_flight, target.rate_per_s)
+        if held:
+            sending = Sending(
+                delivery_id=delivery_id,
+                event_id=event.event_id,
+                account_id=event.account_id,
+                lane=target.lane,
+                body=event.body,
+                event_at=event.at,
+                epoch=1,
+                url=target.url,
+                subscription_id=target.subscription_id,
+                failed_before=0,
+                max_in_flight=target.max_in_flight,
+                rate_per_s=target.rate_per_s,
+            )
+            tx.on_rollback(lambda: lanes.release(target.lane))
+            tx.after_commit(lambda: lanes.give(sending))
+        else:
+            unowned[target.lane] = {"lane": target.lane, "account_id": event.account_id, "due_at": tx.now_ms}
+            tx.after_commit(lambda: lanes.left_in_store(target.lane))
+        return {
+            "id": delivery_id,
+            "event_id": event.event_id,
+            "account_id": event.account_id,
+            "job_id": event.job_id,
+            "type": event.type,
+            "subscription_id": target.subscription_id,
+            "lane": target.lane,
+            "url": target.url,
+            "now": tx.now_ms,
+            "lease_owner": self.owner if held else None,
+            "lease_until": tx.now_ms + self.lease_ms if held else None,
+            "lease_epoch": int(held),
+        }
+
+
+def _outgoing(event: StateEvent) -> Outgoing:
+    job = event.job
+    types = frozenset(msgspec.json.decode(job.callback_events)) if job.callback_events else frozenset(FINAL_EVENT_TYPES)
+    return Outgoing(
+        event_id=event.id,
+        account_id=job.account_id,
+        job_id=job.id,
+        type=event.type,
+        at=event.at,
+        body=event.body,
+        provider=job.provider,
+        operation=job.operation,
+        tags=frozenset(msgspec.json.decode(job.tags)) if job.tags != "[]" else frozenset(),
+        callback_url=job.callback_url,
+        callback_types=types,
+    )
+
+
+def _targets(event: Outgoing, destinations: Sequence[Destination]) -> list[_Target]:
+    targets: list[_Target] = []
+    if event.callback_url is not None and event.type in event.callback_types:
+        lane = one_off_lane(event.account_id, event.callback_url)
+        targets.append(_Target(lane, ONE_OFF_IN_FLIGHT, url=event.callback_url))
+    for destination in destinations:
+        if event.only_subscription is not None:
+            wanted = destination.id == event.only_subscription
+        else:
+            wanted = destination.wants(event.type, event.provider, event.operation, event.tags)
+        if wanted:
+            targets.append(
+                _Target(
+                    destination.id, destination.max_in_flight, destination.rate_per_s, subscription_id=destination.id
+                )
+            )
+    return targets

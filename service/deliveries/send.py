@@ -1,0 +1,230 @@
+"""Sending: one delivery, one request, one recorded attempt; and filling lanes from the store.
+
+No connection to the store is held while a request is out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from service import __version__
+from service.clock import Clock, Randomness
+from service.db.transaction import Row
+from service.db.writer import Writer
+from service.deliveries.attempts import Tried, broken, judge, next_due_ms
+from service.deliveries.fanout import ONE_OFF_IN_FLIGHT
+from service.deliveries.lanes import Lanes, Sending
+from service.deliveries.store import ClaimDeliveries, RecordAttempt
+from service.deliveries.subscriptions import Destination
+from service.egress import Egress
+from service.errors import EgressError, StoreUnavailable
+from service.signing import signature_headers
+
+READ_BYTES = 64 * 1024  # of a destination's answer
+USER_AGENT = f"Remora/{__version__}"
+
+_log = structlog.get_logger(__name__)
+
+
+class Directory(Protocol):
+    """Where secrets and standing destinations are looked up."""
+
+    async def account_secrets(self, account_id: str) -> Sequence[bytes]:
+        """The account's signing secrets, newest first; more than one during a rotation."""
+
+    async def destination(self, account_id: str, subscription_id: str) -> Destination | None:
+        """The subscription as it is now; None if it was deleted or disabled."""
+
+    async def disable(self, account_id: str, subscription_id: str, reason: str) -> None:
+        """The destination said that it is gone for good."""
+
+
+class Observer(Protocol):
+    """Who counts attempts (telemetry)."""
+
+    def attempted(self, outcome: str, duration_ms: int) -> None:
+        """A request ended: `delivered`, `failed` or `dead`."""
+
+    def delivered(self, since_event_ms: int) -> None:
+        """An event arrived for the first time at a destination, so long after it happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    url: str
+    secrets: Sequence[bytes]
+    headers: dict[str, str]
+    schedule_s: tuple[float, ...] | None
+
+
+class Sender:
+    """Sends deliveries through the egress door; one for a process."""
+
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        egress: Egress,
+        directory: Directory,
+        clock: Clock,
+        randomness: Randomness,
+        owner: str,
+        timeout_s: float,
+        schedule_s: tuple[float, ...],
+        observer: Observer | None = None,
+    ) -> None:
+        self._writer = writer
+        self._egress = egress
+        self._directory = directory
+        self._clock = clock
+        self._randomness = randomness
+        self._owner = owner
+        self._timeout_s = timeout_s
+        self._schedule_s = schedule_s
+        self._observer = observer
+        self.lanes = Lanes(self.send, clock)
+        self.lease_ms = (
+            round(timeout_s * 1000) + 120_000
+        )  # a place in a lane's buffer is waited for under the lease too
+        self._refiller: asyncio.Task[None] | None = None
+
+    async def send(self, sending: Sending) -> None:
+        """Send one delivery that this process holds, and record the attempt."""
+        target = await self._target(sending)
+        if target is None:
+            return  # the subscription is gone: its deliveries became `skipped` when it went
+        started_ms = self._clock.now_ms()
+        started = self._clock.monotonic()
+        headers = signature_headers(target.secrets, sending.event_id, started_ms // 1000, sending.body)
+        headers["content-type"] = "application/json"
+        headers["user-agent"] = USER_AGENT
+        try:
+            answer = await self._egress.deliver(
+                target.url,
+                sending.body,
+                {**target.headers, **headers},
+                timeout_s=self._timeout_s,
+                read_bytes=READ_BYTES,
+            )
+        except EgressError as error:
+            tried = broken(error)
+        else:
+            tried = judge(answer, self._clock.now_ms())
+        duration_ms = round((self._clock.monotonic() - started) * 1000)
+        if tried.slow_s:
+            self.lanes.slow_down(sending.lane, tried.slow_s)
+        await self._record(sending, target, tried, started_ms, duration_ms)
+
+    async def _target(self, sending: Sending) -> _Target | None:
+        if sending.subscription_id is None:
+            secrets = await self._directory.account_secrets(sending.account_id)
+            return _Target(sending.url or "", secrets, {}, None)
+        destination = await self._directory.destination(sending.account_id, sending.subscription_id)
+        if destination is None:
+            return None
+        secrets = destination.signing_secrets(self._clock.now_ms())
+        return _Target(destination.url, secrets, dict(destination.headers), destination.schedule_s)
+
+    async def _record(self, sending: Sending, target: _Target, tried: Tried, at_ms: int, duration_ms: int) -> None:
+        now_ms = self._clock.now_ms()
+        schedule_s = target.schedule_s if target.schedule_s is not None else self._schedule_s
+        due_at = None
+        if not tried.delivered:
+            due_at = next_due_ms(tried, sending.failed_before + 1, schedule_s, now_ms, self._randomness)
+        attempt = RecordAttempt(
+            delivery_id=sending.delivery_id,
+            account_id=sending.account_id,
+            lane=sending.lane,
+            subscription_id=sending.subscription_id,
+            epoch=sending.epoch,
+            at=at_ms,
+            delivered=tried.delivered,
+            due_at=due_at,
+            status_code=tried.status_code,
+            error=tried.error,
+            duration_ms=duration_ms,
+            response_body=tried.response_body,
+        )
+        if self._observer is not None:
+            self._observer.attempted(
+                "delivered" if tried.delivered else "failed" if due_at is not None else "dead", duration_ms
+            )
+            if tried.delivered and not sending.failed_before:
+                self._observer.delivered(now_ms - sending.event_at)
+        self.lanes.answered(sending.lane)
+        try:
+            await self._writer.run(attempt)
+        except StoreUnavailable as error:
+            # The request was made but is not on record: the lease runs out and it is made again, at least once.
+            _log.warning("attempt_not_recorded", delivery=sending.delivery_id, error=str(error))
+            return
+        if tried.gone and sending.subscription_id is not None:
+            await self._directory.disable(
+                sending.account_id, sending.subscription_id, "the destination answered 410 Gone"
+            )
+
+    # -- filling lanes from the store --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to refill lanes as they run empty."""
+        self._refiller = asyncio.create_task(self._refill_forever(), name="lane-refiller")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop refilling, and let what is out come back."""
+        if self._refiller is not None:
+            self._refiller.cancel()
+            await asyncio.gather(self._refiller, return_exceptions=True)
+        await self.lanes.drain(timeout_s)
+
+    async def run_once(self) -> int:
+        """Claim whatever lanes are due; returns how many deliveries were taken."""
+        full = tuple(self.lanes.full())
+        return await self._claim(ClaimDeliveries(self._owner, self.lease_ms, full=full))
+
+    async def _refill_forever(self) -> None:
+        while True:
+            await self.lanes.wake_refill.wait()
+            self.lanes.wake_refill.clear()
+            hungry = [(lane, room) for lane in sorted(self.lanes.hungry) if (room := self.lanes.room(lane))]
+            self.lanes.hungry.clear()
+            try:
+                if hungry:
+                    await self._claim(ClaimDeliveries(self._owner, self.lease_ms, lanes=tuple(hungry)))
+            except StoreUnavailable as error:
+                _log.warning("refill_failed", error=str(error))  # the rescuer's tick comes back to these lanes
+
+    async def _claim(self, command: ClaimDeliveries) -> int:
+        rows = await self._writer.run(command)
+        taken: dict[str, int] = {}
+        for row in rows:
+            taken[row["lane"]] = taken.get(row["lane"], 0) + 1
+            self.lanes.give(await self._sending(row), reserved=False)
+        for lane, count in command.lanes:
+            self.lanes.refilled(lane, more=taken.get(lane, 0) >= count)
+        return len(rows)
+
+    async def _sending(self, row: Row) -> Sending:
+        max_in_flight, rate_per_s = ONE_OFF_IN_FLIGHT, None
+        if row["subscription_id"] is not None:
+            destination = await self._directory.destination(row["account_id"], row["subscription_id"])
+            if destination is not None:
+                max_in_flight, rate_per_s = destination.max_in_flight, destination.rate_per_s
+        return Sending(
+            delivery_id=row["id"],
+            event_id=row["event_id"],
+            account_id=row["account_id"],
+            lane=row["lane"],
+            body=bytes(row["body"]),
+            event_at=row["at"],
+            epoch=row["lease_epoch"] + 1,
+            url=row["url"],
+            subscription_id=row["subscription_id"],
+            failed_before=row["attempt_count"] - row["schedule_base"],
+            max_in_flight=max_in_flight,
+            rate_per_s=rate_per_s,
+        )

@@ -1,0 +1,248 @@
+"""The SQL that writes deliveries, attempts and lanes. Nothing outside this package uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from service.db.transaction import Params, Row, Tx
+from service.db.writer import Command
+from service.errors import NotFound
+from service.jobs.store import json_set
+
+KEPT_RESPONSE_BYTES = 16 * 1024  # of a destination's answer
+
+_INSERT = """
+INSERT INTO deliveries (id, event_id, account_id, job_id, type, subscription_id, lane, url, status, attempt_count, schedule_base,
+    created_at, due_at, lease_owner, lease_until, lease_epoch)
+VALUES (:id, :event_id, :account_id, :job_id, :type, :subscription_id, :lane, :url, 'pending', 0, 0, :now, :now, :lease_owner,
+    :lease_until, :lease_epoch)
+"""
+_WAKE_LANE = """
+INSERT INTO lanes (id, account_id, next_due_at) VALUES (:lane, :account_id, :due_at)
+ON CONFLICT (id) DO UPDATE SET next_due_at = min(coalesce(next_due_at, excluded.next_due_at), excluded.next_due_at)
+"""
+_INSERT_ATTEMPT = """
+INSERT INTO attempts (delivery_id, at, status_code, error, duration_ms, response_body)
+VALUES (:id, :at, :status_code, :error, :duration_ms, :response_body)
+"""
+# That it arrived is a fact, whoever brings it and whatever became of the lease meanwhile.
+_DELIVERED = """
+UPDATE deliveries SET status = 'delivered', attempt_count = attempt_count + 1, finished_at = :now, due_at = NULL,
+    lease_owner = NULL, lease_until = NULL
+WHERE id = :id AND status <> 'delivered'
+"""
+# That it did not is news only from whoever still holds the lease.
+_FAILED = """
+UPDATE deliveries SET status = :status, attempt_count = attempt_count + 1, finished_at = :finished_at, due_at = :due_at,
+    lease_owner = NULL, lease_until = NULL
+WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
+"""
+_HEALTHY = "UPDATE subscriptions SET last_success_at = :now, failing_since = NULL WHERE id = :id"
+_FAILING = "UPDATE subscriptions SET failing_since = coalesce(failing_since, :now) WHERE id = :id"
+
+
+def insert(tx: Tx, rows: Sequence[Params]) -> None:
+    """Write new deliveries."""
+    tx.write(_INSERT, rows, expect=len(rows))
+
+
+def wake_lanes(tx: Tx, rows: Sequence[Params]) -> None:
+    """Say that lanes have something due that nobody holds."""
+    tx.write(_WAKE_LANE, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAttempt(Command[None]):
+    """Record one request of a delivery.
+
+    Args:
+        delivered: A 2xx came back.
+        due_at: When to try again; None with `delivered` False means that the schedule is used up.
+    """
+
+    delivery_id: str
+    account_id: str
+    lane: str
+    subscription_id: str | None
+    epoch: int
+    at: int
+    delivered: bool
+    due_at: int | None
+    status_code: int | None
+    error: str | None
+    duration_ms: int
+    response_body: str | None
+
+
+async def handle_attempts(tx: Tx, commands: Sequence[RecordAttempt]) -> list[Exception | None]:
+    """The writer's handler for `RecordAttempt`: writes only, nothing needs to be read first."""
+    tx.write(_INSERT_ATTEMPT, [_attempt(command) for command in commands])
+    tx.write(_DELIVERED, [{"id": command.delivery_id, "now": tx.now_ms} for command in commands if command.delivered])
+    failed = [command for command in commands if not command.delivered]
+    tx.write(_FAILED, [_failure(command, tx.now_ms) for command in failed])
+    wake = {
+        command.lane: {"lane": command.lane, "account_id": command.account_id, "due_at": command.due_at}
+        for command in sorted(failed, key=lambda command: -(command.due_at or 0))
+        if command.due_at is not None
+    }
+    tx.write(_WAKE_LANE, list(wake.values()))
+    healthy = {command.subscription_id for command in commands if command.delivered and command.subscription_id}
+    failing = {command.subscription_id for command in failed if command.subscription_id} - healthy
+    tx.write(_HEALTHY, [{"id": each, "now": tx.now_ms} for each in healthy])
+    tx.write(_FAILING, [{"id": each, "now": tx.now_ms} for each in failing])
+    return [None for _ in commands]
+
+
+def _attempt(command: RecordAttempt) -> Params:
+    return {
+        "id": command.delivery_id,
+        "at": command.at,
+        "status_code": command.status_code,
+        "error": command.error,
+        "duration_ms": command.duration_ms,
+        "response_body": command.response_body,
+    }
+
+
+def _failure(command: RecordAttempt, now_ms: int) -> Params:
+    dead = command.due_at is None
+    return {
+        "id": command.delivery_id,
+        "epoch": command.epoch,
+        "status": "dead" if dead else "pending",
+        "finished_at": now_ms if dead else None,
+        "due_at": command.due_at,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDelivery(Command[None]):
+    """Send a delivery again now, whatever became of it; its schedule begins anew. NotFound for another account's."""
+
+    delivery_id: str
+    account_id: str
+
+
+async def handle_retries(tx: Tx, commands: Sequence[RetryDelivery]) -> list[Exception | None]:
+    """The writer's handler for `RetryDelivery`."""
+    found = await tx.rows(
+        "SELECT id, account_id, lane FROM deliveries WHERE id IN (SELECT value FROM json_each(:ids))",
+        {"ids": json_set(command.delivery_id for command in commands)},
+    )
+    known = {(row["id"], row["account_id"]): row for row in found}
+    answers: list[Exception | None] = []
+    again: list[Params] = []
+    for command in commands:
+        row = known.get((command.delivery_id, command.account_id))
+        answers.append(None if row is not None else NotFound("there is no such delivery"))
+        if row is not None:
+            again.append({"id": row["id"], "lane": row["lane"], "account_id": row["account_id"], "due_at": tx.now_ms})
+    tx.write(
+        "UPDATE deliveries SET status = 'pending', due_at = :due_at, finished_at = NULL, schedule_base = attempt_count, "
+        "lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE id = :id",
+        [{"id": row["id"], "due_at": row["due_at"]} for row in again],
+    )
+    tx.write(_WAKE_LANE, [{name: row[name] for name in ("lane", "account_id", "due_at")} for row in again])
+    return answers
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimDeliveries(Command[list[Row]]):
+    """Claim what is due and unowned: lanes first, then their rows, so that one dead backlog hides nobody.
+
+    Args:
+        lanes: The lanes to fill, with how many each takes; empty: whichever lanes are due.
+        full: Lanes that take nothing now.
+        lanes_at_once: How many due lanes to look at.
+        per_lane: How many deliveries each of those takes.
+    """
+
+    owner: str
+    lease_ms: int
+    lanes: tuple[tuple[str, int], ...] = ()
+    full: tuple[str, ...] = ()
+    lanes_at_once: int = 200
+    per_lane: int = 64
+
+    def lock(self) -> Hashable | None:
+        """Each claim must see what the one before took."""
+        return "claim"
+
+
+_DUE_LANES = """
+SELECT id FROM lanes WHERE next_due_at <= :now AND id NOT IN (SELECT value FROM json_each(:full)) ORDER BY next_due_at LIMIT :count
+"""
+# Claims a lane's due deliveries in the order in which they fell due; safe because the writer is alone on SQLite.
+_DUE_ROWS = """
+SELECT d.id, d.event_id, d.account_id, d.lane, d.url, d.subscription_id, d.attempt_count, d.schedule_base, d.lease_epoch, e.body, e.at
+FROM deliveries d JOIN events e ON e.id = d.event_id
+WHERE d.lane = :lane AND d.status = 'pending' AND d.due_at <= :now AND (d.lease_until IS NULL OR d.lease_until <= :now)
+ORDER BY d.due_at LIMIT :count
+"""
+_LEASE = """
+UPDATE deliveries SET lease_owner = :owner, lease_until = :until, lease_epoch = lease_epoch + 1
+WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
+"""
+_NEXT_OF_LANE = """
+UPDATE lanes SET next_due_at = (
+    SELECT due_at FROM deliveries WHERE lane = :lane AND status = 'pending' AND lease_owner IS NULL ORDER BY due_at LIMIT 1)
+WHERE id = :lane
+"""
+
+
+async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[list[Row] | Exception]:
+    """The writer's handler for `ClaimDeliveries`."""
+    [command] = commands
+    lanes = command.lanes
+    if not lanes:
+        asked = {"now": tx.now_ms, "full": json_set(command.full), "count": command.lanes_at_once}
+        lanes = tuple((row["id"], command.per_lane) for row in await tx.rows(_DUE_LANES, asked))
+    if not lanes:
+        return [[]]
+    wanted = [{"lane": lane, "now": tx.now_ms, "count": count} for lane, count in lanes]
+    found = await tx.rows_each(_DUE_ROWS, wanted)
+    until = tx.now_ms + command.lease_ms
+    leases = [{"owner": command.owner, "until": until, "id": row["id"], "epoch": row["lease_epoch"]} for row in found]
+    tx.write(_LEASE, leases, expect=len(leases))
+    tx.write(_NEXT_OF_LANE, [{"lane": lane} for lane, _ in lanes])
+    return [found]
+
+
+@dataclass(frozen=True, slots=True)
+class RescueLanes(Command[None]):
+    """Wake the lanes of deliveries whose holder let the lease run out."""
+
+
+async def handle_rescues(tx: Tx, commands: Sequence[RescueLanes]) -> list[Exception | None]:
+    """The writer's handler for `RescueLanes`."""
+    lapsed = await tx.rows(
+        "SELECT lane, account_id, min(due_at) AS due_at FROM deliveries WHERE lease_until <= :now GROUP BY lane, account_id",
+        {"now": tx.now_ms},
+    )
+    tx.write(
+        "UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE lease_until <= :now",
+        [{"now": tx.now_ms}] if lapsed else [],
+    )
+    tx.write(_WAKE_LANE, [dict(row) for row in lapsed])
+    return [None for _ in commands]
+
+
+@dataclass(frozen=True, slots=True)
+class VoidDeliveryLeases(Command[None]):
+    """At start on SQLite every lease is void; lanes are counted anew."""
+
+
+async def handle_void(tx: Tx, commands: Sequence[VoidDeliveryLeases]) -> list[Exception | None]:
+    """The writer's handler for `VoidDeliveryLeases`."""
+    tx.write(
+        "UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE lease_owner IS NOT NULL",
+        [{}],
+    )
+    tx.write("DELETE FROM lanes", [{}])
+    tx.write(
+        "INSERT INTO lanes (id, account_id, next_due_at) "
+        "SELECT lane, min(account_id), min(due_at) FROM deliveries WHERE status = 'pending' GROUP BY lane",
+        [{}],
+    )
+    return [None for _ in commands]

@@ -1,0 +1,92 @@
+"""A job on its way through one transaction: the row, what was noted on its timeline, and what else has to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from service.jobs.row import JobRow
+from service.jobs.view import Links, ResultRow, event_body, job_view
+from service.states import FINAL, JobStatus, ResolvedBy, Source, may_move
+
+
+class MoveForbidden(AssertionError):
+    """A decision asked for a move that the table does not have: a mistake in the code, never in the input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """One new row of a job's timeline; with a body it is an event that is sent."""
+
+    seq: int
+    type: str
+    source: str
+    detail: str | None
+    body: bytes | None
+
+
+@dataclass(slots=True)
+class Draft:
+    """What the decisions of one transaction make of a job. `links` makes result links for event bodies."""
+
+    job: JobRow
+    now_ms: int
+    links: Links
+    old_status: JobStatus = JobStatus.QUEUED
+    old_seq: int = 0
+    notes: list[Noted] = field(default_factory=list)
+    results: list[ResultRow] = field(default_factory=list)
+    submissions: list[dict[str, Any]] = field(default_factory=list)  # outcomes to write
+    new_submission: dict[str, Any] | None = None
+    adopted: bool = False  # a callback brought the task id
+
+    def note(self, event_type: str, source: Source, detail: Mapping[str, Any] | None = None) -> None:
+        """Add a row to the timeline that nobody is sent."""
+        self._note(event_type, source, detail, body=None)
+
+    def announce(self, event_type: str, source: Source, detail: Mapping[str, Any] | None = None) -> None:
+        """Add an event, with the job as it stands now in its body."""
+        view = job_view(self.job, self.results, self.links, in_event=True)
+        body = event_body(event_type, self.now_ms, self.job.seq + 1, view)
+        self._note(event_type, source, detail, body=body)
+
+    def _note(self, event_type: str, source: Source, detail: Mapping[str, Any] | None, *, body: bytes | None) -> None:
+        self.job.seq += 1
+        text = msgspec.json.encode(detail).decode() if detail else None
+        self.notes.append(Noted(self.job.seq, event_type, source.value, text, body))
+
+    def move(self, status: JobStatus) -> None:
+        """Change the state along the table."""
+        if not may_move(self.job.status, status):
+            msg = f"{self.job.id}: {self.job.status} to {status}"
+            raise MoveForbidden(msg)
+        self.job.status = status
+        if status in FINAL:
+            self.job.finished_at = self.now_ms
+            self.wake_at(None)
+
+    def finish(
+        self, status: JobStatus, source: Source, resolved_by: ResolvedBy, detail: Mapping[str, Any] | None = None
+    ) -> None:
+        """Bring the job to a final state and announce it."""
+        self.job.resolved_by = resolved_by.value
+        self.job.overdue_at = None
+        self.job.hint = None
+        self.job.waiting = None
+        self.move(status)
+        self.announce(f"job.{status.value}", source, detail)
+
+    def wake_at(self, due_at: int | None) -> None:
+        """Say when the job next needs somebody, and let go of the lease."""
+        self.job.due_at = due_at
+        self.job.lease_owner = None
+        self.job.lease_until = None
+
+    def lease(self, owner: str, until: int) -> None:
+        """Give the work to an owner; writes of earlier owners schedule nothing from now on."""
+        self.job.lease_owner = owner
+        self.job.lease_until = until
+        self.job.lease_epoch += 1

@@ -1,0 +1,133 @@
+"""What can happen to a job: facts, brought by whoever saw them. Plain values; `decide` says what follows from them.
+
+`spread` is a factor around 1, drawn by whoever brings the fact, so that deciding stays pure and waits do not align.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.providers.client import PollOutcome, SubmitOutcome
+from service.providers.mapping import Observation
+from service.states import ErrorCode
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitBegun:
+    """A request to the provider is about to leave; its token exists from now on."""
+
+    job_id: str
+    epoch: int
+    submission_id: str
+    token_hash: bytes
+    lease_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitAnswered:
+    """The request ended, one way or another."""
+
+    job_id: str
+    submission_id: str
+    epoch: int
+    outcome: SubmitOutcome
+    spread: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitAbandoned:
+    """Whoever had the request in flight is gone: a crash, or a lease that ran out."""
+
+    job_id: str
+    submission_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitImpossible:
+    """The job cannot be sent at all, such as when its provider's card is gone."""
+
+    job_id: str
+    epoch: int
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackHeard:
+    """A request came to the callback URL of a submission.
+
+    Args:
+        evidence: The observation is proof by itself (signature, trust by setting, or no way to ask).
+        adoptable: No other submission has the task id that the callback names.
+    """
+
+    job_id: str
+    submission_id: str
+    observation: Observation
+    evidence: bool
+    adoptable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """The provider was asked for the task."""
+
+    job_id: str
+    submission_id: str | None
+    epoch: int
+    outcome: PollOutcome
+    spread: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CannotAsk:
+    """The job's time to be asked for came, but nobody can be asked: no task id, or the provider's card is gone."""
+
+    job_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """A caller wants the job cancelled."""
+
+    job_id: str
+    account_id: str
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResubmitAsked:
+    """An operator wants a further submission of a job in `submit_unknown`."""
+
+    job_id: str
+    account_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """The clock reached the job's deadline."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OverdueNoticed:
+    """The job takes longer than its card says is usual."""
+
+    job_id: str
+
+
+Fact = (
+    SubmitBegun
+    | SubmitAnswered
+    | SubmitAbandoned
+    | SubmitImpossible
+    | CallbackHeard
+    | Polled
+    | CannotAsk
+    | CancelAsked
+    | ResubmitAsked
+    | DeadlinePassed
+    | OverdueNoticed
+)

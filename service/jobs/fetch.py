@@ -1,0 +1,52 @@
+"""Asking a provider for a task: for the poller, and to verify what an unsigned callback said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.clock import Randomness
+from service.db.writer import Writer
+from service.jobs.facts import Polled
+from service.jobs.row import JobRow
+from service.jobs.track import Track
+from service.providers.client import PollVerdict
+from service.providers.registry import Registry
+
+
+class Observer(Protocol):
+    """Who counts polls (telemetry)."""
+
+    def polled(self, provider: str, verdict: PollVerdict) -> None:
+        """A provider was asked."""
+
+
+@dataclass(slots=True)
+class Fetcher:
+    """Asks once and brings back the answer as a fact."""
+
+    writer: Writer
+    registry: Registry
+    randomness: Randomness
+    observer: Observer | None = None
+
+    def can_ask(self, job: JobRow) -> bool:
+        """Whether there is a task to ask for and a provider that answers."""
+        provider = self.registry.get(job.provider)
+        return (
+            job.provider_task_id is not None
+            and provider is not None
+            and provider.configured
+            and provider.can_poll(job.operation)
+        )
+
+    async def fetch(self, job: JobRow) -> None:
+        """Ask for the task of a leased job."""
+        provider = self.registry.get(job.provider)
+        if provider is None or job.provider_task_id is None:
+            return
+        outcome = await provider.poll(job.operation, job.provider_task_id, job.poll_url)
+        if self.observer is not None:
+            self.observer.polled(job.provider, outcome.verdict)
+        spread = self.randomness.uniform(0.8, 1.2)
+        await self.writer.run(Track(Polled(job.id, job.submission_id, job.lease_epoch, outcome, spread)))

@@ -1,0 +1,284 @@
+"""Taking a job: checked against its provider's card, then stored with its idempotency key in one transaction.
+
+Whatever is wrong is told before anything is stored.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from service.clock import Clock
+from service.db.reader import Reader
+from service.db.transaction import Tx
+from service.db.writer import Command, Writer
+from service.egress import Egress
+from service.errors import Conflict, EgressRefused, FieldError, Invalid
+from service.ids import Ids
+from service.jobs import store
+from service.jobs.draft import Draft
+from service.jobs.request import JobRequest
+from service.jobs.row import JobRow
+from service.jobs.track import Tracker
+from service.jobs.view import Links, job_view, shown
+from service.providers.registry import Provider, Registry
+from service.states import JobStatus, Source
+
+KEY_LIFE_MS = 24 * 3_600_000  # an idempotency key is remembered for a day
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: an account, and the key it used."""
+
+    account_id: str
+    key_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The answer to a taken job: its id and the JSON of the job as it was taken."""
+
+    job_id: str
+    answer: bytes
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Accept(Command[Taken]):
+    """Store a new job; `key` and `body_hash` are those of its Idempotency-Key, if it has one."""
+
+    job: JobRow
+    answer: bytes
+    key: str | None = None
+    body_hash: bytes = b""
+
+    def lock(self) -> Hashable | None:
+        """A second request with the same key waits for the first one's batch, and then finds its answer."""
+        return None if self.key is None else (self.job.account_id, self.key)
+
+
+_FIND_KEYS = """
+SELECT account_id, key, body_hash, job_id, answer FROM idempotency
+WHERE (account_id, key) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:pairs))
+    AND expires_at > :now
+"""
+_REMEMBER_KEY = """
+INSERT OR REPLACE INTO idempotency (account_id, key, body_hash, job_id, answer, expires_at)
+VALUES (:account_id, :key, :body_hash, :job_id, :answer, :expires_at)
+"""
+
+
+class Intake:
+    """The use case behind `POST /v1/jobs`."""
+
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        reader: Reader,
+        registry: Registry,
+        egress: Egress,
+        tracker: Tracker,
+        ids: Ids,
+        clock: Clock,
+        links: Links,
+        job_ttl_ms: int,
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._registry = registry
+        self._egress = egress
+        self._tracker = tracker
+        self._ids = ids
+        self._clock = clock
+        self._links = links
+        self._job_ttl_ms = job_ttl_ms
+
+    async def take(self, caller: Caller, request: JobRequest, key: str | None) -> Taken:
+        """Take a job, or give the first answer again.
+
+        Raises:
+            Invalid: A field is at fault, or the key was used with another body; nothing was stored.
+            StoreUnavailable: Nothing was stored.
+        """
+        if key is not None and (first := await self._first_answer(caller, key, request.body_hash)) is not None:
+            return first
+        provider, operation = self._find(request)
+        errors = provider.validate(operation, request.input)
+        if errors:
+            raise Invalid(
+                f"the input does not fit {provider.name}/{operation}: {errors[0].detail}", errors=tuple(errors)
+            )
+        await self._check_callback(request.callback_url)
+        job = self._make(caller, request, provider, operation)
+        answer = msgspec.json.encode(job_view(job, (), self._links))
+        return await self._writer.run(Accept(job, answer, key, request.body_hash))
+
+    async def take_again(self, caller: Caller, old: JobRow) -> Taken:
+        """Make a new job of a failed or expired one, with `retry_of`; its provider must still take the input.
+
+        Raises:
+            Conflict: The job is in another state, or its input was erased.
+        """
+        if old.status not in {JobStatus.FAILED, JobStatus.EXPIRED}:
+            msg = f"the job is {old.status.value}; only submit_unknown, failed and expired jobs can be submitted again"
+            raise Conflict(msg, code="not_resubmittable")
+        request = JobRequest(
+            provider=old.provider,
+            operation=old.operation,
+            input=msgspec.json.decode(old.input_full or old.input),
+            callback_url=old.callback_url,
+            callback_events=None if old.callback_events is None else tuple(msgspec.json.decode(old.callback_events)),
+            metadata=msgspec.json.decode(old.job_metadata),
+            tags=tuple(msgspec.json.decode(old.tags)),
+            expires_in_s=(old.expires_at - old.created_at) // 1000,
+        )
+        provider, operation = self._find(request)
+        job = self._make(caller, request, provider, operation)
+        job.retry_of = old.id
+        return await self._writer.run(Accept(job, msgspec.json.encode(job_view(job, (), self._links))))
+
+    async def handle(self, tx: Tx, commands: Sequence[Accept]) -> list[Taken | Exception]:
+        """The writer's handler for `Accept`."""
+        answers: list[Taken | Exception] = []
+        drafts: list[Draft] = []
+        known = await self._known_keys(tx, commands)
+        for command in commands:
+            first = known.get((command.job.account_id, command.key or ""))
+            if first is not None:
+                answers.append(_replay(first, command.body_hash))
+                continue
+            # A copy: the command is applied again when its batch fails.
+            draft = Draft(copy.copy(command.job), tx.now_ms, self._links)
+            draft.note("job.queued", Source.API)
+            self._tracker.lease_if_due(tx, draft.job)
+            drafts.append(draft)
+            answers.append(Taken(command.job.id, command.answer, replayed=False))
+        store.insert(tx, [draft.job for draft in drafts])
+        self._remember(tx, commands, {draft.job.id for draft in drafts})
+        await self._tracker.follow(tx, drafts)
+        return answers
+
+    async def _known_keys(self, tx: Tx, commands: Sequence[Accept]) -> dict[tuple[str, str], Any]:
+        pairs = [(command.job.account_id, command.key) for command in commands if command.key is not None]
+        if not pairs:
+            return {}
+        found = await tx.rows(_FIND_KEYS, {"pairs": store.json_set(pairs), "now": tx.now_ms})
+        return {(row["account_id"], row["key"]): row for row in found}
+
+    def _remember(self, tx: Tx, commands: Sequence[Accept], stored: set[str]) -> None:
+        rows = [
+            {
+                "account_id": command.job.account_id,
+                "key": command.key,
+                "body_hash": command.body_hash,
+                "job_id": command.job.id,
+                "answer": command.answer,
+                "expires_at": tx.now_ms + KEY_LIFE_MS,
+            }
+            for command in commands
+            if command.key is not None and command.job.id in stored
+        ]
+        tx.write(_REMEMBER_KEY, rows)
+
+    async def _first_answer(self, caller: Caller, key: str, body_hash: bytes) -> Taken | None:
+        row = await self._reader.row(
+            "SELECT body_hash, job_id, answer FROM idempotency WHERE account_id = :account AND key = :key AND expires_at > :now",
+            {"account": caller.account_id, "key": key, "now": self._clock.now_ms()},
+        )
+        if row is None:
+            return None
+        first = _replay(row, body_hash)
+        if isinstance(first, Exception):
+            raise first
+        return first
+
+    def _find(self, request: JobRequest) -> tuple[Provider, str]:
+        provider = self._registry.get(request.provider)
+        if provider is None:
+            known = ", ".join(sorted(each.name for each in self._registry.all()))
+            raise _at(
+                "/provider", f"there is no provider {request.provider[:64]!r}; known are {known}", "unknown_provider"
+            )
+        name = request.operation or provider.default_operation
+        if name is None:
+            raise _at("/operation", f"{provider.name} has several operations; name one", "unknown_operation")
+        if provider.operation(name) is None:
+            known = ", ".join(sorted(provider.card.operations))
+            raise _at(
+                "/operation", f"{provider.name} has no operation {name[:64]!r}; it has {known}", "unknown_operation"
+            )
+        if not provider.configured:
+            raise _at("/provider", f"{provider.name} is not configured: {provider.reason}", "provider_not_configured")
+        return provider, name
+
+    async def _check_callback(self, url: str | None) -> None:
+        if url is None:
+            return
+        try:
+            await self._egress.check(url, field="callback_url")
+        except EgressRefused as error:
+            raise _at("/callback_url", str(error), f"callback_url_{error.reason}") from error
+
+    def _make(self, caller: Caller, request: JobRequest, provider: Provider, operation: str) -> JobRow:
+        now_ms = self._clock.now_ms()
+        seen = shown(request.input)
+        full = msgspec.json.encode(request.input).decode()
+        shown_text = msgspec.json.encode(seen).decode()
+        estimate = provider.estimate(operation, request.input)
+        ttl_ms = request.expires_in_s * 1000 if request.expires_in_s is not None else self._job_ttl_ms
+        return JobRow(
+            id=self._ids.new("job"),
+            account_id=caller.account_id,
+            key_id=caller.key_id,
+            provider=provider.name,
+            operation=operation,
+            status=JobStatus.QUEUED,
+            seq=0,
+            input=shown_text,
+            input_full=None if shown_text == full else full,
+            job_metadata=msgspec.json.encode(request.metadata).decode(),
+            tags=msgspec.json.encode(request.tags).decode(),
+            callback_url=request.callback_url,
+            callback_events=None
+            if request.callback_events is None
+            else msgspec.json.encode(request.callback_events).decode(),
+            cost_estimated=None if estimate is None else estimate.micro_usd,
+            cost_basis="unknown" if estimate is None else estimate.basis,
+            overdue_at=None if provider.overdue_after_s is None else now_ms + round(provider.overdue_after_s * 1000),
+            created_at=now_ms,
+            expires_at=now_ms + ttl_ms,
+            due_at=now_ms,
+        )
+
+
+def _replay(row: Any, body_hash: bytes) -> Taken | Exception:
+    if row["body_hash"] != body_hash:
+        msg = "this Idempotency-Key was used with another body in the last 24 hours; use a new key for a new job"
+        return Invalid(msg, code="idempotency_key_reused")
+    return Taken(row["job_id"], bytes(row["answer"]), replayed=True)
+
+
+def _at(pointer: str, detail: str, code: str) -> Invalid:
+    return Invalid(detail, code=code, errors=(FieldError(pointer, detail),))
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetKeys(Command[None]):
+    """Forget idempotency keys whose day is over, some at a time."""
+
+    count: int
+
+
+async def handle_forget(tx: Tx, commands: Sequence[ForgetKeys]) -> list[Exception | None]:
+    """The writer's handler for `ForgetKeys`."""
+    tx.write(
+        "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency WHERE expires_at <= :now ORDER BY expires_at LIMIT :count)",
+        [{"now": tx.now_ms, "count": command.count} for command in commands],
+    )
+    return [None for _ in commands]

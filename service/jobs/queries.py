@@ -1,0 +1,142 @@
+"""Reading jobs: one, many, a timeline. Nothing crosses accounts: every query names one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from service.clock import iso
+from service.db.reader import Reader
+from service.jobs.row import SELECT_JOB, JobRow, from_row
+from service.jobs.view import ResultRow
+
+_RESULT_COLUMNS = "idx, source_url, expires_at, content_type, size_bytes, sha256, stored"
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """What a list of jobs is narrowed to; None means everything. `before_id` is the cursor: only older jobs."""
+
+    status: tuple[str, ...] = ()
+    provider: str | None = None
+    operation: str | None = None
+    tag: str | None = None
+    provider_task_id: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    created_after: int | None = None
+    created_before: int | None = None
+    before_id: str | None = None
+
+
+async def find(reader: Reader, account_id: str, job_id: str) -> JobRow | None:
+    """One job of the account."""
+    row = await reader.row(
+        f"{SELECT_JOB} WHERE id = :id AND account_id = :account", {"id": job_id, "account": account_id}
+    )
+    return None if row is None else from_row(row)
+
+
+async def results(reader: Reader, job_id: str) -> list[ResultRow]:
+    """The results of one job, in order."""
+    found = await reader.rows(f"SELECT {_RESULT_COLUMNS} FROM results WHERE job_id = :id ORDER BY idx", {"id": job_id})
+    return [ResultRow(**dict(row)) for row in found]
+
+
+async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[ResultRow]]:
+    """The results of several jobs, by job."""
+    wanted = [job.id for job in jobs if job.result_count]
+    found: dict[str, list[ResultRow]] = {}
+    if wanted:
+        rows = await reader.rows(
+            f"SELECT job_id, {_RESULT_COLUMNS} FROM results "
+            "WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx",
+            {"ids": msgspec.json.encode(wanted).decode()},
+        )
+        for row in rows:
+            columns = dict(row)
+            found.setdefault(columns.pop("job_id"), []).append(ResultRow(**columns))
+    return found
+
+
+async def list_jobs(reader: Reader, account_id: str, wanted: JobFilter, limit: int) -> list[JobRow]:
+    """The account's jobs, newest first."""
+    where, params = _conditions(wanted)
+    params |= {"account": account_id, "limit": limit}
+    rows = await reader.rows(
+        f"{SELECT_JOB} WHERE account_id = :account{''.join(' AND ' + each for each in where)} ORDER BY id DESC LIMIT :limit",
+        params,
+    )
+    return [from_row(row) for row in rows]
+
+
+def _conditions(wanted: JobFilter) -> tuple[list[str], dict[str, Any]]:
+    where: list[str] = []
+    params: dict[str, Any] = {}
+    plain = (
+        ("provider", "provider = :provider", wanted.provider),
+        ("operation", "operation = :operation", wanted.operation),
+        ("task", "provider_task_id = :task AND task_confirmed", wanted.provider_task_id),
+        ("after", "created_at > :after", wanted.created_after),
+        ("before", "created_at < :before", wanted.created_before),
+        ("before_id", "id < :before_id", wanted.before_id),
+        ("tag", "EXISTS (SELECT 1 FROM json_each(jobs.tags) WHERE value = :tag)", wanted.tag),
+    )
+    for name, condition, value in plain:
+        if value is not None:
+            where.append(condition)
+            params[name] = value
+    if wanted.status:
+        where.append("status IN (SELECT value FROM json_each(:status))")
+        params["status"] = msgspec.json.encode(wanted.status).decode()
+    for index, (name, value) in enumerate(wanted.metadata):
+        where.append(
+            f"EXISTS (SELECT 1 FROM json_each(jobs.job_metadata) WHERE key = :mk{index} AND value = :mv{index})"
+        )
+        params |= {f"mk{index}": name, f"mv{index}": value}
+    return where, params
+
+
+async def timeline(reader: Reader, job_id: str, after_seq: int, limit: int) -> list[dict[str, Any]]:
+    """The job's timeline from `after_seq` on, oldest first; the caller made sure that the job is the account's."""
+    rows = await reader.rows(
+        "SELECT seq, at, type, source, detail FROM events WHERE job_id = :id AND seq > :after ORDER BY seq LIMIT :limit",
+        {"id": job_id, "after": after_seq, "limit": limit},
+    )
+    return [
+        {
+            "seq": row["seq"],
+            "at": iso(row["at"]),
+            "type": row["type"],
+            "source": row["source"],
+            "detail": msgspec.Raw(row["detail"].encode()) if row["detail"] else {},
+        }
+        for row in rows
+    ]
+
+
+async def past_deadline(reader: Reader, now_ms: int, count: int) -> list[str]:
+    """Jobs whose deadline has passed, longest first. A request in flight is let out first."""
+    rows = await reader.rows(
+        "SELECT id FROM jobs WHERE expires_at <= :now AND status IN ('queued', 'submit_unknown', 'running') "
+        "ORDER BY expires_at LIMIT :count",
+        {"now": now_ms, "count": count},
+    )
+    return [row["id"] for row in rows]
+
+
+async def newly_overdue(reader: Reader, now_ms: int, count: int) -> list[str]:
+    """Jobs that take longer than is usual and have not been noticed yet."""
+    rows = await reader.rows(
+        "SELECT id FROM jobs WHERE overdue_at <= :now ORDER BY overdue_at LIMIT :count", {"now": now_ms, "count": count}
+    )
+    return [row["id"] for row in rows]
+
+
+async def count_by_status(reader: Reader) -> dict[str, int]:
+    """How many jobs are in each state, over all accounts."""
+    return {
+        row["status"]: row["n"] for row in await reader.rows("SELECT status, count(*) AS n FROM jobs GROUP BY status")
+    }

@@ -1,0 +1,91 @@
+"""A job as the store has it: every column of `jobs`, in a form that a transaction can work on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from service.states import ACTIVE, FINAL, JobStatus
+
+
+@dataclass(slots=True)
+class JobRow:
+    """A working copy of one row; see `db.tables.Job` for what the columns mean. Times are ms UTC, money micro-USD."""
+
+    id: str
+    account_id: str
+    provider: str
+    operation: str
+    status: JobStatus
+    created_at: int
+    expires_at: int
+    key_id: str | None = None
+    seq: int = 1
+    input: str = "{}"
+    input_full: str | None = None
+    job_metadata: str = "{}"
+    tags: str = "[]"
+    callback_url: str | None = None
+    callback_events: str | None = None
+    retry_of: str | None = None
+    submission_id: str | None = None
+    submit_tries: int = 0
+    submit_failures: int = 0
+    provider_task_id: str | None = None
+    task_confirmed: int = 1
+    provider_status: str | None = None
+    poll_url: str | None = None
+    resolved_by: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    cost_estimated: int | None = None
+    cost_charged: int | None = None
+    cost_basis: str = "unknown"
+    cost_raw: str | None = None
+    result_count: int = 0
+    polls: int = 0
+    callbacks: int = 0
+    hint: str | None = None
+    hint_tries: int = 0
+    waiting: str | None = None
+    missing_since: int | None = None
+    poll_failures: int = 0
+    overdue: int = 0
+    overdue_at: int | None = None
+    submitted_at: int | None = None
+    finished_at: int | None = None
+    due_at: int | None = None
+    lease_owner: str | None = None
+    lease_until: int | None = None
+    lease_epoch: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing but a correction can happen any more."""
+        return self.status in FINAL
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the job still has a way to go."""
+        return self.status in ACTIVE
+
+
+COLUMNS = tuple(field.name for field in fields(JobRow))
+_IMMUTABLE = frozenset(
+    ["id", "account_id", "provider", "operation", "created_at", "key_id", "input", "input_full", "job_metadata", "tags", "callback_url", "callback_events", "retry_of", "expires_at", "cost_estimated"]
+)
+MUTABLE = tuple(name for name in COLUMNS if name not in _IMMUTABLE)
+SELECT_JOB = "SELECT " + ", ".join(COLUMNS) + " FROM jobs"
+
+
+def from_row(row: Mapping[str, Any]) -> JobRow:
+    """The working copy of a row of `SELECT_JOB`."""
+    job = JobRow(**dict(row))
+    job.status = JobStatus(job.status)
+    return job
+
+
+def as_params(job: JobRow) -> dict[str, Any]:
+    """All columns, for an insert."""
+    return {name: getattr(job, name) for name in COLUMNS}

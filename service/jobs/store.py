@@ -1,0 +1,138 @@
+"""The SQL that writes jobs, submissions, results and their events. Nothing outside this package uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from service.db.transaction import Params, Tx
+from service.ids import Ids
+from service.jobs.draft import Draft
+from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, JobRow, from_row
+from service.jobs.view import ResultRow
+
+_INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join(':' + name for name in COLUMNS)})"
+# Guarded by the state and the number of the last timeline row: whatever was decided on another version changes nothing.
+_UPDATE_JOB = (
+    "UPDATE jobs SET "
+    + ", ".join(f"{name} = :{name}" for name in MUTABLE)
+    + " WHERE id = :id AND status = :old_status AND seq = :old_seq"
+)
+_INSERT_SUBMISSION = """
+INSERT INTO submissions (id, job_id, provider, token_hash, outcome, created_at)
+VALUES (:id, :job_id, :provider, :token_hash, 'in_flight', :created_at)
+"""
+_CLOSE_SUBMISSION = """
+UPDATE submissions SET outcome = :outcome, answered_at = :answered_at, http_status = coalesce(:http_status, http_status),
+    provider_task_id = coalesce(:provider_task_id, provider_task_id)
+WHERE id = :id
+"""
+# The current submission's task id follows the job's, also where a callback brought it.
+_TASK_OF_SUBMISSION = "UPDATE submissions SET provider_task_id = :provider_task_id WHERE id = :submission_id"
+_INSERT_EVENT = """
+INSERT INTO events (id, account_id, job_id, seq, type, source, at, detail, pos, body)
+VALUES (:id, :account_id, :job_id, :seq, :type, :source, :at, :detail, :pos, :body)
+"""
+_INSERT_RESULT = """
+INSERT INTO results (job_id, idx, source_url, expires_at, stored) VALUES (:job_id, :idx, :source_url, :expires_at, 0)
+"""
+
+
+class StateEvent(msgspec.Struct, frozen=True):
+    """One event that was just written, as the followers in the same transaction see it."""
+
+    id: str
+    type: str
+    seq: int
+    at: int
+    body: bytes
+    job: JobRow
+
+
+def json_set(values: Iterable[object]) -> str:
+    """A set of values for `json_each`."""
+    return msgspec.json.encode(list(values)).decode()
+
+
+async def load(tx: Tx, job_ids: Iterable[str]) -> dict[str, JobRow]:
+    """The jobs of a set, by id; on SQLite the writer is alone, so that reading is enough of a lock."""
+    found = await tx.rows(f"{SELECT_JOB} WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": json_set(job_ids)})
+    return {job.id: job for job in map(from_row, found)}
+
+
+async def load_results(tx: Tx, job_ids: Iterable[str]) -> dict[str, list[ResultRow]]:
+    """The results of a set of jobs, in order."""
+    found = await tx.rows(
+        "SELECT job_id, idx, source_url, expires_at, content_type, size_bytes, sha256, stored FROM results "
+        "WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx",
+        {"ids": json_set(job_ids)},
+    )
+    results: dict[str, list[ResultRow]] = {}
+    for row in found:
+        columns = dict(row)
+        results.setdefault(columns.pop("job_id"), []).append(ResultRow(**columns))
+    return results
+
+
+def insert(tx: Tx, jobs: Sequence[JobRow]) -> None:
+    """Write new jobs."""
+    tx.write(_INSERT_JOB, [{name: getattr(job, name) for name in COLUMNS} for job in jobs], expect=len(jobs))
+
+
+def update(tx: Tx, drafts: Sequence[Draft]) -> None:
+    """Write what was decided; GuardFailed when a row is not the one it was decided on."""
+    rows: list[Params] = []
+    for draft in drafts:
+        row = {name: getattr(draft.job, name) for name in MUTABLE}
+        row |= {"id": draft.job.id, "old_status": draft.old_status, "old_seq": draft.old_seq}
+        rows.append(row)
+    tx.write(_UPDATE_JOB, rows, expect=len(rows))
+    tx.write(_INSERT_SUBMISSION, [draft.new_submission for draft in drafts if draft.new_submission])
+    tx.write(_CLOSE_SUBMISSION, [closed for draft in drafts for closed in draft.submissions])
+    adopted = [
+        {"provider_task_id": draft.job.provider_task_id, "submission_id": draft.job.submission_id}
+        for draft in drafts
+        if draft.adopted
+    ]
+    tx.write(_TASK_OF_SUBMISSION, adopted)
+    tx.write(
+        _INSERT_RESULT,
+        [
+            {
+                "job_id": draft.job.id,
+                "idx": result.idx,
+                "source_url": result.source_url,
+                "expires_at": result.expires_at,
+            }
+            for draft in drafts
+            for result in draft.results
+        ],
+    )
+
+
+def insert_events(tx: Tx, drafts: Sequence[Draft], ids: Ids) -> list[StateEvent]:
+    """Write the timeline; returns the events that are sent, in feed order."""
+    rows: list[Params] = []
+    events: list[StateEvent] = []
+    for draft in drafts:
+        for noted in draft.notes:
+            event_id = ids.new("evt")
+            rows.append(
+                {
+                    "id": event_id,
+                    "account_id": draft.job.account_id,
+                    "job_id": draft.job.id,
+                    "seq": noted.seq,
+                    "type": noted.type,
+                    "source": noted.source,
+                    "at": draft.now_ms,
+                    "detail": noted.detail,
+                    "pos": None if noted.body is None else tx.number(),
+                    "body": noted.body,
+                }
+            )
+            if noted.body is not None:
+                events.append(StateEvent(event_id, noted.type, noted.seq, draft.now_ms, noted.body, draft.job))
+    tx.write(_INSERT_EVENT, rows)
+    return events

@@ -1,0 +1,72 @@
+"""Submitting: the dangerous moment, since no provider here has an idempotency key.
+
+Intent and callback token are committed before the request leaves; whatever is not provably refused or unsent afterwards
+is `submit_unknown` and never sent again by itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+import msgspec
+
+from service.clock import Randomness
+from service.db.writer import Writer
+from service.errors import StoreUnavailable
+from service.ids import Ids
+from service.jobs.facts import SubmitAnswered, SubmitBegun, SubmitImpossible
+from service.jobs.row import JobRow
+from service.jobs.track import Track
+from service.providers.registry import Provider, Registry
+from service.states import ErrorCode
+
+TOKEN_BYTES = 32  # 256 bits: the path is the secret
+LEASE_MARGIN_MS = 30_000  # the lease outlasts the provider's deadline by this
+
+
+def token_hash(token: str) -> bytes:
+    """What is stored of a callback token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+@dataclass(slots=True)
+class Submitter:
+    """Sends one job to its provider; `callback_base` is the public URL, None where providers cannot reach us."""
+
+    writer: Writer
+    registry: Registry
+    ids: Ids
+    randomness: Randomness
+    callback_base: str | None
+
+    async def submit(self, job: JobRow) -> None:
+        """Send a leased job and bring back what the provider said."""
+        provider = self.registry.get(job.provider)
+        if provider is None or not provider.configured or provider.operation(job.operation) is None:
+            reason = (
+                "its card is gone" if provider is None else provider.reason or f"it has no operation {job.operation}"
+            )
+            message = f"{job.provider}/{job.operation} cannot be used any more: {reason}"
+            await self.writer.run(
+                Track(SubmitImpossible(job.id, job.lease_epoch, ErrorCode.PROVIDER_REJECTED, message))
+            )
+            return
+        token = base64.urlsafe_b64encode(self.randomness.bytes(TOKEN_BYTES)).rstrip(b"=").decode()
+        lease_ms = round(provider.submit_timeout_s * 1000) + LEASE_MARGIN_MS
+        begun = SubmitBegun(job.id, job.lease_epoch, self.ids.new("sbm"), token_hash(token), lease_ms)
+        try:
+            if await self.writer.run(Track(begun)) is not True:
+                return  # cancelled, expired, or somebody else's by now
+        except StoreUnavailable:
+            return  # nothing was written and nothing was sent; the rescuer comes back to it
+        await self._send(provider, job, begun, token)
+
+    async def _send(self, provider: Provider, job: JobRow, begun: SubmitBegun, token: str) -> None:
+        callback_url = None
+        if self.callback_base is not None and provider.wants_callback(job.operation):
+            callback_url = f"{self.callback_base}/callbacks/{token}"
+        outcome = await provider.submit(job.operation, msgspec.json.decode(job.input_full or job.input), callback_url)
+        spread = self.randomness.uniform(0.8, 1.2)
+        await self.writer.run(Track(SubmitAnswered(job.id, begun.submission_id, begun.epoch, outcome, spread)))

@@ -1,0 +1,144 @@
+"""The sole writer of job state: facts in, and in one transaction the states, events, results and whatever the followers add.
+
+Followers (deliveries, the ledger) are handed in by the composition root, so that what must commit together does, and a
+stage still imports no later one. Work that is due at once is given to the hands of this process after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from service.db.transaction import Tx
+from service.db.writer import Command
+from service.ids import Ids
+from service.jobs import store
+from service.jobs.decide import Answer, decide
+from service.jobs.draft import Draft
+from service.jobs.facts import Fact
+from service.jobs.pace import Rules
+from service.jobs.row import JobRow
+from service.jobs.store import StateEvent
+from service.jobs.view import Links
+from service.jobs.waiters import Waiters
+from service.states import FINAL, JobStatus
+
+Follower = Callable[[Tx, Sequence[StateEvent]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Track(Command[Answer]):
+    """Take a fact; answered with what `decide` answers."""
+
+    fact: Fact
+
+
+class Hand(Protocol):
+    """Who does work in this process: submitting, or asking a provider."""
+
+    lease_ms: int
+
+    def reserve(self, job: JobRow) -> bool:
+        """Keep a place for this job; False when all are taken (the work is then claimed later)."""
+
+    def release(self, job: JobRow) -> None:
+        """Give the place back, since the transaction came to nothing."""
+
+    def give(self, job: JobRow) -> None:
+        """Begin; the place was reserved and the lease is committed."""
+
+
+class NoHand:
+    """Nobody works in this process: everything is left to be claimed. The inline stand-in."""
+
+    lease_ms = 60_000
+
+    def reserve(self, job: JobRow) -> bool:
+        """See `Hand`."""
+        return False
+
+    def release(self, job: JobRow) -> None:
+        """See `Hand`."""
+
+    def give(self, job: JobRow) -> None:
+        """See `Hand`."""
+
+
+class Observer(Protocol):
+    """Who counts what happens (telemetry)."""
+
+    def moved(self, provider: str, operation: str, old: JobStatus, new: JobStatus) -> None:
+        """A job changed its state; committed."""
+
+
+@dataclass(slots=True)
+class Tracker:
+    """Applies facts to jobs as sets; `rules` gives what deciding needs to know of a provider's operation."""
+
+    ids: Ids
+    links: Links
+    rules: Callable[[str, str], Rules]
+    owner: str
+    waiters: Waiters
+    observer: Observer | None = None
+    followers: list[Follower] = field(default_factory=list)
+    submitter: Hand = field(default_factory=NoHand)
+    fetcher: Hand = field(default_factory=NoHand)
+
+    async def handle(self, tx: Tx, commands: Sequence[Track]) -> list[Answer | Exception]:
+        """The writer's handler for `Track`."""
+        return list(await self.apply(tx, [command.fact for command in commands]))
+
+    async def apply(self, tx: Tx, facts: Sequence[Fact]) -> list[Answer]:
+        """Take facts in order; for other handlers that bring facts within their own transaction."""
+        jobs = await store.load(tx, {fact.job_id for fact in facts})
+        drafts: dict[str, Draft] = {}
+        answers: list[Answer] = []
+        for fact in facts:
+            job = jobs.get(fact.job_id)
+            if job is None:
+                answers.append(False)
+                continue
+            draft = drafts.get(job.id)
+            if draft is None:
+                draft = drafts[job.id] = Draft(job, tx.now_ms, self.links, old_status=job.status, old_seq=job.seq)
+            answers.append(decide(draft, fact, self.rules(job.provider, job.operation)))
+        await self.write(tx, list(drafts.values()))
+        return answers
+
+    async def write(self, tx: Tx, drafts: list[Draft]) -> None:
+        """Write decided drafts with everything that belongs to them."""
+        for draft in drafts:
+            self.lease_if_due(tx, draft.job)
+        store.update(tx, drafts)
+        await self.follow(tx, drafts)
+
+    async def follow(self, tx: Tx, drafts: list[Draft]) -> None:
+        """Write the timelines, let the followers add what belongs to the events, and tell whoever waits after the commit."""
+        events = store.insert_events(tx, drafts, self.ids)
+        if events:
+            for follower in self.followers:
+                await follower(tx, events)
+        moved = [(draft.job, draft.old_status) for draft in drafts if draft.job.status is not draft.old_status]
+        if moved:
+            tx.after_commit(lambda: self._tell(moved))
+
+    def lease_if_due(self, tx: Tx, job: JobRow) -> None:
+        """Work that is due now is born leased to this process, while it has a free place for it."""
+        if job.due_at is None or job.due_at > tx.now_ms or job.lease_owner is not None:
+            return
+        hand = self.submitter if job.status is JobStatus.QUEUED else self.fetcher
+        if hand.reserve(job):
+            job.lease_owner = self.owner
+            job.lease_until = tx.now_ms + hand.lease_ms
+            job.lease_epoch += 1
+            tx.on_rollback(lambda: hand.release(job))
+            tx.after_commit(lambda: hand.give(job))
+
+    def _tell(self, moved: list[tuple[JobRow, JobStatus]]) -> None:
+        for job, old in moved:
+            if job.status in FINAL:
+                self.waiters.notify(job.id)
+            if self.observer is not None:
+                self.observer.moved(job.provider, job.operation, old, job.status)

@@ -1,0 +1,109 @@
+"""How a job looks from outside: the JSON of contract 3, for answers and for events."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from service.clock import iso
+from service.jobs.row import JobRow
+
+SHOWN_STRING_BYTES = 2_048  # longer ones (base64 images) are shown as their digest
+MICRO = 1_000_000
+
+#: Makes the lasting link of a result from the job's id and the result's index.
+Links = Callable[[str, int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """One file that a job produced; `source_url` is the provider's."""
+
+    idx: int
+    source_url: str
+    expires_at: int
+    content_type: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    stored: bool = False
+
+
+def usd(micro: int | None) -> str | None:
+    """Money as it leaves: a decimal string with six places."""
+    if micro is None:
+        return None
+    sign = "-" if micro < 0 else ""
+    return f"{sign}{abs(micro) // MICRO}.{abs(micro) % MICRO:06d}"
+
+
+def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_event: bool = False) -> dict[str, Any]:
+    """The job as JSON; in an event a result carries `index`, `url` and `expires_at` only."""
+    return {
+        "id": job.id,
+        "provider": job.provider,
+        "operation": job.operation,
+        "status": job.status.value,
+        "provider_task_id": job.provider_task_id if job.task_confirmed else None,
+        "provider_status": job.provider_status,
+        "resolved_by": job.resolved_by,
+        "input": msgspec.Raw(job.input.encode()),
+        "metadata": msgspec.Raw(job.job_metadata.encode()),
+        "tags": msgspec.Raw(job.tags.encode()),
+        "results": [_result_view(job.id, result, links, in_event=in_event) for result in results],
+        "error": None if job.error_code is None else {"code": job.error_code, "message": job.error_message},
+        "cost": {
+            "currency": "USD",
+            "estimated": usd(job.cost_estimated),
+            "charged": usd(job.cost_charged),
+            "basis": job.cost_basis,
+        },
+        "polls": job.polls,
+        "callbacks": job.callbacks,
+        "created_at": iso(job.created_at),
+        "submitted_at": iso(job.submitted_at),
+        "finished_at": iso(job.finished_at),
+        "expires_at": iso(job.expires_at),
+        "overdue": bool(job.overdue),
+        **({"retry_of": job.retry_of} if job.retry_of else {}),
+    }
+
+
+def _result_view(job_id: str, result: ResultRow, links: Links, *, in_event: bool) -> dict[str, Any]:
+    url = links(job_id, result.idx)
+    if in_event:
+        return {"index": result.idx, "url": url, "expires_at": iso(result.expires_at)}
+    return {
+        "index": result.idx,
+        "url": url,
+        "source_url": shown(result.source_url),
+        "content_type": result.content_type,
+        "size_bytes": result.size_bytes,
+        "sha256": result.sha256,
+        "stored": bool(result.stored),
+        "expires_at": iso(result.expires_at),
+    }
+
+
+def event_body(event_type: str, at: int, seq: int, job: dict[str, Any]) -> bytes:
+    """The bytes that are signed and sent, made once."""
+    return msgspec.json.encode({"type": event_type, "timestamp": iso(at), "data": {"seq": seq, "job": job}})
+
+
+def shown(value: Any) -> Any:
+    """The value with every string over 2 KiB replaced by its digest and size."""
+    if isinstance(value, str):
+        if len(value) <= SHOWN_STRING_BYTES // 4:  # no text of that length can be larger in UTF-8
+            return value
+        raw = value.encode()
+        return (
+            value if len(raw) <= SHOWN_STRING_BYTES else f"sha256:{hashlib.sha256(raw).hexdigest()} ({len(raw)} bytes)"
+        )
+    if isinstance(value, dict):
+        return {name: shown(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [shown(inner) for inner in value]
+    return value

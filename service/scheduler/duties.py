@@ -1,0 +1,107 @@
+"""The timed duties and their ticks. What is due lives in the store; APScheduler only ticks.
+
+Every duty has `run_once()`, so that tests and simulations run it without any clock of APScheduler's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from service.clock import Clock
+from service.errors import StoreUnavailable
+
+WATCHDOG_S = 1.0  # how often the watchdog looks
+STALL_TICKS = 30  # ticks without a run after which the scheduler counts as stopped
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """Something to be done again and again; `run_once` does what is due now."""
+
+    name: str
+    every_s: float
+    run_once: Callable[[], Awaitable[object]]
+
+
+class Ticker:
+    """Runs duties on APScheduler's ticks, and notices when the ticks stop.
+
+    APScheduler waits on the wall clock: stepped back an hour, it stops for an hour. The watchdog measures on the
+    monotonic clock and runs what was missed.
+    """
+
+    def __init__(self, duties: list[Duty], clock: Clock) -> None:
+        self._duties = duties
+        self._clock = clock
+        self._scheduler = AsyncIOScheduler(timezone="UTC")
+        self._last_run = {duty.name: clock.monotonic() for duty in duties}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._watchdog: asyncio.Task[None] | None = None
+        self._open = True
+
+    def start(self) -> None:
+        """Begin to tick."""
+        for duty in self._duties:
+            self._scheduler.add_job(
+                self._tick,
+                IntervalTrigger(seconds=duty.every_s),
+                args=(duty,),
+                id=duty.name,
+                # The defaults drop a run that is a second late, and pile up runs of a slow duty.
+                misfire_grace_time=None,
+                coalesce=True,
+                max_instances=1,
+            )
+        self._scheduler.start()
+        self._watchdog = asyncio.create_task(self._watch(), name="scheduler-watchdog")
+
+    async def stop(self) -> None:
+        """Stop ticking, and wait for what runs: shutdown(wait=True) would cancel it."""
+        self._open = False
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            await asyncio.gather(self._watchdog, return_exceptions=True)
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def alive(self) -> bool:
+        """Whether every duty ran lately."""
+        now = self._clock.monotonic()
+        return all(now - self._last_run[duty.name] < max(STALL_TICKS * duty.every_s, 30) for duty in self._duties)
+
+    async def _tick(self, duty: Duty) -> None:
+        self._begin(duty)
+
+    def _begin(self, duty: Duty) -> None:
+        if self._open and duty.name not in self._running:
+            task = asyncio.create_task(self._run(duty), name=f"duty-{duty.name}")
+            self._running[duty.name] = task
+            task.add_done_callback(lambda _: self._running.pop(duty.name, None))
+
+    async def _run(self, duty: Duty) -> None:
+        try:
+            await duty.run_once()
+        except StoreUnavailable as error:
+            _log.warning("duty_postponed", duty=duty.name, error=str(error))
+        except Exception:  # a duty's outermost guard: it runs again at the next tick
+            _log.exception("duty_failed", duty=duty.name)
+        finally:
+            self._last_run[duty.name] = self._clock.monotonic()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCHDOG_S)
+            now = self._clock.monotonic()
+            for duty in self._duties:
+                if now - self._last_run[duty.name] > max(5 * duty.every_s, 5) and duty.name not in self._running:
+                    _log.warning("tick_missed", duty=duty.name)
+                    self._begin(duty)
