@@ -47,15 +47,15 @@ _QUIET: Final = (
 )
 
 _SECRET_KEY: Final = re.compile(
-    r"(?:^|[_-])(?:authorization|api_?key|admin_key|secret_key|secret|token|signature|cookie|password)$", re.IGNORECASE
+    r"(?:^|[_-])(?:authorization|api[_-]?key|admin_key|secret_key|secret|token|signature|cookie|password)$", re.IGNORECASE
 )
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # could move a terminal's cursor; not \t and \n
 _SECRET_TEXT: Final = re.compile(
     r"(?P<keep>\brmk_\w{4}|\bwhsec_[\w+/-]{4})[\w+/=-]+"  # the first four characters are public, as in the API
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[^\s\"',]+"
     r"|(?P<path>/callbacks/|/r/)[^\s/?#\"'<>\\]+"
-    r"|(?P<sign>\bv1a?,)[\w+/=]{20,}"
-    r"|(?P<query>[?&][\w-]*(?:signature|token|secret|password|api_?key|sig)=)[^\s&\"'<>]+"
+    r"|(?P<sign>\bv1a?,)[\w+/=-]{20,}"
+    r"|(?P<query>[?&][\w-]*(?:signature|token|secret|password|api[_-]?key|sig)=)[^\s&\"'<>]+"
     r"|(?P<user>://)[^\s/@\"']+(?=@)",
     re.IGNORECASE,
 )
