@@ -47,7 +47,8 @@ _QUIET: Final = (
 )
 
 _SECRET_KEY: Final = re.compile(
-    r"(?:^|[_-])(?:authorization|api[_-]?key|admin_key|secret_key|secret|token|signature|cookie|password)$", re.IGNORECASE
+    r"(?:^|[_-])(?:authorization|api[_-]?key|admin_key|secret_key|secret|token|signature|cookie|password)$",
+    re.IGNORECASE,
 )
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # could move a terminal's cursor; not \t and \n
 _SECRET_TEXT: Final = re.compile(
@@ -181,10 +182,17 @@ METRICS: Final[tuple[MetricRow, ...]] = (
         "remora_callback_to_event_seconds",
         "histogram",
         (),
-        "from a callback's arrival until its event reached a subscriber",
+        "from a callback's arrival until its event was stored and on its way, a confirming fetch included",
         _FAST_S,
     ),
-    MetricRow("remora_deliveries_total", "counter", ("outcome",), "deliveries that ended: delivered, dead, skipped"),
+    MetricRow(
+        "remora_event_delivery_seconds",
+        "histogram",
+        (),
+        "from an event until it arrived at a destination, retries included",
+        (*_FAST_S, 300.0, 3600.0, 86_400.0),
+    ),
+    MetricRow("remora_deliveries_total", "counter", ("outcome",), "deliveries that ended: delivered, dead"),
     MetricRow(
         "remora_delivery_attempt_seconds", "histogram", ("outcome",), "how long one delivery attempt took", _FAST_S
     ),
@@ -236,8 +244,8 @@ class Metrics:
         """A submit try ended."""
         self._child("remora_submits_total", provider, verdict).inc()
 
-    def callback_received(self, provider: str, outcome: str) -> None:
-        """A callback was answered."""
+    def callback(self, provider: str, outcome: str) -> None:
+        """A callback came; `provider` is empty where its token is unknown."""
         self._child("remora_callbacks_total", provider, outcome).inc()
 
     def polled(self, provider: str, verdict: str) -> None:
@@ -249,16 +257,18 @@ class Metrics:
         self._child("remora_unknown_status_words_total", provider).inc()
 
     def callback_became_event(self, seconds: float) -> None:
-        """The event of a callback reached a subscriber, so long after the callback's arrival."""
+        """The final event of a job was stored and handed to its deliveries, so long after the callback's arrival."""
         self._child("remora_callback_to_event_seconds").observe(seconds)
 
-    def delivery_ended(self, outcome: str, count: int = 1) -> None:
-        """So many deliveries ended delivered, dead or skipped."""
-        self._child("remora_deliveries_total", outcome).inc(count)
+    def attempted(self, outcome: str, duration_ms: int) -> None:
+        """One delivery attempt ended; `delivered` and `dead` end the delivery, too."""
+        self._child("remora_delivery_attempt_seconds", outcome).observe(duration_ms / 1000)
+        if outcome in {"delivered", "dead"}:
+            self._child("remora_deliveries_total", outcome).inc()
 
-    def attempt_made(self, outcome: str, seconds: float) -> None:
-        """One delivery attempt ended."""
-        self._child("remora_delivery_attempt_seconds", outcome).observe(seconds)
+    def delivered(self, since_event_ms: int) -> None:
+        """An event arrived at a destination, so long after it happened."""
+        self._child("remora_event_delivery_seconds").observe(since_event_ms / 1000)
 
     def batch(self, size: int, commit_s: float) -> None:
         """The writer committed so many commands at once."""

@@ -1,10 +1,38 @@
-"""The project's own promises: its layers, its tooling, its files."""
+"""The project's own promises: its layers, its documents, its wheel, its image."""
 
 from __future__ import annotations
 
+import ast
+import json
+import re
+import shutil
 import socket
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
 
 import pytest
+
+from service.telemetry import METRICS
+from tests.generated import ROOT, settings_page, with_metrics
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+SCRIPTS = Path(sys.executable).parent
+
+
+def lint_imports(directory: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(SCRIPTS / "lint-imports"), "--config", str(directory / "pyproject.toml"), "--no-cache"]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the service to plant a violation in."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(ROOT / "service", tmp_path / "service", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
 
 
 def test_sockets_beyond_loopback_are_refused() -> None:
@@ -17,3 +45,161 @@ def test_sockets_on_loopback_are_allowed() -> None:
     """Servers on 127.0.0.1 are what tests talk to."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         assert client.getpeername() == server.getsockname()
+
+
+def test_import_contracts_hold() -> None:
+    """The house is built as docs and design say."""
+    result = lint_imports(ROOT)
+
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "contract"),
+    [
+        ("states.py", "import service.ids", "Layers, high to low"),
+        ("backoff.py", "import service.settings", "Layers, high to low"),
+        ("surplus.py", "", "Layers, high to low"),  # a module that has no place
+        ("ids.py", "import litestar", "Litestar only in app, api, dashboard, sandbox"),
+        ("settings.py", "import httpx", "HTTP clients only in egress and the sandbox"),
+        ("telemetry.py", "import sqlalchemy", "SQL only in db, store.py, queries.py and accounts"),
+        ("telemetry.py", "import apscheduler", "APScheduler only in scheduler"),
+        ("accounts/planted.py", "import service.jobs.store", "jobs.store and deliveries.store only"),
+        ("states.py", "import socket", "states, backoff, ids, notation"),
+    ],
+)
+def test_planted_violation_is_caught(file: str, line: str, contract: str, copy: Path) -> None:
+    """A contract that nothing can break would prove nothing."""
+    target = copy / "service" / file
+    text = target.read_text("utf-8") if target.exists() else '"""Planted."""\n'
+    target.write_text(f"{text}\n{line}\n", "utf-8")
+    result = lint_imports(copy)
+
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert re.search(rf"{contract}.* BROKEN", result.stdout)
+
+
+def test_every_ruff_exception_has_its_reason() -> None:
+    """`ALL` minus a list, each line with its reason."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    listed = re.search(r"^ignore = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+
+    assert PYPROJECT["tool"]["ruff"]["lint"]["select"] == ["ALL"]
+    assert listed is not None
+    for line in listed[1].splitlines():
+        assert re.fullmatch(r'    "[A-Z0-9]+", +# .{8,}', line), line
+
+
+def test_modules_and_functions_stay_small() -> None:
+    """No module above 400 lines, no function above 60: where one grows, it is time to split it."""
+    too_large = []
+    for path in (ROOT / "service").rglob("*.py"):
+        text = path.read_text("utf-8")
+        if text.count("\n") > 400:
+            too_large.append(f"{path.name}: {text.count(chr(10))} lines")
+        too_large += [
+            f"{path.name}: {node.name} has {(node.end_lineno or 0) - node.lineno + 1} lines"
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and (node.end_lineno or 0) - node.lineno + 1 > 60
+        ]
+
+    assert too_large == []
+
+
+def test_catching_everything_has_its_reason() -> None:
+    """Only an outermost guard catches `Exception`, and says so on the line."""
+    for path in (ROOT / "service").rglob("*.py"):
+        for line in path.read_text("utf-8").splitlines():
+            if re.match(r"\s*except( \(?(Base)?Exception\b.*)?:", line):
+                assert re.search(r"# (noqa: BLE001 - )?\w.{15,}", line), f"{path.name}: {line.strip()}"
+
+
+def test_every_module_says_what_it_owns() -> None:
+    """A module opens with a docstring, and none is called utils, common, helpers or manager."""
+    for path in (ROOT / "service").rglob("*.py"):
+        assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), path
+        assert path.stem not in {"utils", "common", "helpers", "manager"}
+
+
+def test_settings_page_is_current() -> None:
+    """docs/settings.md is what the table in the code says; `just docs` makes it so."""
+    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == settings_page()
+
+
+def test_operations_page_lists_every_metric() -> None:
+    """docs/operations.md has the table of metrics between its markers; `just docs` makes it so."""
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+
+    assert with_metrics(page) == page
+    assert all(f"`{row.name}`" in page for row in METRICS)
+
+
+def test_files_that_a_project_owes_its_users_exist() -> None:
+    """Readme, changelog, licence, gate."""
+    assert "Unreleased" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert "Apache License" in (ROOT / "LICENSE").read_text("utf-8")
+    assert (ROOT / "README.md").stat().st_size > 0
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("name", ["setup", "test"])
+def test_readme_marks_the_block_that_the_gate_runs(name: str) -> None:
+    """The commands that a reader copies are those that the gate checks."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+
+    assert re.search(rf"^<!-- gate: {name} -->\n```\w*\n.+?\n```$", readme, re.MULTILINE | re.DOTALL)
+
+
+def test_wheel_carries_everything_it_needs(tmp_path: Path) -> None:
+    """A wheel alone can migrate a database, knows the built-in cards and serves its pages."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        packed = set(wheel.namelist())
+    kinds = {".yaml", ".html", ".css", ".js", ".png", ".svg", ".map", ".typed", ".py"}
+    ours = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "service").rglob("*")
+        if path.is_file() and path.suffix in kinds
+    }
+
+    assert ours <= packed
+    for path in (ROOT / "migrations").rglob("*.py"):
+        assert f"service/_migrations/{path.relative_to(ROOT / 'migrations').as_posix()}" in packed
+    assert "service/_migrations/env.py" in packed
+    assert "service/providers/cards/apimodels.yaml" in packed
+    assert not any(name.startswith(("tests/", "migrations/")) for name in packed)
+
+
+def test_image_is_built_from_what_is_there() -> None:
+    """Every path that the Dockerfile copies exists and is let through by .dockerignore; nothing is fetched by URL."""
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    let_through = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    sources = [
+        path for line in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.MULTILINE) for path in line.split()
+    ]
+
+    assert "migrations" in sources
+    for path in sources:
+        assert (ROOT / path).exists(), path
+        assert f"!{path}" in let_through
+    assert not re.search(r"^ADD ", dockerfile, re.MULTILINE)
+    assert "curl" not in dockerfile
+
+
+def test_image_runs_without_root_and_checks_its_health() -> None:
+    """The last stage drops root, keeps its data in a volume, and is asked for its health by Python alone."""
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    last = dockerfile[dockerfile.rindex("\nFROM ") :]
+    check = re.search(r"^HEALTHCHECK .*CMD (\[.*\])$", last, re.MULTILINE)
+
+    assert re.search(r"^USER 10001:10001$", last, re.MULTILINE)
+    assert re.search(r"^VOLUME /data$", last, re.MULTILINE)
+    assert "REMORA_HOST=0.0.0.0" in last
+    assert "REMORA_DATABASE_URL=sqlite:////data/remora.db" in last
+    assert check is not None
+    program = json.loads(check[1])
+    assert program[:2] == ["python", "-c"]
+    assert "/healthz" in program[2]
+    ast.parse(program[2])

@@ -190,12 +190,13 @@ def test_metrics_have_their_names_labels_and_values() -> None:
     metrics.set_jobs({"running": 3})
     metrics.moved("apimodels", "generate", JobStatus.QUEUED, JobStatus.SUBMITTING)
     metrics.submitted("apimodels", "accepted")
-    metrics.callback_received("apimodels", "stored")
+    metrics.callback("apimodels", "stored")
     metrics.polled("apimodels", "observed")
     metrics.unknown_word("apimodels")
     metrics.callback_became_event(0.004)
-    metrics.delivery_ended("delivered")
-    metrics.attempt_made("delivered", 0.02)
+    metrics.delivered(2_000)
+    metrics.attempted("delivered", 20)
+    metrics.attempted("failed", 20)
     metrics.batch(17, 0.001)
     metrics.request_served("POST", "/v1/jobs", 202, 0.003)
     metrics.loop_failed("poller")
@@ -216,7 +217,10 @@ def test_metrics_have_their_names_labels_and_values() -> None:
     assert samples["remora_unknown_status_words_total", "apimodels"] == 1
     assert samples["remora_callback_to_event_seconds_sum",] == 0.004
     assert samples["remora_deliveries_total", "delivered"] == 1
-    assert samples["remora_delivery_attempt_seconds_count", "delivered"] == 1
+    assert samples["remora_event_delivery_seconds_sum",] == 2
+    assert samples["remora_delivery_attempt_seconds_sum", "delivered"] == 0.02
+    assert samples["remora_delivery_attempt_seconds_count", "failed"] == 1
+    assert ("remora_deliveries_total", "failed") not in samples
     assert samples["remora_writer_batch_commands_sum",] == 17
     assert samples["remora_writer_commit_seconds_count",] == 1
     assert samples["remora_http_requests_total", "/v1/jobs", "202", "POST"] == 1
