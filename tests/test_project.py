@@ -65,6 +65,7 @@ def test_import_contracts_hold() -> None:
         ("telemetry.py", "import sqlalchemy", "SQL only in db, store.py, queries.py and accounts"),
         ("telemetry.py", "import apscheduler", "APScheduler only in scheduler"),
         ("accounts/planted.py", "import service.jobs.store", "jobs.store and deliveries.store only"),
+        ("sandbox/planted.py", "import service.providers.card", "The sandbox knows nothing"),
         ("states.py", "import socket", "states, backoff, ids, notation"),
     ],
 )
