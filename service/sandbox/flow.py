@@ -1,0 +1,140 @@
+"""The way of a submit and of a poll through the sandbox, with the faults that apply on it, the same for every dialect.
+
+Owns the order in which faults strike. It must not know how a dialect reads a request or words an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from service.clock import Clock
+from service.sandbox.callbacks import TIMEOUT_S, Caller, Reporter
+from service.sandbox.dialect import Dialect
+from service.sandbox.faults import Deck, Plan, marked_faults
+from service.sandbox.http import CUT, Reply
+from service.sandbox.record import Record
+from service.sandbox.tasks import Draft, Task, Tasks
+
+_GIANT_BYTES: Final = 5 * 2**20
+_RETRY_AFTER: Final = (("retry-after", "1"),)  # seconds
+_REFUSALS: Final = {
+    "429": "Too many requests, slow down",
+    "400": "Invalid parameters",
+    "401": "Invalid API key",
+    "402": "Insufficient credits",
+}
+_BAD_GATEWAY: Final = (
+    b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body><h1>502 Bad Gateway</h1></body>\r\n</html>\r\n"
+)
+
+
+class Flow:
+    """Takes submits and answers polls; one for a server."""
+
+    def __init__(self, clock: Clock, deck: Deck, tasks: Tasks, caller: Caller, record: Record) -> None:
+        self._clock = clock
+        self._deck = deck
+        self._tasks = tasks
+        self._caller = caller
+        self._record = record
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """Let no answer wait any longer."""
+        self._closing.set()
+
+    async def submit(self, dialect: Dialect, draft: Draft) -> Reply:
+        """Create a task, or refuse to, and say so, or not."""
+        try:
+            plan = self._deck.deal(marked_faults(draft.prompt))
+        except ValueError as error:
+            return dialect.error(400, f"prompt: {error}")
+        refusal = _refuse(dialect, plan)
+        if refusal is not None:
+            return refusal
+        reply = await self._begin(dialect, self._tasks.create(draft, plan))
+        if plan.has("slow-submit"):
+            await self._pause(plan.number("slow-submit"))
+        if plan.has("cut-submit") or self._closing.is_set():
+            return CUT
+        return _spoil(reply, plan, "submit")
+
+    async def poll(self, dialect: Dialect, task_id: str) -> Reply:
+        """Say how the task stands."""
+        task = self._tasks.get(task_id)
+        if task is None:
+            return dialect.error(404, "Task not found")
+        task = self._tasks.polled(task)
+        if task.polls <= task.plan.number("not-found-lag"):
+            return dialect.error(404, "Task not found")
+        if task.polls <= task.plan.number("failing-polls"):
+            return _fail_poll(dialect, task.polls)
+        reply = dialect.observed(task)
+        return _spoil(reply, task.plan, "poll") if task.polls == 1 else reply
+
+    async def _begin(self, dialect: Dialect, task: Task) -> Reply:
+        """Start the task's life; the reply says what was true at its creation, except where it is to be done at once."""
+        reporter = Reporter(self._caller, dialect, self._clock)
+        if task.plan.has("instant"):
+            task = self._tasks.finish(task)
+            self._tasks.spawn(reporter.ended(task))
+            return dialect.accepted(task)
+        reply = dialect.accepted(task)
+        if task.plan.has("early-callback"):
+            task = self._tasks.finish(task)
+            self._tasks.spawn(reporter.ended(task))
+            await self._called_back(task)
+        else:
+            self._tasks.live(task, reporter)
+        return reply
+
+    async def _called_back(self, task: Task) -> None:
+        """Wait until the task's first callback was answered, if there is to be one at all."""
+        if task.draft.callback_url is None or task.plan.has("lost-callback"):
+            return
+
+        def done() -> bool:
+            return self._closing.is_set() or any(sent.task_id == task.id for sent in self._record.callbacks)
+
+        try:
+            await self._record.until(done, timeout_s=TIMEOUT_S + task.plan.number("late-callback"))
+        except TimeoutError:
+            return  # the submit's answer is due, whatever became of the callback
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not beyond the server's end."""
+        sleep = asyncio.ensure_future(self._clock.sleep(seconds))
+        closing = asyncio.ensure_future(self._closing.wait())
+        await asyncio.wait((sleep, closing), return_when=asyncio.FIRST_COMPLETED)
+        sleep.cancel()
+        closing.cancel()
+
+
+def _refuse(dialect: Dialect, plan: Plan) -> Reply | None:
+    """The answer of a submit that creates nothing; None where the faults let it through."""
+    if plan.has("cut-submit-lost"):
+        return CUT
+    if plan.has("submit-500"):
+        return dialect.error(500, "Internal Server Error")
+    status = plan.text("refused-submit")
+    if status is None:
+        return None
+    reply = dialect.error(int(status), _REFUSALS[status])
+    return Reply(reply.status, reply.body, reply.content_type, _RETRY_AFTER) if status == "429" else reply
+
+
+def _fail_poll(dialect: Dialect, poll: int) -> Reply:
+    if poll % 2:
+        return dialect.error(500, "Internal Server Error")
+    reply = dialect.error(429, _REFUSALS["429"])
+    return Reply(reply.status, reply.body, reply.content_type, _RETRY_AFTER)
+
+
+def _spoil(reply: Reply, plan: Plan, where: str) -> Reply:
+    if plan.text("html-error") == where:
+        return Reply(502, _BAD_GATEWAY, "text/html")
+    if plan.text("giant-answer") == where:
+        padded = b'{"padding":"' + b"x" * _GIANT_BYTES + b'",' + reply.body[1:]
+        return Reply(reply.status, padded, reply.content_type, reply.headers)
+    return reply
