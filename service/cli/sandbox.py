@@ -1,0 +1,78 @@
+"""`remora sandbox`: the provider in a box as a command.
+
+Owns its options, what it prints and that it ends cleanly on a signal. It must not know how the sandbox works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Annotated
+
+import typer
+
+from service.sandbox.faults import KINDS, Fault, describe, parse_faults
+from service.sandbox.server import SandboxOptions, SandboxServer
+
+FAULTS_HELP = f"What befalls every task, such as lost-callback,double-callback=0.5. The words: {', '.join(KINDS)}."
+#: To be shown below the options. A blank line keeps lines apart where help is set in paragraphs.
+EPILOG = (
+    "Faults, for the whole server by --faults, or for one task by its prompt, as in 'a cat \\[fault:late-callback:3]', "
+    "or while it runs by POST /_sandbox/faults. Written as word, word:argument, and either with =0.5 (probability) or =2 "
+    "(so many tasks):\n\n"
+    + "\n\n".join(describe().splitlines())
+    + "\n\nKeys: any Bearer key is taken; one with 'bad' in it is answered 401, one with 'poor' in it 402 on submits. "
+    "GET /_sandbox/tasks and /_sandbox/log tell what it knows and what it has seen."
+)
+
+
+def sandbox(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 9090,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    speed: Annotated[
+        float,
+        typer.Option(
+            min=0.001, max=100_000, help="Documented durations are divided by it: at 10 a task takes 1 to 3 s."
+        ),
+    ] = 10.0,
+    faults: Annotated[str, typer.Option(help=FAULTS_HELP)] = "",
+    seed: Annotated[int, typer.Option(help="Decides durations and the dice of the faults.")] = 0,
+) -> None:
+    """Run a provider in a box: it speaks apimodels.app's dialect, draws pictures and misbehaves on request."""
+    options = SandboxOptions(host=host, port=port, speed=speed, faults=_read_faults(faults), seed=seed)
+    try:
+        asyncio.run(_run(options))
+    except OSError as error:
+        typer.echo(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --host or --port", err=True
+        )
+        raise typer.Exit(1) from error
+
+
+def _read_faults(text: str) -> tuple[Fault, ...]:
+    try:
+        return parse_faults(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--faults") from error
+
+
+async def _run(options: SandboxOptions) -> None:
+    told_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told_to_stop.set)
+    server = SandboxServer(options)
+    await server.start()
+    try:
+        _introduce(server.base_url)
+        await told_to_stop.wait()
+    finally:
+        await server.stop()
+
+
+def _introduce(base_url: str) -> None:
+    typer.echo(
+        f"The sandbox listens on {base_url} (Ctrl-C ends it). Give the service these to use it:\n\n"
+        f"REMORA_PROVIDERS__APIMODELS__BASE_URL={base_url}\n"
+        "REMORA_PROVIDERS__APIMODELS__API_KEY=sandbox\n"
+    )
