@@ -11,7 +11,9 @@ Prefix = Literal["job", "evt", "sub", "dlv", "key", "acc", "sbm", "rpl"]
 
 _RANDOM_BITS = 74  # of the 128: 48 are the time, 4 the version, 2 the variant
 _COUNTER_BITS = 20  # of those 74: a counter within the millisecond, so that ids of one process never go back
-_PATTERN = re.compile(r"(job|evt|sub|dlv|key|acc|sbm|rpl)_[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_PATTERN = re.compile(
+    r"(job|evt|sub|dlv|key|acc|sbm|rpl)_[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+)
 
 
 class Ids:

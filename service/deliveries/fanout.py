@@ -13,7 +13,7 @@ from service.deliveries import store
 from service.deliveries.lanes import Lanes, Sending
 from service.deliveries.subscriptions import Destination, DestinationCache
 from service.ids import Ids
-from service.jobs.store import StateEvent
+from service.jobs.events import StateEvent
 from service.states import FINAL_EVENT_TYPES
 
 ONE_OFF_IN_FLIGHT = 10  # requests at once to one origin for the callback_urls of one account
@@ -69,11 +69,12 @@ class Fanout:
     async def add(self, tx: Tx, events: Sequence[Outgoing]) -> None:
         """Write the deliveries of these events."""
         destinations = await self.cache.of(tx, {event.account_id for event in events})
-        rows: list[Params] = []
         unowned: dict[str, Params] = {}
-        for event in events:
-            for target in _targets(event, destinations.get(event.account_id, [])):
-                rows.append(self._row(tx, event, target, unowned))
+        rows = [
+            self._row(tx, event, target, unowned)
+            for event in events
+            for target in _targets(event, destinations.get(event.account_id, []))
+        ]
         store.insert(tx, rows)
         store.wake_lanes(tx, list(unowned.values()))
 

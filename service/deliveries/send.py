@@ -19,7 +19,7 @@ from service.db.writer import Writer
 from service.deliveries.attempts import Tried, broken, judge, next_due_ms
 from service.deliveries.fanout import ONE_OFF_IN_FLIGHT
 from service.deliveries.lanes import Lanes, Sending
-from service.deliveries.store import ClaimDeliveries, RecordAttempt
+from service.deliveries.store import ClaimDeliveries, RecordAttempt, RescueLanes
 from service.deliveries.subscriptions import Destination
 from service.egress import Egress
 from service.errors import EgressError, StoreUnavailable
@@ -182,7 +182,8 @@ class Sender:
         await self.lanes.drain(timeout_s)
 
     async def run_once(self) -> int:
-        """Claim whatever lanes are due; returns how many deliveries were taken."""
+        """Claim whatever lanes are due, those with lapsed leases too; returns how many deliveries were taken."""
+        await self._writer.run(RescueLanes())
         full = tuple(self.lanes.full())
         return await self._claim(ClaimDeliveries(self._owner, self.lease_ms, full=full))
 

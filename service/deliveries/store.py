@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from service.db.transaction import Params, Row, Tx
+from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command
 from service.errors import NotFound
-from service.jobs.store import json_set
 
 KEPT_RESPONSE_BYTES = 16 * 1024  # of a destination's answer
 

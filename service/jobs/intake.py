@@ -14,7 +14,7 @@ import msgspec
 
 from service.clock import Clock
 from service.db.reader import Reader
-from service.db.transaction import Tx
+from service.db.transaction import Tx, json_set
 from service.db.writer import Command, Writer
 from service.egress import Egress
 from service.errors import Conflict, EgressRefused, FieldError, Invalid
@@ -168,7 +168,7 @@ class Intake:
         pairs = [(command.job.account_id, command.key) for command in commands if command.key is not None]
         if not pairs:
             return {}
-        found = await tx.rows(_FIND_KEYS, {"pairs": store.json_set(pairs), "now": tx.now_ms})
+        found = await tx.rows(_FIND_KEYS, {"pairs": json_set(pairs), "now": tx.now_ms})
         return {(row["account_id"], row["key"]): row for row in found}
 
     def _remember(self, tx: Tx, commands: Sequence[Accept], stored: set[str]) -> None:

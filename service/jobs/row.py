@@ -73,7 +73,23 @@ class JobRow:
 
 COLUMNS = tuple(field.name for field in fields(JobRow))
 _IMMUTABLE = frozenset(
-    ["id", "account_id", "provider", "operation", "created_at", "key_id", "input", "input_full", "job_metadata", "tags", "callback_url", "callback_events", "retry_of", "expires_at", "cost_estimated"]
+    [
+        "id",
+        "account_id",
+        "provider",
+        "operation",
+        "created_at",
+        "key_id",
+        "input",
+        "input_full",
+        "job_metadata",
+        "tags",
+        "callback_url",
+        "callback_events",
+        "retry_of",
+        "expires_at",
+        "cost_estimated",
+    ]
 )
 MUTABLE = tuple(name for name in COLUMNS if name not in _IMMUTABLE)
 SELECT_JOB = "SELECT " + ", ".join(COLUMNS) + " FROM jobs"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
-from service.db.transaction import Params, Tx
+from service.db.transaction import Params, Tx, json_set
 from service.ids import Ids
 from service.jobs.draft import Draft
+from service.jobs.events import StateEvent
 from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, JobRow, from_row
 from service.jobs.view import ResultRow
 
@@ -37,22 +36,6 @@ VALUES (:id, :account_id, :job_id, :seq, :type, :source, :at, :detail, :pos, :bo
 _INSERT_RESULT = """
 INSERT INTO results (job_id, idx, source_url, expires_at, stored) VALUES (:job_id, :idx, :source_url, :expires_at, 0)
 """
-
-
-class StateEvent(msgspec.Struct, frozen=True):
-    """One event that was just written, as the followers in the same transaction see it."""
-
-    id: str
-    type: str
-    seq: int
-    at: int
-    body: bytes
-    job: JobRow
-
-
-def json_set(values: Iterable[object]) -> str:
-    """A set of values for `json_each`."""
-    return msgspec.json.encode(list(values)).decode()
 
 
 async def load(tx: Tx, job_ids: Iterable[str]) -> dict[str, JobRow]:

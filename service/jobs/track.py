@@ -16,10 +16,10 @@ from service.ids import Ids
 from service.jobs import store
 from service.jobs.decide import Answer, decide
 from service.jobs.draft import Draft
+from service.jobs.events import StateEvent
 from service.jobs.facts import Fact
 from service.jobs.pace import Rules
 from service.jobs.row import JobRow
-from service.jobs.store import StateEvent
 from service.jobs.view import Links
 from service.jobs.waiters import Waiters
 from service.states import FINAL, JobStatus

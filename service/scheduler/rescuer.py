@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from service.db.writer import Writer
 from service.deliveries.send import Sender
-from service.deliveries.store import RescueLanes
 from service.jobs.claims import ClaimQueued
 from service.jobs.hands import TaskHand
 from service.providers.registry import Registry
@@ -27,7 +26,6 @@ class Rescuer:
     async def run_once(self) -> None:
         """Claim what is due now."""
         await self.submit_queued()
-        await self.writer.run(RescueLanes())
         await self.sender.run_once()
 
     async def submit_queued(self) -> int:

@@ -1,0 +1,183 @@
+"""What follows from callbacks and polls; part of deciding, pure.
+
+A callback is a hint and a fetch is a fact, unless the callback is evidence by itself.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from service.backoff import exponential, honouring
+from service.jobs import observe, pace
+from service.jobs.draft import Draft
+from service.jobs.facts import CallbackHeard, CannotAsk, Polled
+from service.jobs.pace import Rules
+from service.providers.client import PollVerdict
+from service.providers.mapping import Observation, Seen
+from service.states import ErrorCode, JobStatus, ResolvedBy, Source
+
+#: Timeline rows for callbacks of one job; further ones are counted only, so that nobody can flood a timeline.
+NOTED_CALLBACKS = 100
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A callback that came while the submit's answer was still out."""
+
+    observation: Observation
+    evidence: bool
+    adoptable: bool
+
+
+def heard(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
+    """A request came to the callback URL of one of the job's submissions."""
+    job, observation = draft.job, fact.observation
+    job.callbacks += 1
+    if job.callbacks <= NOTED_CALLBACKS:
+        detail = {
+            "says": observation.seen.value if observation.seen else "unreadable",
+            "provider_task_id": observation.task_id,
+            "evidence": fact.evidence,
+        }
+        draft.note("callback.received", Source.CALLBACK, detail)
+    if fact.submission_id == job.submission_id and job.status is JobStatus.SUBMITTING:
+        if job.waiting is None or observation.seen in {Seen.COMPLETED, Seen.FAILED, Seen.CANCELLED}:
+            job.waiting = msgspec.json.encode(Waiting(observation, fact.evidence, fact.adoptable)).decode()
+        return True
+    return follow(draft, fact, rules)
+
+
+def follow(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
+    """Take a callback as what it is: evidence, or a reason to ask."""
+    job, observation = draft.job, fact.observation
+    if fact.submission_id != job.submission_id:
+        return observe.contradiction(draft, observation, Source.CALLBACK, verified=fact.evidence, replaced=True)
+    fits = not (job.provider_task_id and observation.task_id and job.provider_task_id != observation.task_id)
+    if fact.evidence and fits and observation.seen is not None:
+        _adopt(draft, fact, confirmed=True)
+        return observe.apply(draft, observation, Source.CALLBACK, ResolvedBy.CALLBACK, rules)
+    if job.is_final and job.status is not JobStatus.EXPIRED:
+        return observe.contradiction(draft, observation, Source.CALLBACK, verified=False, replaced=False)
+    if not fits:
+        observe.conflict(draft, observation, Source.CALLBACK, verified=False, reason="the callback names another task")
+    else:
+        _adopt(draft, fact, confirmed=False)
+    return _ask_soon(draft, observation, rules)
+
+
+def _adopt(draft: Draft, fact: CallbackHeard, *, confirmed: bool) -> None:
+    """Take the callback's task id when we have none; without evidence only a fetch confirms it."""
+    job, task_id = draft.job, fact.observation.task_id
+    if job.provider_task_id is None and task_id and fact.adoptable:
+        job.provider_task_id = task_id
+        job.task_confirmed = int(confirmed)
+        draft.adopted = True
+
+
+def _ask_soon(draft: Draft, observation: Observation, rules: Rules) -> bool:
+    """An unsigned callback is a hint: make one fetch due at once, however many hints come."""
+    job = draft.job
+    says_nothing_new = observation.seen in {Seen.QUEUED, Seen.RUNNING} and job.status is JobStatus.RUNNING
+    if not rules.can_poll or job.provider_task_id is None or says_nothing_new or job.hint is not None:
+        return True
+    job.hint = Source.CALLBACK.value
+    job.hint_tries = 0
+    draft.wake_at(draft.now_ms)
+    return True
+
+
+def polled(draft: Draft, fact: Polled, rules: Rules) -> bool:
+    """The provider was asked."""
+    job, outcome = draft.job, fact.outcome
+    job.polls += 1
+    detail = {
+        "verdict": outcome.verdict.value,
+        "http_status": outcome.http_status,
+        "provider_status": outcome.observation.provider_status if outcome.observation else None,
+        "reason": outcome.message,
+        "duration_ms": outcome.duration_ms,
+    }
+    draft.note("poll.answered", Source.POLL, detail)
+    holds_lease = fact.epoch == job.lease_epoch and job.lease_owner is not None
+    if fact.submission_id != job.submission_id:
+        if outcome.observation is not None:
+            observe.contradiction(draft, outcome.observation, Source.POLL, verified=True, replaced=True)
+        if holds_lease:
+            draft.wake_at(draft.now_ms)
+        return True
+    before = job.status
+    if outcome.verdict is PollVerdict.OBSERVED and outcome.observation is not None:
+        _polled_observed(draft, outcome.observation, rules)
+    elif outcome.verdict is PollVerdict.NOT_FOUND:
+        _polled_not_found(draft, fact, rules)
+    else:
+        job.poll_failures += 1
+    if holds_lease and not (job.is_final and job.status is not before):
+        _plan_next_poll(draft, fact, rules)
+    return True
+
+
+def _polled_observed(draft: Draft, observation: Observation, rules: Rules) -> None:
+    job = draft.job
+    job.poll_failures = 0
+    if observation.task_id and observation.task_id != job.provider_task_id:
+        observe.conflict(draft, observation, Source.POLL, verified=False, reason="the answer is about another task")
+        job.poll_failures += 1
+        return
+    job.task_confirmed = 1
+    resolved_by = ResolvedBy.CALLBACK if job.hint else ResolvedBy.POLL
+    observe.apply(draft, observation, Source.POLL, resolved_by, rules)
+
+
+def _polled_not_found(draft: Draft, fact: Polled, rules: Rules) -> None:
+    """404: replication lag at first, then the provider's word that there is no such task."""
+    job = draft.job
+    job.poll_failures += 1
+    if not job.task_confirmed:
+        # The id came from an unverified callback and leads nowhere: as if it had never been said.
+        job.provider_task_id = None
+        job.task_confirmed = 1
+        job.hint = None
+        return
+    lag_is_over = draft.now_ms - (job.submitted_at or job.created_at) > rules.not_found_grace_ms
+    if lag_is_over and job.status is JobStatus.RUNNING and job.poll_failures >= pace.SUBMIT_FAILURE_LIMIT:
+        job.error_code = ErrorCode.PROVIDER_FAILED.value
+        job.error_message = fact.outcome.message or "the provider no longer knows the task"
+        draft.finish(JobStatus.FAILED, Source.POLL, ResolvedBy.POLL)
+
+
+def _plan_next_poll(draft: Draft, fact: Polled, rules: Rules) -> None:
+    job = draft.job
+    if job.is_final:
+        if job.hint and job.hint_tries < len(pace.HINT_RETRIES_MS):  # expired, and a callback said otherwise
+            draft.wake_at(draft.now_ms + pace.HINT_RETRIES_MS[job.hint_tries])
+            job.hint_tries += 1
+        else:
+            job.hint = None
+            draft.wake_at(None)
+        return
+    age_ms = draft.now_ms - (job.submitted_at or job.created_at)
+    if job.provider_task_id is None:
+        draft.wake_at(job.expires_at)
+        return
+    if job.poll_failures:
+        failure_s = exponential(job.poll_failures, first_s=pace.FAILURE_FIRST_S, cap_s=pace.FAILURE_CAP_S)
+        if fact.outcome.verdict is PollVerdict.DENIED:
+            failure_s = pace.FAILURE_CAP_S  # the key is the operator's to mend; asking faster helps nobody
+        wait_ms = round(honouring(failure_s * fact.spread, fact.outcome.retry_after_s) * 1000)
+    elif job.missing_since is not None:
+        wait_ms = pace.MISSING_RETRY_MS
+    elif job.hint and job.hint_tries < len(pace.HINT_RETRIES_MS):
+        wait_ms = pace.HINT_RETRIES_MS[job.hint_tries]
+        job.hint_tries += 1
+    else:
+        job.hint = None
+        wait_ms = round(pace.next_poll_ms(rules, age_ms) * fact.spread)
+    draft.wake_at(observe.wake_up(draft, rules, wait_ms))
+
+
+def cannot_ask(draft: Draft, fact: CannotAsk) -> bool:
+    """It is time to ask, and there is nobody to ask: wait for the deadline."""
+    if fact.epoch == draft.job.lease_epoch:
+        draft.job.hint = None
+        draft.wake_at(draft.job.expires_at if draft.job.is_active else None)
+    return False

@@ -1,0 +1,165 @@
+"""What follows from facts about a submission; part of deciding, pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from service.backoff import exponential, honouring
+from service.jobs import hearing, observe, pace
+from service.jobs.draft import Draft
+from service.jobs.facts import CallbackHeard, SubmitAbandoned, SubmitAnswered, SubmitBegun, SubmitImpossible
+from service.jobs.hearing import Waiting
+from service.jobs.pace import Rules
+from service.providers.client import SubmitOutcome, Verdict
+from service.providers.mapping import Observation, Seen
+from service.states import ErrorCode, JobStatus, ResolvedBy, Source
+
+
+def begin(draft: Draft, fact: SubmitBegun) -> bool:
+    """The request is about to leave: its submission and token exist from now on."""
+    job = draft.job
+    if job.status is not JobStatus.QUEUED or job.lease_epoch != fact.epoch or job.expires_at <= draft.now_ms:
+        return False
+    owner = job.lease_owner
+    job.submission_id = fact.submission_id
+    job.submit_tries += 1
+    job.provider_task_id = None
+    job.task_confirmed = 1
+    draft.new_submission = {
+        "id": fact.submission_id,
+        "job_id": job.id,
+        "provider": job.provider,
+        "token_hash": fact.token_hash,
+        "created_at": draft.now_ms,
+    }
+    draft.move(JobStatus.SUBMITTING)
+    draft.note("job.submitting", Source.SUBMIT, {"try": job.submit_tries, "submission_id": fact.submission_id})
+    # The lease outlasts the provider's deadline; should it lapse all the same, whoever held it is gone.
+    job.due_at = job.lease_until = draft.now_ms + fact.lease_ms
+    job.lease_owner = owner
+    return True
+
+
+def answered(draft: Draft, fact: SubmitAnswered, rules: Rules) -> bool:
+    """The request ended: accepted, refused, rejected, never sent, or nobody knows."""
+    job, outcome = draft.job, fact.outcome
+    _close_submission(draft, fact.submission_id, outcome)
+    if fact.submission_id != job.submission_id or job.status not in {JobStatus.SUBMITTING, JobStatus.SUBMIT_UNKNOWN}:
+        return _answered_late(draft, fact, rules)
+    waiting = msgspec.json.decode(job.waiting, type=Waiting) if job.waiting else None
+    job.waiting = None
+    if outcome.verdict is Verdict.ACCEPTED:
+        _accepted(draft, outcome, rules)
+    elif outcome.verdict is Verdict.UNKNOWN or waiting is not None:
+        # A callback with this submission's token proves that the provider took what it seems to have refused.
+        _unknown(draft, outcome.message or "the provider's answer never came", outcome)
+    elif outcome.verdict is Verdict.REJECTED or job.status is JobStatus.SUBMIT_UNKNOWN:
+        _rejected(draft, outcome, outcome.error_code or ErrorCode.PROVIDER_REJECTED)
+    else:
+        _try_again(draft, fact)
+    if waiting is not None:
+        heard = CallbackHeard(job.id, fact.submission_id, waiting.observation, waiting.evidence, waiting.adoptable)
+        hearing.follow(draft, heard, rules)
+    return True
+
+
+def _answered_late(draft: Draft, fact: SubmitAnswered, rules: Rules) -> bool:
+    """An answer for a job that has moved on: a paid completion is still a fact, anything else is history."""
+    observation = fact.outcome.observation
+    if fact.outcome.verdict is not Verdict.ACCEPTED or observation is None:
+        return False
+    if fact.submission_id != draft.job.submission_id:
+        observe.conflict(
+            draft, observation, Source.SUBMIT, verified=True, reason="another submission replaced this one"
+        )
+        return True
+    if draft.job.provider_task_id is None and observation.task_id:
+        draft.job.provider_task_id = observation.task_id
+        draft.job.task_confirmed = 1
+    return observe.apply(draft, observation, Source.SUBMIT, ResolvedBy.RESPONSE, rules)
+
+
+def _close_submission(draft: Draft, submission_id: str, outcome: SubmitOutcome) -> None:
+    draft.submissions.append(
+        {
+            "id": submission_id,
+            "outcome": outcome.verdict.value,
+            "provider_task_id": outcome.observation.task_id if outcome.observation else None,
+            "http_status": outcome.http_status,
+            "answered_at": draft.now_ms,
+        }
+    )
+
+
+def _accepted(draft: Draft, outcome: SubmitOutcome, rules: Rules) -> None:
+    job = draft.job
+    observation = outcome.observation or Observation(seen=None)
+    job.provider_task_id = observation.task_id or job.provider_task_id
+    job.task_confirmed = 1
+    job.provider_status = observation.provider_status
+    job.poll_url = observation.poll_url
+    job.submitted_at = draft.now_ms
+    job.submit_failures = 0
+    if job.cost_estimated is None and observation.cost is not None:
+        job.cost_raw, job.cost_basis = observation.cost.raw, observation.cost.basis
+    draft.announce(
+        "job.submitted", Source.SUBMIT, {"provider_task_id": job.provider_task_id, "duration_ms": outcome.duration_ms}
+    )
+    if observation.seen in {Seen.COMPLETED, Seen.FAILED, Seen.CANCELLED}:
+        observe.apply(draft, observation, Source.SUBMIT, ResolvedBy.RESPONSE, rules)
+        return
+    observe.start_running(draft, Source.SUBMIT)
+    draft.wake_at(observe.wake_up(draft, rules, pace.first_poll_ms(rules)))
+
+
+def _unknown(draft: Draft, message: str, outcome: SubmitOutcome | None) -> None:
+    if draft.job.status is JobStatus.SUBMIT_UNKNOWN:
+        return
+    draft.move(JobStatus.SUBMIT_UNKNOWN)
+    draft.wake_at(draft.job.expires_at)
+    detail = {"reason": message, "http_status": outcome.http_status if outcome else None}
+    draft.announce("job.submit_unknown", Source.SUBMIT, detail)
+
+
+def _rejected(draft: Draft, outcome: SubmitOutcome, code: ErrorCode) -> None:
+    draft.job.error_code = code.value
+    draft.job.error_message = outcome.message
+    draft.finish(JobStatus.FAILED, Source.SUBMIT, ResolvedBy.RESPONSE, {"http_status": outcome.http_status})
+
+
+def _try_again(draft: Draft, fact: SubmitAnswered) -> None:
+    """Refused for the moment, or never sent: back to the queue, or the end when a broken provider had its three tries."""
+    job, outcome = draft.job, fact.outcome
+    if outcome.verdict is Verdict.REFUSED and outcome.error_code is not ErrorCode.RATE_LIMITED:
+        job.submit_failures += 1
+        if job.submit_failures >= pace.SUBMIT_FAILURE_LIMIT:
+            _rejected(draft, outcome, ErrorCode.PROVIDER_UNAVAILABLE)
+            return
+    if outcome.verdict is Verdict.NOT_SENT:
+        wait_s = exponential(job.submit_tries, first_s=pace.NOT_SENT_FIRST_S, cap_s=pace.NOT_SENT_CAP_S)
+    else:
+        wait_s = exponential(job.submit_tries, first_s=pace.REFUSED_FIRST_S, cap_s=pace.REFUSED_CAP_S)
+    wait_s = honouring(wait_s * fact.spread, outcome.retry_after_s)
+    draft.move(JobStatus.QUEUED)
+    detail = {"reason": outcome.message, "http_status": outcome.http_status, "retry_in_s": round(wait_s, 3)}
+    draft.note(f"submit.{outcome.verdict.value}", Source.SUBMIT, detail)
+    draft.wake_at(draft.now_ms + round(wait_s * 1000))
+
+
+def abandoned(draft: Draft, fact: SubmitAbandoned, rules: Rules) -> bool:
+    """Nobody waits for the answer any more."""
+    job = draft.job
+    if job.status is not JobStatus.SUBMITTING or job.submission_id != fact.submission_id:
+        return False
+    outcome = SubmitOutcome(Verdict.UNKNOWN, message="the service stopped while the request was in flight")
+    return answered(draft, SubmitAnswered(job.id, job.submission_id or "", job.lease_epoch, outcome), rules)
+
+
+def impossible(draft: Draft, fact: SubmitImpossible) -> bool:
+    """The job cannot be sent at all."""
+    if draft.job.status is not JobStatus.QUEUED or draft.job.lease_epoch != fact.epoch:
+        return False
+    draft.job.error_code = fact.code.value
+    draft.job.error_message = fact.message
+    draft.finish(JobStatus.FAILED, Source.SUBMIT, ResolvedBy.SWEEP)
+    return True
