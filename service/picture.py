@@ -1,7 +1,7 @@
 """A picture for a prompt: a small seascape, coloured and shaped by the prompt's hash, with its words written on it.
 
-Owns how the sandbox's pictures look. Pure, Pillow only: the same arguments give the same bytes on one machine, and no text
-makes it fail. It must not know providers, jobs, files or HTTP.
+Owns how the sandbox's pictures look. Pillow only: the same arguments give the same bytes on one machine (its fonts are
+asked for letters that the built-in one lacks), and no text makes it fail. It must not know providers, jobs or HTTP.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def draw(prompt: str, width: int, height: int, *, image_format: ImageFormat) -> 
         image_format: The file's format.
     """
     width, height = (min(max(side, 1), MAX_SIDE) for side in (width, height))
-    rng = Random(hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest())  # noqa: S311 - a picture is no secret
+    digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()
+    rng = Random(digest)  # noqa: S311 - a picture is no secret
     palette = rng.choice(_PALETTES)
     horizon = round(height * rng.uniform(0.44, 0.52))
     picture = _sky(palette, width, height, horizon)
@@ -131,7 +132,7 @@ def _roll_waves(picture: Image.Image, palette: _Palette, rng: Random, horizon: i
 
 
 def _roll_wave(picture: Image.Image, colour: RGB, rng: Random, *, crest: int, swell: float, length: float) -> None:
-    """One wave: only the band of its edge goes through a mask (drawn at double size, for smooth edges), the rest is flat."""
+    """One wave: the band of its edge goes through a mask drawn at double size, for smooth edges; the rest is flat."""
     first, second = rng.uniform(0, math.tau), rng.uniform(0, math.tau)
     width, band = picture.width, max(math.ceil(swell * 3.4), 1)
     top = crest - band // 2

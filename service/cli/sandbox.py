@@ -18,8 +18,8 @@ FAULTS_HELP = f"What befalls every task, such as lost-callback,double-callback=0
 #: To be shown below the options. A blank line keeps lines apart where help is set in paragraphs.
 EPILOG = (
     "Faults, for the whole server by --faults, or for one task by its prompt, as in 'a cat \\[fault:late-callback:3]', "
-    "or while it runs by POST /_sandbox/faults. Written as word, word:argument, and either with =0.5 (probability) or =2 "
-    "(so many tasks):\n\n"
+    "or while it runs by POST /_sandbox/faults. Written as word, word:argument, and either with =0.5 (probability) or "
+    "=2 (so many tasks):\n\n"
     + "\n\n".join(describe().splitlines())
     + "\n\nKeys: any Bearer key is taken; one with 'bad' in it is answered 401, one with 'poor' in it 402 on submits. "
     "GET /_sandbox/tasks and /_sandbox/log tell what it knows and what it has seen."

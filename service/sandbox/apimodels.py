@@ -1,7 +1,8 @@
-"""The dialect of apimodels.app, asynchronous images, read independently from provider-docs/apimodels-sparkpix.txt.
+"""The dialect of apimodels.app, asynchronous images, read independently from the vendor's SparkPix page.
 
-Owns paths, fields, words and error bodies of that document ("Endpoints", "Response Format", "Error Codes"; seen 2026-11-21).
-Where it is silent (the submit's fields, the callback's body) providers.md 1c is followed. It must not know faults.
+Owns paths, fields, words and error bodies of that page (apimodels-sparkpix.txt, sections "Endpoints", "Response Format" and
+"Error Codes", seen 2026-11-21). Where it is silent (the submit's fields, the callback's body) the vendor's sibling pages
+are followed. It must not know how faults are carried out.
 """
 
 from __future__ import annotations

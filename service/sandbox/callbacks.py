@@ -1,7 +1,7 @@
-"""The sandbox's callbacks: one POST when a task ends, tried again until it is taken, or wrong in the way that was wished.
+"""The sandbox's callbacks: one POST when a task ends, tried again until it is taken, or wrong as it was wished.
 
-Owns the retry rules (as the vendor's page describes them, quoted in providers.md 1c: a 10 s timeout, 3 retries after 1, 2
-and 4 s, then in the background for 30 min until 2xx) and the callback faults. It must not know how a dialect words a body.
+Owns the retry rules (as apimodels.app's video page describes them: a 10 s timeout, 3 retries after 1, 2 and 4 s, then in
+the background for 30 min until 2xx) and the callback faults. It must not know how a dialect words a body.
 """
 
 from __future__ import annotations

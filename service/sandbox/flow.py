@@ -74,7 +74,7 @@ class Flow:
         return _spoil(reply, task.plan, "poll") if task.polls == 1 else reply
 
     async def _begin(self, dialect: Dialect, task: Task) -> Reply:
-        """Start the task's life; the reply says what was true at its creation, except where it is to be done at once."""
+        """Start the task's life; the reply tells its state at creation, except where the end is to come at once."""
         reporter = Reporter(self._caller, dialect, self._clock)
         if task.plan.has("instant"):
             task = self._tasks.finish(task)

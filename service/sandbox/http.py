@@ -1,7 +1,7 @@
 """HTTP as the sandbox needs it: a whole request in, a whole answer out, or a cut connection.
 
-Owns the edge to ASGI, plain and small, because a framework would hide what the sandbox has to do on purpose: break off. It
-must not know dialects, tasks or faults.
+Owns the edge to ASGI, plain and small, because a framework would hide what the sandbox has to do on purpose: break off.
+It must not know dialects, tasks or faults.
 """
 
 from __future__ import annotations

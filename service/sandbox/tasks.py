@@ -1,7 +1,7 @@
 """The provider's tasks and their life: pending, processing, and an end.
 
-Owns what a task is, how long it takes and where it stands. It must not know HTTP, dialects' words or callbacks: who wants
-to hear of a task's steps hands in a `Witness`.
+Owns what a task is, how long it takes and where it stands. It must not know HTTP, dialects' words or callbacks: who
+wants to hear of a task's steps hands in a `Witness`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The apimodels dialect, held against provider-docs/apimodels-sparkpix.txt; the expectations are written out from it."""
+"""The apimodels dialect, held against apimodels-sparkpix.txt; the expectations are written out from it."""
 
 from __future__ import annotations
 
