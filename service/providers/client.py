@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from service.clock import Clock
-from service.egress import Answer, Egress
+from service.egress import Answer, Call
 from service.errors import EgressCut, EgressNotSent, EgressRefused
 from service.providers.build import Requests
 from service.providers.card import Card, Operation
@@ -75,6 +75,13 @@ class PollOutcome:
     duration_ms: int = 0
 
 
+class Outbound(Protocol):
+    """The part of `Egress` that a provider is asked through."""
+
+    async def call(self, call: Call, *, timeout_s: float, read_bytes: int, fresh: bool = False) -> Answer:
+        """See `Egress`."""
+
+
 class Speaker(Protocol):
     """Speaks with one provider: by its card, or by code where no card can say it."""
 
@@ -96,7 +103,7 @@ class CardSpeaker:
         secret: Our key at the provider.
     """
 
-    def __init__(self, card: Card, base_url: str, secret: str | None, egress: Egress, clock: Clock) -> None:
+    def __init__(self, card: Card, base_url: str, secret: str | None, egress: Outbound, clock: Clock) -> None:
         self._egress = egress
         self._clock = clock
         self._scrubber = Scrubber(secret)

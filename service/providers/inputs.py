@@ -100,7 +100,7 @@ def _described(error: ValidationError) -> str:
 
 def _type(error: ValidationError) -> str:
     wanted: Any = error.validator_value
-    names = wanted if isinstance(wanted, list) else [wanted]
+    names: list[str] = wanted if isinstance(wanted, list) else [wanted]
     return "must be " + " or ".join(_TYPES.get(name, name) for name in names)
 
 

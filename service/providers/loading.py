@@ -29,9 +29,6 @@ def load_card(text: str, name: str, adapters: Collection[str] = ()) -> Card:
         CardInvalid: With a line `FILE:LINE: path.to.field: reason` for everything that is wrong.
     """
     root, document = _compose(text, name)
-    problems = list(_repeated(root, [], set()))
-    if problems:
-        raise CardInvalid("\n".join(f"{name}:{line}: {path}: {reason}" for line, path, reason in problems))
     try:
         return Card.model_validate(document, context={"adapters": tuple(adapters)})
     except ValidationError as error:
@@ -47,6 +44,9 @@ def _compose(text: str, name: str) -> tuple[yaml.Node, Any]:
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             raise CardInvalid(f"{name}:1: card: the file is no mapping; start with card: 1")
+        problems = list(_repeated(root, [], set()))  # before constructing, which writes merged keys into the nodes
+        if problems:
+            raise CardInvalid("\n".join(f"{name}:{line}: {path}: {reason}" for line, path, reason in problems))
         return root, loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -106,7 +106,7 @@ def _step(node: yaml.Node, step: str | int) -> tuple[int, yaml.Node] | None:
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         return node.value[step].start_mark.line + 1, node.value[step]
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
+        for key, value in reversed(node.value):  # merged keys stand before the mapping's own
             if str(key.value) == str(step):
                 return key.start_mark.line + 1, value
     return None

@@ -15,10 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from service import notation
 from service.clock import Clock
-from service.egress import Egress
 from service.errors import CardInvalid, FieldError, SettingsInvalid
 from service.providers.card import Card, Operation
-from service.providers.client import CardSpeaker, PollOutcome, PollVerdict, Speaker, SubmitOutcome, Verdict
+from service.providers.client import CardSpeaker, Outbound, PollOutcome, PollVerdict, Speaker, SubmitOutcome, Verdict
 from service.providers.drawing import DrawingSpeaker
 from service.providers.inputs import InputCheck
 from service.providers.limits import SubmitLimits
@@ -60,7 +59,7 @@ class Provider:
     `timing` has those of one operation.
     """
 
-    def __init__(self, card: Card, settings: ProviderSettings, egress: Egress, clock: Clock) -> None:
+    def __init__(self, card: Card, settings: ProviderSettings, egress: Outbound, clock: Clock) -> None:
         secret = settings.api_key.get_secret_value() if settings.api_key else None
         self.card = card
         self.name = card.name
@@ -134,7 +133,7 @@ class Registry:
 
     @classmethod
     def load(
-        cls, settings: Mapping[str, ProviderSettings], cards_dir: Path | None, egress: Egress, clock: Clock
+        cls, settings: Mapping[str, ProviderSettings], cards_dir: Path | None, egress: Outbound, clock: Clock
     ) -> Self:
         """Read all cards and bind them; a card of the operator's replaces the built-in one of the same name.
 
@@ -221,7 +220,7 @@ def _verify(card: Card) -> Literal["fetch", "trust"]:
     return "trust" if said == {"trust"} else "fetch"
 
 
-def _speaker(card: Card, settings: ProviderSettings, secret: str | None, egress: Egress, clock: Clock) -> Speaker:
+def _speaker(card: Card, settings: ProviderSettings, secret: str | None, egress: Outbound, clock: Clock) -> Speaker:
     if card.adapter is not None:
         return _ADAPTERS[card.adapter](clock)
     return CardSpeaker(card, _base_url(card.base_url or "", settings.base_url), secret, egress, clock)
