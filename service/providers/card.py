@@ -213,14 +213,18 @@ class Operation(_Part):
 
 
 class ErrorRule(_Part):
-    """What an error answer means: all conditions that are given must hold; the first rule that fits counts."""
+    """What an error answer means: all conditions that are given must hold; the first rule that fits counts.
+
+    Without `submit` or `poll` the status decides: 429 is worth another try, other 4xx are final, and a 5xx may have
+    taken the task; 404 finds nothing, 401, 402 and 403 are the key's, anything else is asked again.
+    """
 
     status: Statuses | None = None
     code: Words | None = None
     type: Words | None = None
     message: Pattern | None = None
     error: Code
-    submit: Literal["retryable", "final", "unknown"] = "final"
+    submit: Literal["retryable", "final", "unknown"] | None = None
     poll: Literal["retry", "not_found", "denied", "failed"] | None = None
 
     @model_validator(mode="after")

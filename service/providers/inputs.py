@@ -21,6 +21,7 @@ ROOT: Final = "/input"
 MAX_ERRORS: Final = 20  # of one request; nobody mends more at once
 _IN_A_PATH: Final = re.compile(r"[A-Za-z0-9._:~-]+(/[A-Za-z0-9._:~-]+)*")
 
+_NOTHING: Final[dict[str, Any]] = {"not": {}}
 _TYPES: Final = {
     "string": "a text",
     "integer": "a whole number",
@@ -36,7 +37,7 @@ class InputCheck:
     """The input schema of one operation, compiled."""
 
     def __init__(self, operation: Operation) -> None:
-        self._validator = Draft202012Validator(operation.input)
+        self._validator = Draft202012Validator(_spelt_out(operation.input))
         submit, callback = operation.submit, operation.callback
         self._in_path = PLACEHOLDER.findall(submit.path) if submit else []
         self._slot = callback.slot.field if callback and callback.slot.place == "body" else None
@@ -61,6 +62,17 @@ class InputCheck:
                 yield FieldError(f"{ROOT}/{name}", "is needed, as a name of letters, digits and . _ - : ~ / only")
         if not _can_be_sent(given):
             yield FieldError(ROOT, "holds text or numbers that cannot be written as JSON")
+
+
+def _spelt_out(schema: Any) -> Any:
+    """The schema with `false` written as `not: {}`: jsonschema 4.26 reports a field that is false without its path."""
+    if not isinstance(schema, dict):
+        return schema
+    fields = schema.get("properties")
+    if not isinstance(fields, dict):
+        return schema
+    spelt = {name: _NOTHING if field is False else _spelt_out(field) for name, field in fields.items()}
+    return {**schema, "properties": spelt}
 
 
 def _can_be_sent(given: Mapping[str, object]) -> bool:
@@ -92,7 +104,7 @@ def _detail(error: ValidationError) -> str:
 def _described(error: ValidationError) -> str:
     """For rules that are no range: the schema's own words, which is what its description is for."""
     schema: Any = error.schema
-    if schema is False:
+    if schema == _NOTHING:
         return "is not accepted here"
     words = schema.get("description")
     return f"does not fit: {words}" if words else f"does not fit the schema's rule {error.validator!r}"

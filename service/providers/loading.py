@@ -39,8 +39,9 @@ def load_card(text: str, name: str, adapters: Collection[str] = ()) -> Card:
 def _compose(text: str, name: str) -> tuple[yaml.Node, Any]:
     if len(text) > MAX_CHARS:
         raise CardInvalid(f"{name}:1: card: longer than {MAX_CHARS} characters")
-    loader: Any = yaml.SafeLoader(text)
+    loader: Any = None
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             raise CardInvalid(f"{name}:1: card: the file is no mapping; start with card: 1")
@@ -53,9 +54,11 @@ def _compose(text: str, name: str) -> tuple[yaml.Node, Any]:
         line = mark.line + 1 if mark else 1
         raise CardInvalid(f"{name}:{line}: card: {error.problem or error.context or 'is no YAML'}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
-        raise CardInvalid(f"{name}:1: card: cannot be read as YAML: {error}") from error
+        first_line = str(error).partition("\n")[0]
+        raise CardInvalid(f"{name}:1: card: cannot be read as YAML: {first_line}") from error
     finally:
-        loader.dispose()
+        if loader is not None:  # it already reads when it is made, and may fail there
+            loader.dispose()
 
 
 def _repeated(node: yaml.Node, path: list[str], visited: set[int]) -> Iterator[tuple[int, str, str]]:

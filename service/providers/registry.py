@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -164,38 +165,39 @@ class Registry:
         return [self._providers[name] for name in sorted(self._providers)]
 
 
-def _built_in() -> Iterator[tuple[str, str]]:
+def _built_in() -> Iterator[tuple[str, Traversable]]:
     for file in (resources.files("service.providers") / "cards").iterdir():
         if file.name.endswith(".yaml"):
-            yield file.name, file.read_text("utf-8")
+            yield file.name, file
 
 
-def _own(cards_dir: Path | None) -> Iterator[tuple[str, str]]:
+def _own(cards_dir: Path | None) -> Iterator[tuple[str, Traversable]]:
     if cards_dir is None:
         return
     try:
         paths = sorted(path for path in cards_dir.iterdir() if path.suffix in {".yaml", ".yml"})
     except OSError as error:
         raise CardInvalid(f"{cards_dir}: REMORA_CARDS_DIR cannot be read: {error.strerror}") from error
-    for path in paths:
-        try:
-            yield str(path), path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CardInvalid(f"{path}:1: card: cannot be read as UTF-8 text ({type(error).__name__})") from error
+    yield from ((str(path), path) for path in paths)
 
 
-def _read(files: Iterable[tuple[str, str]]) -> list[Card]:
+def _read(files: Iterable[tuple[str, Traversable]]) -> list[Card]:
     """All cards of one place, or everything that is wrong with them."""
     cards: dict[str, tuple[str, Card]] = {}
     problems: list[str] = []
-    for name, text in files:
+    for name, file in files:
         try:
+            text = file.read_text("utf-8")
             card = load_card(text, name, _ADAPTERS)
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{name}:1: card: cannot be read as UTF-8 text ({type(error).__name__})")
+            continue
         except CardInvalid as error:
             problems.append(str(error))
             continue
         if card.name in cards:
-            problems.append(f"{name}:1: name: {cards[card.name][0]} has the name {card.name!r} already")
+            line = next((n for n, start in enumerate(text.splitlines(), 1) if start.startswith("name:")), 1)
+            problems.append(f"{name}:{line}: name: {cards[card.name][0]} has the name {card.name!r} already")
         cards[card.name] = (name, card)
     if problems:
         raise CardInvalid("\n".join(problems))

@@ -85,7 +85,8 @@ class ErrorReader:
         words = self._words.read(document)
         for rule, pattern in self._rules:
             if _status_fits(rule, status) and _fits(rule, pattern, words):
-                return Meaning(rule.error, rule.submit, rule.poll or _poll_default(status), words)
+                submit = rule.submit or _submit_default(status)
+                return Meaning(rule.error, submit, rule.poll or _poll_default(status), words)
         return Meaning(_error_default(status), _submit_default(status), _poll_default(status), words)
 
     def failure(self, words: Words) -> ErrorCode:
