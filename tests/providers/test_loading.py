@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from service.errors import CardInvalid
@@ -134,3 +136,11 @@ def test_schema_for_editors_names_every_field() -> None:
     assert set(schema["properties"]) == set(Card.model_fields)
     assert schema["additionalProperties"] is False
     assert "in" in schema["$defs"]["Slot"]["properties"]
+
+
+def test_card_of_the_documentation_is_a_card() -> None:
+    """What docs/providers.md shows first can be copied."""
+    page = (Path(__file__).parents[2] / "docs" / "providers.md").read_text("utf-8")
+    shown = page.split("```yaml\n", 1)[1].split("```", 1)[0]
+
+    assert load_card(shown, "docs/providers.md").name == "painter"
