@@ -159,7 +159,8 @@ def task_id(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     usable = isinstance(value, str) and 0 < len(value) <= MAX_TASK_ID_CHARS and value.isprintable()
-    return value.strip() or None if usable and isinstance(value, str) else None
+    text = value.strip() if usable and isinstance(value, str) else ""
+    return text if text.strip(".") else None  # `..` in the path of a poll would lead elsewhere
 
 
 def estimate(operation: Operation, given: Mapping[str, object]) -> Money | None:

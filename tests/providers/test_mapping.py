@@ -141,6 +141,7 @@ def test_time_in_another_unit_is_no_time(time: object) -> None:
         (True, None),
         ("", None),
         (" ", None),
+        ("..", None),
         (1.5, None),
         ("a\nb", None),
         ("x" * 257, None),
