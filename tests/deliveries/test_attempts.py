@@ -1,0 +1,122 @@
+"""What an answer means for a delivery."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.clock import SeededRandomness
+from service.deliveries.attempts import broken, judge, next_due_ms, retry_after
+from service.egress import Answer
+from service.errors import EgressNotSent
+
+NOW = 1_795_000_000_000  # 2026-11-18T11:06:40Z
+SCHEDULE = (5.0, 300.0, 1_800.0)
+
+
+def answer(status: int, **headers: str) -> Answer:
+    """An answer with that status."""
+    return Answer(
+        status,
+        {name.replace("_", "-"): value for name, value in headers.items()},
+        b"said",
+        truncated=False,
+        duration_ms=5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "delivered"),
+    [
+        (200, True),
+        (201, True),
+        (204, True),
+        (299, True),
+        (199, False),
+        (300, False),
+        (301, False),
+        (304, False),
+        (400, False),
+        (500, False),
+    ],
+)
+def test_only_2xx_is_success(status: int, delivered: bool) -> None:
+    """Everything else is a failed attempt, redirects too."""
+    assert judge(answer(status), NOW).delivered is delivered
+
+
+def test_gone_ends_the_destination() -> None:
+    """410: never again."""
+    tried = judge(answer(410), NOW)
+
+    assert tried.gone
+    assert next_due_ms(tried, 1, SCHEDULE, NOW, SeededRandomness(1)) is None
+
+
+@pytest.mark.parametrize("status", [429, 502, 504])
+def test_overload_slows_the_lane(status: int) -> None:
+    """These say that the destination, not the request, is the trouble."""
+    assert judge(answer(status), NOW).slow_s == 5
+    assert judge(answer(status, retry_after="60"), NOW).slow_s == 60
+    assert judge(answer(500), NOW).slow_s == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("120", 120.0),
+        (" 7 ", 7.0),
+        ("999999999999", 86_400.0),
+        ("Wed, 18 Nov 2026 11:07:40 GMT", 60.0),
+        ("Wed, 18 Nov 2026 11:00:00 GMT", 0.0),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("", None),
+        ("٣", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_or_nothing(header: str | None, seconds: float | None) -> None:
+    """Capped at a day; nonsense is ignored."""
+    assert retry_after(header, NOW) == seconds
+
+
+def test_schedule_is_followed_with_jitter_and_ends() -> None:
+    """Each wait within ±20 %, then None."""
+    waits = []
+    for failed in range(1, 5):
+        due = next_due_ms(judge(answer(500), NOW), failed, SCHEDULE, NOW, SeededRandomness(failed))
+        waits.append(None if due is None else (due - NOW) / 1000)
+
+    assert waits[0] is not None
+    assert 4 <= waits[0] <= 6
+    assert waits[2] is not None
+    assert 1_440 <= waits[2] <= 2_160
+    assert waits[3] is None
+
+
+def test_retry_after_lengthens_a_wait_and_never_shortens_it() -> None:
+    """The destination's word counts when it is longer."""
+    longer = next_due_ms(judge(answer(503, retry_after="100"), NOW), 1, SCHEDULE, NOW, SeededRandomness(1))
+    shorter = next_due_ms(judge(answer(503, retry_after="1"), NOW), 2, SCHEDULE, NOW, SeededRandomness(1))
+
+    assert longer == NOW + 100_000
+    assert shorter is not None
+    assert shorter >= NOW + 240_000
+
+
+def test_no_answer_is_told_by_its_class() -> None:
+    """The stable word comes first."""
+    tried = broken(EgressNotSent("connect_refused", "shop.example:443 refused the connection"))
+
+    assert tried.error == "connect_refused: shop.example:443 refused the connection"
+    assert tried.status_code is None
+
+
+def test_binary_answer_is_kept_as_text() -> None:
+    """Whatever bytes come, the log can be stored and shown; at most 16 KiB of them."""
+    tried = judge(Answer(500, {}, b"\xff\x00" * 20_000, truncated=True, duration_ms=1), NOW)
+
+    assert tried.response_body is not None
+    assert "\x00" not in tried.response_body
+    assert len(tried.response_body) == 16 * 1024

@@ -1,0 +1,183 @@
+"""Lanes: one destination never delays another, and what does not fit stays in the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.clock import VirtualClock
+from service.deliveries.lanes import BUFFER, Lanes, Sending
+
+
+def sending(lane: str, number: int = 0, *, max_in_flight: int = 2, rate_per_s: float | None = None) -> Sending:
+    """A delivery of that lane."""
+    return Sending(
+        delivery_id=f"{lane}-{number}",
+        event_id="evt_1",
+        account_id="acc_1",
+        lane=lane,
+        body=b"{}",
+        event_at=0,
+        epoch=1,
+        url="https://shop.example/hook",
+        subscription_id=None,
+        failed_before=0,
+        max_in_flight=max_in_flight,
+        rate_per_s=rate_per_s,
+    )
+
+
+class Network:
+    """Requests that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.lanes = Lanes(self.send, self.clock)
+        self.out: dict[str, asyncio.Event] = {}
+        self.started: list[str] = []
+        self.peak: defaultdict[str, int] = defaultdict(int)
+
+    async def send(self, one: Sending) -> None:
+        self.started.append(one.delivery_id)
+        self.out[one.delivery_id] = asyncio.Event()
+        self.peak[one.lane] = max(self.peak[one.lane], sum(each.startswith(one.lane) for each in self.out))
+        await self.out[one.delivery_id].wait()
+        del self.out[one.delivery_id]
+
+    async def answer(self, delivery_id: str) -> None:
+        self.out[delivery_id].set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    def take(self, lane: str, count: int, **more: float) -> int:
+        """Reserve and give; returns how many were taken."""
+        taken = 0
+        for number in range(count):
+            one = sending(lane, number, **more)  # type: ignore[arg-type]
+            if self.lanes.reserve(lane, one.max_in_flight, one.rate_per_s):
+                self.lanes.give(one)
+                taken += 1
+        return taken
+
+
+@pytest.fixture
+async def network() -> AsyncIterator[Network]:
+    """A network whose requests are broken off at the end."""
+    network = Network()
+    yield network
+    await network.lanes.drain(0)
+
+
+async def _turn() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_lane_keeps_to_its_in_flight_limit(network: Network) -> None:
+    """Two at once, in order; the next begins when one is answered."""
+    network.take("a", 4)
+    await _turn()
+    first = list(network.started)
+    await network.answer("a-0")
+
+    assert first == ["a-0", "a-1"]
+    assert network.started == ["a-0", "a-1", "a-2"]
+    assert network.peak["a"] == 2
+
+
+async def test_stalled_lane_delays_no_other(network: Network) -> None:
+    """A destination that never answers holds its own places only."""
+    network.take("dead", 100)
+    network.take("alive", 1)
+    await _turn()
+
+    assert "alive-0" in network.started
+
+
+async def test_lane_that_is_behind_leaves_the_rest_in_the_store(network: Network) -> None:
+    """Memory is bounded: a full lane reserves nothing more."""
+    taken = network.take("a", 10_000)
+    await _turn()
+
+    assert taken == 2 + BUFFER
+    assert network.lanes.room("a") == 0
+    assert network.lanes.full() == ["a"]
+
+
+async def test_lane_with_a_backlog_asks_for_more_when_it_has_room_and_keeps_the_order(network: Network) -> None:
+    """New deliveries wait behind those in the store, until the lane was refilled."""
+    network.take("a", 3)
+    network.lanes.left_in_store("a")
+    overtaking = network.lanes.reserve("a", 2)
+    await _turn()
+    for number in range(3):
+        await network.answer(f"a-{number}")
+
+    assert overtaking is False
+    assert network.lanes.hungry == {"a"}
+    assert network.lanes.wake_refill.is_set()
+    network.lanes.refilled("a", more=False)
+    assert network.lanes.reserve("a", 2) is True
+
+
+async def test_rate_limit_is_enforced(network: Network) -> None:
+    """Two a second: the third begins a second after the first."""
+    network.take("a", 3, max_in_flight=10, rate_per_s=2.0)
+    counts = []
+    for _ in range(3):
+        await _turn()
+        counts.append(len(network.started))
+        network.clock.advance(0.5)
+
+    assert counts == [1, 2, 3]
+
+
+async def test_lane_that_was_asked_to_slow_down_starts_nothing_for_that_long(network: Network) -> None:
+    """429 with Retry-After: what is queued waits, other lanes do not."""
+    network.take("a", 1)
+    await _turn()
+    network.lanes.slow_down("a", 30)
+    network.take("a", 1)
+    network.take("b", 1)
+    await _turn()
+    before = list(network.started)
+    network.clock.advance(30)
+    await _turn()
+
+    assert before == ["a-0", "b-0"]
+    assert len(network.started) == 3
+
+
+async def test_reserved_place_is_given_back(network: Network) -> None:
+    """A transaction that came to nothing leaves no trace."""
+    for _ in range(10_000):
+        assert network.lanes.reserve("a", 2)
+        network.lanes.release("a")
+
+    assert network.lanes.full() == []
+
+
+async def test_drain_lets_requests_finish_and_starts_no_others(network: Network) -> None:
+    """What is out comes back; what is queued stays for the next owner."""
+    network.take("a", 5)
+    await _turn()
+    draining = asyncio.create_task(network.lanes.drain(5))
+    await _turn()
+    await network.answer("a-0")
+    await network.answer("a-1")
+    await draining
+
+    assert network.started == ["a-0", "a-1"]
+    assert network.lanes.reserve("a", 2) is False
+
+
+async def test_drain_cuts_off_what_does_not_finish(network: Network) -> None:
+    """The grace is bounded."""
+    network.take("a", 1)
+    await _turn()
+    await network.lanes.drain(0.01)
+
+    assert network.lanes.in_flight() == 0
