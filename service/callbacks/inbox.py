@@ -65,6 +65,7 @@ class Inbox:
         self._registry = registry
         self._tracker = tracker
         self._observer = observer
+        writer.handle(ReceiveCallback, self.handle)
 
     async def receive(self, token: str, body: bytes, content_type: str | None, headers: Mapping[str, str]) -> bool:
         """Store a callback; True once it is durable, False for an unknown token.

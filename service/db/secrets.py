@@ -46,7 +46,7 @@ class SecretBox:
         """
         try:
             return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode())
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # ValueError: not even as long as a nonce
             msg = f"the secret at {place} does not open with this REMORA_SECRET_KEY"
             raise SecretKeyWrong(msg) from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -58,7 +58,7 @@ class Fanout:
 
     ids: Ids
     cache: DestinationCache
-    lanes: Callable[[], Lanes]
+    lanes: Lanes
     owner: str
     lease_ms: int
 
@@ -79,7 +79,7 @@ class Fanout:
         store.wake_lanes(tx, list(unowned.values()))
 
     def _row(self, tx: Tx, event: Outgoing, target: _Target, unowned: dict[str, Params]) -> Params:
-        lanes = self.lanes()
+        lanes = self.lanes
         delivery_id = self.ids.new("dlv")
         held = lanes.reserve(target.lane, target.max_in_flight, target.rate_per_s)
         if held:

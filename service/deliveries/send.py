@@ -19,7 +19,7 @@ from service.db.writer import Writer
 from service.deliveries.attempts import Tried, broken, judge, next_due_ms
 from service.deliveries.fanout import ONE_OFF_IN_FLIGHT
 from service.deliveries.lanes import Lanes, Sending
-from service.deliveries.store import ClaimDeliveries, RecordAttempt, RescueLanes
+from service.deliveries.store import ClaimDeliveries, RecordAttempt, RescueLanes, VoidDeliveryLeases
 from service.deliveries.subscriptions import Destination
 from service.egress import Egress
 from service.errors import EgressError, StoreUnavailable
@@ -170,8 +170,9 @@ class Sender:
 
     # -- filling lanes from the store --------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to refill lanes as they run empty."""
+    async def start(self) -> None:
+        """Void what an earlier process held, and begin to refill lanes as they run empty."""
+        await self._writer.run(VoidDeliveryLeases())
         self._refiller = asyncio.create_task(self._refill_forever(), name="lane-refiller")
 
     async def drain(self, timeout_s: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from service.db.transaction import Params, Row, Tx, json_set
-from service.db.writer import Command
+from service.db.writer import Command, Writer
 from service.errors import NotFound
 
 KEPT_RESPONSE_BYTES = 16 * 1024  # of a destination's answer
@@ -245,3 +245,12 @@ async def handle_void(tx: Tx, commands: Sequence[VoidDeliveryLeases]) -> list[Ex
         [{}],
     )
     return [None for _ in commands]
+
+
+def register(writer: Writer) -> None:
+    """Name the handlers of this module's commands."""
+    writer.handle(RecordAttempt, handle_attempts)
+    writer.handle(RetryDelivery, handle_retries)
+    writer.handle(ClaimDeliveries, handle_claims)
+    writer.handle(RescueLanes, handle_rescues)
+    writer.handle(VoidDeliveryLeases, handle_void)

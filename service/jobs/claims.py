@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from service.db.transaction import Tx
-from service.db.writer import Command
+from service.db.writer import Command, Writer
 from service.jobs.row import COLUMNS, JobRow, from_row
 
 _COLUMNS = ", ".join(COLUMNS)
@@ -97,3 +97,10 @@ async def handle_void(tx: Tx, commands: Sequence[VoidLeases]) -> list[int | Exce
         [{"now": tx.now_ms}],
     )
     return [held["n"] for _ in commands]
+
+
+def register(writer: Writer) -> None:
+    """Name the handlers of this module's commands."""
+    writer.handle(ClaimQueued, handle_queued)
+    writer.handle(ClaimDue, handle_due)
+    writer.handle(VoidLeases, handle_void)

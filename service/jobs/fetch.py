@@ -5,20 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+
 from service.clock import Randomness
 from service.db.writer import Writer
 from service.jobs.facts import Polled
 from service.jobs.row import JobRow
 from service.jobs.track import Track
-from service.providers.client import PollVerdict
 from service.providers.registry import Registry
+
+
+_log = structlog.get_logger(__name__)
 
 
 class Observer(Protocol):
     """Who counts polls (telemetry)."""
 
-    def polled(self, provider: str, verdict: PollVerdict) -> None:
+    def polled(self, provider: str, verdict: str) -> None:
         """A provider was asked."""
+
+    def unknown_word(self, provider: str) -> None:
+        """A provider used a state word that its card does not know."""
 
 
 @dataclass(slots=True)
@@ -28,7 +35,7 @@ class Fetcher:
     writer: Writer
     registry: Registry
     randomness: Randomness
-    observer: Observer | None = None
+    observer: Observer
 
     def can_ask(self, job: JobRow) -> bool:
         """Whether there is a task to ask for and a provider that answers."""
@@ -46,7 +53,11 @@ class Fetcher:
         if provider is None or job.provider_task_id is None:
             return
         outcome = await provider.poll(job.operation, job.provider_task_id, job.poll_url)
-        if self.observer is not None:
-            self.observer.polled(job.provider, outcome.verdict)
+        self.observer.polled(job.provider, outcome.verdict.value)
+        if outcome.observation is not None and not outcome.observation.word_known:
+            self.observer.unknown_word(job.provider)
+            _log.warning(
+                "unknown_status_word", provider=job.provider, word=outcome.observation.provider_status, job=job.id
+            )
         spread = self.randomness.uniform(0.8, 1.2)
         await self.writer.run(Track(Polled(job.id, job.submission_id, job.lease_epoch, outcome, spread)))

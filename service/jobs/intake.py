@@ -98,6 +98,8 @@ class Intake:
         self._clock = clock
         self._links = links
         self._job_ttl_ms = job_ttl_ms
+        writer.handle(Accept, self.handle)
+        writer.handle(ForgetKeys, handle_forget)
 
     async def take(self, caller: Caller, request: JobRequest, key: str | None) -> Taken:
         """Take a job, or give the first answer again.

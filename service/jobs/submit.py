@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
-from service.clock import Randomness
+from service.clock import Clock, Randomness
 from service.db.writer import Writer
 from service.errors import StoreUnavailable
 from service.ids import Ids
@@ -24,11 +25,22 @@ from service.states import ErrorCode
 
 TOKEN_BYTES = 32  # 256 bits: the path is the secret
 LEASE_MARGIN_MS = 30_000  # the lease outlasts the provider's deadline by this
+TURN_S = 0.05  # seconds between looks at a full provider
 
 
 def token_hash(token: str) -> bytes:
     """What is stored of a callback token."""
     return hashlib.sha256(token.encode()).digest()
+
+
+class Observer(Protocol):
+    """Who counts submits (telemetry)."""
+
+    def submitted(self, provider: str, verdict: str) -> None:
+        """A submit try ended."""
+
+    def unknown_word(self, provider: str) -> None:
+        """A provider used a state word that its card does not know."""
 
 
 @dataclass(slots=True)
@@ -38,8 +50,10 @@ class Submitter:
     writer: Writer
     registry: Registry
     ids: Ids
+    clock: Clock
     randomness: Randomness
     callback_base: str | None
+    observer: Observer
 
     async def submit(self, job: JobRow) -> None:
         """Send a leased job and bring back what the provider said."""
@@ -53,6 +67,15 @@ class Submitter:
                 Track(SubmitImpossible(job.id, job.lease_epoch, ErrorCode.PROVIDER_REJECTED, message))
             )
             return
+        # Jobs wait for their turn in the order in which they were handed over.
+        while not (turn := provider.limits.enter()).granted:
+            await self.clock.sleep(turn.wait_s or TURN_S)
+        try:
+            await self._submit(provider, job)
+        finally:
+            provider.limits.leave()
+
+    async def _submit(self, provider: Provider, job: JobRow) -> None:
         token = base64.urlsafe_b64encode(self.randomness.bytes(TOKEN_BYTES)).rstrip(b"=").decode()
         lease_ms = round(provider.submit_timeout_s * 1000) + LEASE_MARGIN_MS
         begun = SubmitBegun(job.id, job.lease_epoch, self.ids.new("sbm"), token_hash(token), lease_ms)
@@ -68,5 +91,8 @@ class Submitter:
         if self.callback_base is not None and provider.wants_callback(job.operation):
             callback_url = f"{self.callback_base}/callbacks/{token}"
         outcome = await provider.submit(job.operation, msgspec.json.decode(job.input_full or job.input), callback_url)
+        self.observer.submitted(provider.name, outcome.verdict.value)
+        if outcome.observation is not None and not outcome.observation.word_known:
+            self.observer.unknown_word(provider.name)
         spread = self.randomness.uniform(0.8, 1.2)
         await self.writer.run(Track(SubmitAnswered(job.id, begun.submission_id, begun.epoch, outcome, spread)))

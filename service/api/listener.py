@@ -1,0 +1,170 @@
+"""The listening server: uvicorn, with the deadlines and limits that it lacks, and a drain that open waits hear of.
+
+uvicorn keeps half-sent headers open for ever and takes headers of any size (measured with httptools: 5 MB), and an open
+stream holds its shutdown for the whole grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from types import FrameType
+from typing import Any
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEADERS_DEADLINE_S = 10.0  # from the first byte of a request, or from connecting, to the end of its headers
+BODY_DEADLINE_S = 60.0  # from the end of the headers to the end of the body
+MAX_HEADER_BYTES = 64 * 1024  # of one request, its target included
+MAX_CONNECTIONS = 8_000
+KEEP_ALIVE_S = 30  # longer than most clients keep an idle connection, so that they close it and not we
+DRAIN_S = 20  # seconds for requests that are being answered
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection, which may neither dawdle nor flood before a request is whole."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _header_bytes = 0
+    _in_headers = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio."""
+        super().connection_made(transport)
+        self._give(HEADERS_DEADLINE_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._relax()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        super().data_received(data)
+        if self._in_headers:
+            self._count(len(data), in_parser=False)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_headers = True
+        self._header_bytes = 0
+        self._give(HEADERS_DEADLINE_S)
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The body begins."""
+        self._in_headers = False
+        self._give(BODY_DEADLINE_S)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._relax()
+        super().on_message_complete()
+
+    def _count(self, size: int, *, in_parser: bool = True) -> None:
+        self._header_bytes += size
+        if self._header_bytes <= MAX_HEADER_BYTES:
+            return
+        if in_parser:
+            msg = "the headers are too large"
+            raise httptools.HttpParserError(msg)  # uvicorn answers 400 and closes
+        if not self.transport.is_closing():
+            self.send_400_response("the headers are too large")
+
+    def _give(self, seconds: float) -> None:
+        self._relax()
+        self._deadline = self.loop.call_later(seconds, self._too_late)
+
+    def _relax(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+class Listener(uvicorn.Server):
+    """Serves an application until a signal comes, or until it is told to stop."""
+
+    def __init__(self, app: Any, host: str, port: int) -> None:
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http=GuardedProtocol,
+            ws="none",
+            lifespan="off",  # the composition root starts and drains; a lifespan would hide its errors
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=DRAIN_S,
+        )
+        super().__init__(config)
+        self.draining = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+
+    def bind(self) -> socket.socket:
+        """Take the port now, so that a taken one is told before anything else starts.
+
+        Raises:
+            OSError: The address cannot be had.
+        """
+        family = socket.AF_INET6 if ":" in self.config.host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((self.config.host, self.config.port))
+        except BaseException:
+            listening.close()
+            raise
+        listening.set_inheritable(False)
+        return listening
+
+    async def start_on(self, listening: socket.socket) -> None:
+        """Accept connections on a bound socket; returns once it does."""
+        self._task = asyncio.create_task(self._serve([listening]), name="listener")
+        while not self.started:
+            if self._task.done():
+                self._task.result()
+                msg = "the server stopped before it started"
+                raise RuntimeError(msg)
+            await asyncio.sleep(0.005)
+
+    def catch_signals(self) -> None:
+        """Begin to drain at SIGINT or SIGTERM."""
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, self.handle_exit)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        super().handle_exit(sig, frame)
+        self._loop.call_soon_threadsafe(self.draining.set)
+
+    def begin_drain(self) -> None:
+        """Stop accepting; let what is being answered finish."""
+        self.draining.set()
+        self.should_exit = True
+
+    async def stopped(self) -> None:
+        """Wait until every connection is closed."""
+        if self._task is not None:
+            await self._task

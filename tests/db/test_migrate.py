@@ -1,0 +1,86 @@
+"""The migrations make the schema that the code expects, once, and nothing else."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from service.db.migrate import current, newest, upgrade
+from service.db.tables import SQLModel
+
+
+def test_migrations_and_tables_do_not_drift(tmp_path: Path) -> None:
+    """What the migrations make is what `tables.py` says; a planted difference is seen."""
+    upgrade(tmp_path / "remora.db")
+    engine = create_engine(f"sqlite:///{tmp_path}/remora.db", poolclass=NullPool)
+    with engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
+        connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN planted TEXT")
+        planted = compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
+    engine.dispose()
+
+    assert differences == []
+    assert [difference[0] for difference in planted] == ["remove_column"]
+
+
+def test_check_constraints_are_in_the_migration(tmp_path: Path) -> None:
+    """Alembic does not compare CHECKs, so every one of `tables.py` is looked for by name."""
+    upgrade(tmp_path / "remora.db")
+    made = "\n".join(
+        row[0]
+        for row in sqlite3.connect(tmp_path / "remora.db").execute(
+            "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
+        )
+    )
+    wanted = {
+        str(constraint.name)
+        for table in SQLModel.metadata.tables.values()
+        for constraint in table.constraints
+        if str(constraint.name).startswith("ck_")
+    }
+
+    assert wanted
+    assert [name for name in sorted(wanted) if name not in made] == []
+
+
+def test_upgrade_is_idempotent_and_says_from_where_to_where(tmp_path: Path) -> None:
+    """A second start changes nothing."""
+    path = tmp_path / "remora.db"
+    first, second = upgrade(path), upgrade(path)
+
+    assert first == (None, newest())
+    assert second == (newest(), newest())
+    assert current(path) == newest()
+
+
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        ("UPDATE jobs SET status = 'lost', finished_at = 1", "ck_jobs_status"),
+        ("UPDATE jobs SET due_at = NULL", "ck_jobs_wake_up"),
+        ("UPDATE jobs SET finished_at = 1", "ck_jobs_finished"),
+        ("UPDATE jobs SET status = 'completed', finished_at = 1", "ck_jobs_completed_has_result"),
+        ("UPDATE jobs SET status = 'failed', finished_at = 1", "ck_jobs_failed_has_code"),
+        ("UPDATE jobs SET cost_charged = -1", "ck_jobs_charge"),
+    ],
+)
+def test_engine_itself_refuses_a_broken_job(tmp_path: Path, statement: str, name: str) -> None:
+    """The invariants are repeated as CHECKs: a wrong write fails, whoever makes it."""
+    path = tmp_path / "remora.db"
+    upgrade(path)
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO accounts VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', NULL, NULL, 0)")
+    connection.execute(
+        "INSERT INTO jobs (id, account_id, provider, operation, status, seq, input, job_metadata, tags, submit_tries, submit_failures, "
+        "task_confirmed, cost_basis, result_count, polls, callbacks, hint_tries, poll_failures, overdue, created_at, expires_at, due_at, "
+        "lease_epoch) VALUES ('job_1', 'acc_1', 'p', 'o', 'queued', 1, '{}', '{}', '[]', 0, 0, 1, 'unknown', 0, 0, 0, 0, 0, 0, 1, 2, 1, 0)"
+    )
+    with pytest.raises(sqlite3.IntegrityError, match=name):
+        connection.execute(statement)
+    connection.close()
