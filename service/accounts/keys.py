@@ -1,0 +1,329 @@
+"""API keys: made, looked up, revoked. Only the SHA-256 of a key is kept, and no key ever reaches a log or an error.
+
+Owns who a key speaks for and what it may do. It must not know HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from service.clock import Clock, Randomness, iso
+from service.db.reader import Reader
+from service.db.transaction import Row, Tx
+from service.db.writer import Command, Writer
+from service.errors import FieldError, Invalid, NotFound, StoreUnavailable, Unauthenticated
+
+KEY_PREFIX: Final = "rmk_"
+KEY_BYTES: Final = 32  # of randomness: 43 characters behind the prefix
+MAX_KEY: Final = 512  # characters; an operator may choose an admin key longer than ours
+SHOWN_CHARS: Final = 8  # of a key, in lists
+TOUCH_EVERY_MS: Final = 60_000  # how exact `last_used_at` is
+MAX_CACHED: Final = 10_000  # keys
+
+_log = structlog.get_logger(__name__)
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    JOBS_READ = "jobs:read"
+    JOBS_WRITE = "jobs:write"
+    SUBSCRIPTIONS = "subscriptions"
+    DELIVERIES = "deliveries"
+    ACCOUNT = "account"
+    ADMIN = "admin"  # everything, for all accounts
+
+
+#: What the first key of an account may do: all that concerns its own account.
+ACCOUNT_SCOPES: Final = frozenset(Scope) - {Scope.ADMIN}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks."""
+
+    account_id: str
+    key_id: str
+    scopes: frozenset[str]
+
+    def may(self, scope: str) -> bool:
+        """Whether the key has the scope; an admin key has all."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyText:
+    """A key in the clear, on its way to its owner, who sees it once."""
+
+    text: str = field(repr=False)
+
+    @property
+    def hash(self) -> bytes:
+        """What is kept of it."""
+        return hashlib.sha256(self.text.encode()).digest()
+
+    @property
+    def shown(self) -> str:
+        """The beginning, by which its owner tells it from others; less of one that was chosen by a person."""
+        return self.text[:SHOWN_CHARS] if self.text.startswith(KEY_PREFIX) else f"{self.text[:4]}…"
+
+
+def new_key(randomness: Randomness) -> KeyText:
+    """A key that nobody can guess."""
+    return KeyText(KEY_PREFIX + base64.urlsafe_b64encode(randomness.bytes(KEY_BYTES)).rstrip(b"=").decode())
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key as it is stored."""
+
+    id: str
+    account_id: str
+    name: str
+    prefix: str
+    scopes: tuple[str, ...]
+    created_at: int
+    expires_at: int | None = None
+    last_used_at: int | None = None
+    revoked_at: int | None = None
+
+
+def key_view(row: KeyRow) -> dict[str, Any]:
+    """A key as it is shown, without the secret."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "account_id": row.account_id,
+        "prefix": row.prefix,
+        "scopes": row.scopes,
+        "created_at": iso(row.created_at),
+        "last_used_at": iso(row.last_used_at),
+        "expires_at": iso(row.expires_at),
+        "revoked_at": iso(row.revoked_at),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class CreateKey(Command[KeyRow]):
+    """Store a key for an account; answered with it as it is stored."""
+
+    id: str
+    account_id: str
+    name: str
+    scopes: tuple[str, ...]
+    key: KeyText
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeKey(Command[None]):
+    """End a key at once; `account_id` None: of whichever account, for an admin."""
+
+    key_id: str
+    account_id: str | None
+
+    def lock(self) -> Hashable | None:
+        """A second revocation finds the first one's time and leaves it."""
+        return self.key_id
+
+
+@dataclass(frozen=True, slots=True)
+class TouchKey(Command[None]):
+    """Note that a key was used."""
+
+    key_id: str
+    at: int
+
+
+_INSERT: Final = """
+INSERT INTO keys (id, account_id, name, prefix, hash, scopes, created_at, expires_at)
+VALUES (:id, :account_id, :name, :prefix, :hash, :scopes, :created_at, :expires_at)
+"""
+_COLUMNS: Final = "id, account_id, name, prefix, scopes, created_at, expires_at, last_used_at, revoked_at"
+_FIND: Final = """
+SELECT k.id, k.account_id, k.hash, k.scopes, k.expires_at, k.last_used_at FROM keys k
+JOIN accounts a ON a.id = k.account_id
+WHERE k.hash = :hash AND k.revoked_at IS NULL AND a.status = 'active'
+"""
+
+
+def insert(tx: Tx, rows: Sequence[tuple[KeyRow, KeyText]]) -> None:
+    """Write new keys; for handlers that make one within their own transaction."""
+    tx.write(
+        _INSERT,
+        [
+            {
+                "id": row.id,
+                "account_id": row.account_id,
+                "name": row.name,
+                "prefix": row.prefix,
+                "hash": key.hash,
+                "scopes": msgspec.json.encode(row.scopes).decode(),
+                "created_at": row.created_at,
+                "expires_at": row.expires_at,
+            }
+            for row, key in rows
+        ],
+        expect=len(rows),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    principal: Principal
+    hash: bytes
+    expires_at: int | None
+    touched_at: int
+
+
+class Keys:
+    """Knows whom a key speaks for. One for a process: what it remembers is dropped when a key is revoked here."""
+
+    def __init__(self, reader: Reader, writer: Writer, clock: Clock) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._clock = clock
+        self._known: dict[bytes, _Known] = {}
+        self._generation = 0  # of revocations: a row read before one must not be remembered after it
+        self._touching: set[asyncio.Task[None]] = set()
+        writer.handle(CreateKey, self.handle_create)
+        writer.handle(RevokeKey, self.handle_revoke)
+        writer.handle(TouchKey, self.handle_touch)
+
+    async def authenticate(self, text: str) -> Principal:
+        """Whom the key speaks for.
+
+        Raises:
+            Unauthenticated: There is no such key, or it is revoked or expired.
+        """
+        if not 0 < len(text) <= MAX_KEY:
+            raise _not_valid()
+        digest = KeyText(text).hash
+        known = self._known.get(digest) or await self._load(digest)
+        now_ms = self._clock.now_ms()
+        # The index found the row by its hash, which tells nothing of the key; comparing whole is for the paranoid.
+        if known is None or not hmac.compare_digest(known.hash, digest):
+            raise _not_valid()
+        if known.expires_at is not None and known.expires_at <= now_ms:
+            self._known.pop(digest, None)
+            raise _not_valid()
+        if now_ms - known.touched_at >= TOUCH_EVERY_MS:
+            self._touch(digest, known, now_ms)
+        return known.principal
+
+    async def _load(self, digest: bytes) -> _Known | None:
+        generation = self._generation
+        row = await self._reader.row(_FIND, {"hash": digest})
+        if row is None:
+            return None
+        principal = Principal(row["account_id"], row["id"], frozenset(msgspec.json.decode(row["scopes"])))
+        known = _Known(principal, bytes(row["hash"]), row["expires_at"], row["last_used_at"] or 0)
+        if generation == self._generation:
+            if len(self._known) >= MAX_CACHED:
+                self._known.clear()
+            self._known[digest] = known
+        return known
+
+    def _touch(self, digest: bytes, known: _Known, now_ms: int) -> None:
+        if digest in self._known:
+            self._known[digest] = replace(known, touched_at=now_ms)
+        task = asyncio.create_task(self._note_use(TouchKey(known.principal.key_id, now_ms)), name="touch-key")
+        self._touching.add(task)
+        task.add_done_callback(self._touching.discard)
+
+    async def _note_use(self, command: TouchKey) -> None:
+        try:
+            await self._writer.run(command)
+        except StoreUnavailable:
+            _log.debug("key_use_not_noted", key_id=command.key_id)  # the next use tries again
+
+    async def close(self) -> None:
+        """Let the notes that are under way be written; before the writer closes."""
+        await asyncio.gather(*self._touching)
+
+    async def handle_create(self, tx: Tx, commands: Sequence[CreateKey]) -> list[KeyRow | Exception]:
+        """The writer's handler for `CreateKey`."""
+        wanted = msgspec.json.encode([command.account_id for command in commands]).decode()
+        found = await tx.rows(
+            "SELECT id FROM accounts WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": wanted}
+        )
+        accounts = {row["id"] for row in found}
+        rows = [
+            KeyRow(each.id, each.account_id, each.name, each.key.shown, each.scopes, tx.now_ms, each.expires_at)
+            for each in commands
+        ]
+        insert(tx, [(row, each.key) for row, each in zip(rows, commands, strict=True) if row.account_id in accounts])
+        return [row if row.account_id in accounts else _no_account() for row in rows]
+
+    async def handle_revoke(self, tx: Tx, commands: Sequence[RevokeKey]) -> list[Exception | None]:
+        """The writer's handler for `RevokeKey`."""
+        wanted = msgspec.json.encode([command.key_id for command in commands]).decode()
+        found = await tx.rows(
+            "SELECT id, account_id FROM keys WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": wanted}
+        )
+        owner_of = {row["id"]: row["account_id"] for row in found}
+        theirs = [
+            command.key_id in owner_of and command.account_id in {None, owner_of[command.key_id]}
+            for command in commands
+        ]
+        revoked = [command.key_id for command, ok in zip(commands, theirs, strict=True) if ok]
+        tx.write(
+            "UPDATE keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL",
+            [{"id": key_id, "now": tx.now_ms} for key_id in revoked],
+        )
+        tx.after_commit(lambda: self.forget(revoked))
+        return [None if ok else NotFound("there is no such key") for ok in theirs]
+
+    async def handle_touch(self, tx: Tx, commands: Sequence[TouchKey]) -> list[Exception | None]:
+        """The writer's handler for `TouchKey`."""
+        tx.write(
+            "UPDATE keys SET last_used_at = :at WHERE id = :id",
+            [{"id": command.key_id, "at": command.at} for command in commands],
+        )
+        return [None for _ in commands]
+
+    def forget(self, key_ids: Iterable[str]) -> None:
+        """Stop knowing keys; called after the commit that changed them and before anybody is told of it."""
+        gone = set(key_ids)
+        self._generation += 1
+        self._known = {digest: known for digest, known in self._known.items() if known.principal.key_id not in gone}
+
+
+def _not_valid() -> Unauthenticated:
+    return Unauthenticated("the key is not valid: unknown, revoked or expired; send Authorization: Bearer rmk_…")
+
+
+def _no_account() -> Invalid:
+    detail = "there is no account with this id"
+    return Invalid(detail, code="unknown_account", errors=(FieldError("/account_id", detail),))
+
+
+async def find(reader: Reader, key_id: str) -> KeyRow | None:
+    """One key, of whichever account."""
+    row = await reader.row(f"SELECT {_COLUMNS} FROM keys WHERE id = :id", {"id": key_id})
+    return None if row is None else _from_row(row)
+
+
+async def list_keys(reader: Reader, account_id: str, before_id: str | None, limit: int) -> list[KeyRow]:
+    """The account's keys, newest first; revoked ones too."""
+    rows = await reader.rows(
+        f"SELECT {_COLUMNS} FROM keys WHERE account_id = :account AND (:before IS NULL OR id < :before) "
+        "ORDER BY id DESC LIMIT :limit",
+        {"account": account_id, "before": before_id, "limit": limit},
+    )
+    return [_from_row(row) for row in rows]
+
+
+def _from_row(row: Row) -> KeyRow:
+    columns = dict(row)
+    return KeyRow(scopes=tuple(msgspec.json.decode(columns.pop("scopes"))), **columns)

@@ -1,0 +1,56 @@
+"""Who may do what: the `Authorization` header, and the scope that a route names in its `opt`.
+
+A route below /v1 without a scope does not start (see `server.create_api`), so that forgetting one opens nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from service.accounts.keys import Principal, Scope
+from service.api.body import header
+from service.api.context import Context
+from service.errors import Forbidden, Unauthenticated
+
+#: For routes that take any valid key.
+ANY_KEY: Final = "any"
+
+
+def needs(scope: Scope | str) -> dict[str, Any]:
+    """The `opt` of a route that only a key with this scope may call."""
+    return {"scope": scope}
+
+
+async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Litestar's guard of every route: nothing to do where the route names no scope.
+
+    Raises:
+        Unauthenticated: There is no key, or it is not valid.
+        Forbidden: The key lacks the scope.
+    """
+    needed = handler.opt.get("scope")
+    if needed is None:
+        return
+    principal = await authenticated(connection)
+    if needed != ANY_KEY and not principal.may(needed):
+        raise Forbidden(f"the key lacks the scope {needed}; use one that has it, or make one with POST /v1/keys")
+    connection.scope["auth"] = principal
+
+
+async def authenticated(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
+    """Whom the request's key speaks for.
+
+    Raises:
+        Unauthenticated: There is no key, or it is not valid.
+    """
+    context: Context = connection.app.state.context
+    given = header(connection.scope, b"authorization")
+    if given is None:
+        raise Unauthenticated("send a key: Authorization: Bearer rmk_…")
+    scheme, _, key = given.strip().partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise Unauthenticated("the Authorization header must read: Bearer rmk_…")
+    return await context.keys.authenticate(key.strip())

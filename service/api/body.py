@@ -1,0 +1,265 @@
+"""Request bodies: read under a cap and decoded strictly, so that what is stored is exactly what was sent.
+
+Litestar's own decoding is not used: it answers 500 to bad UTF-8 and to deep nesting, and takes the last of two equal
+keys. This file knows JSON and HTTP, and nothing of what a body means.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final, NoReturn
+
+from litestar import Request
+from litestar.types import Receive, Scope
+
+from service.errors import FieldError, Invalid, Malformed, TooLarge, UnsupportedMediaType
+
+BODY_MAX_BYTES: Final = 1024 * 1024
+JOB_BODY_MAX_BYTES: Final = 16 * 1024 * 1024  # base64 images of up to 10 MB
+MAX_DEPTH: Final = 32  # nested lists and objects
+MAX_VALUES: Final = 50_000  # in one body: decoding must not hold up everybody else
+_INTEGERS: Final = range(-(2**63), 2**64)  # what the store and our own encoder can hold
+_BOM: Final = b"\xef\xbb\xbf"
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+class _Refused(ValueError):
+    """A hook of the decoder met something that JSON has no place for."""
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header of that name (in small letters), without building a map of all of them."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return None
+
+
+async def json_body(request: Request[Any, Any, Any], limit: int = BODY_MAX_BYTES) -> object:
+    """The decoded body of a request.
+
+    Raises:
+        Malformed: It is empty, cut off, or not JSON.
+        UnsupportedMediaType: It is not declared as JSON.
+        TooLarge: It has more bytes than `limit`.
+    """
+    raw = await read(request.scope, request.receive, limit)
+    if not raw:
+        raise Malformed("the body is empty; send a JSON object", code="body_empty")
+    check_type(request.scope)
+    return decode(raw)
+
+
+async def optional_body(request: Request[Any, Any, Any]) -> object:
+    """As `json_body`, but None where there is no body at all."""
+    raw = await read(request.scope, request.receive, BODY_MAX_BYTES)
+    if not raw:
+        return None
+    check_type(request.scope)
+    return decode(raw)
+
+
+def fields_of(body: object, known: frozenset[str]) -> dict[str, Any]:
+    """The body as an object that has no other fields.
+
+    Raises:
+        Invalid: It is no object, or it has unknown fields.
+    """
+    if not isinstance(body, dict):
+        raise Invalid("the body must be a JSON object", errors=(FieldError("", "send a JSON object"),))
+    unknown = [name for name in body if name not in known]
+    if unknown:
+        allowed = ", ".join(sorted(known)) or "none"
+        errors = tuple(FieldError(f"/{escaped(name)}", f"unknown field; known: {allowed}") for name in unknown[:20])
+        raise Invalid(f"the body has unknown fields; known: {allowed}", code="unknown_field", errors=errors)
+    return body
+
+
+def escaped(name: str) -> str:
+    """A name as one step of a JSON pointer; a very long one is cut."""
+    return name[:100].replace("~", "~0").replace("/", "~1")
+
+
+def check_type(scope: Scope) -> None:
+    """Whether a body is declared as plain JSON in UTF-8.
+
+    Raises:
+        UnsupportedMediaType: It is not.
+    """
+    declared = header(scope, b"content-type")
+    if declared == "application/json":
+        pass
+    elif declared is None:
+        raise UnsupportedMediaType("Content-Type is missing; send application/json")
+    else:
+        _judge_type(declared)
+    encoding = header(scope, b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != "identity":
+        raise UnsupportedMediaType("the body is compressed; send it plain, without Content-Encoding")
+
+
+def _judge_type(declared: str) -> None:
+    media, *parameters = (part.strip().lower() for part in declared.split(";"))
+    if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
+        raise UnsupportedMediaType(f"Content-Type {media[:80]!r} is not taken; send application/json")
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name == "charset" and value.strip('"') not in {"utf-8", "utf8"}:
+            raise UnsupportedMediaType("the body must be in UTF-8; leave the charset out")
+
+
+async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The raw body.
+
+    Raises:
+        TooLarge: It has, or declares, more bytes than `limit`; the rest is not read.
+        Malformed: The caller went away in the middle of it.
+    """
+    length = header(scope, b"content-length")
+    if length is not None and length.isdecimal() and (len(length) > 18 or int(length) > limit):
+        raise _too_large(limit)
+    message = await receive()
+    body = _chunk(message)
+    if not message.get("more_body", False):
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    chunks = [body]
+    size = len(body)
+    while size <= limit:
+        message = await receive()
+        chunks.append(_chunk(message))
+        size += len(chunks[-1])
+        if not message.get("more_body", False):
+            break
+    if size > limit:
+        raise _too_large(limit)
+    return b"".join(chunks)
+
+
+def _chunk(message: Any) -> bytes:
+    if message["type"] != "http.request":
+        raise Malformed("the connection was closed before the body was complete", code="body_cut")
+    chunk: bytes = message.get("body", b"")
+    return chunk
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body may have at most {limit} bytes here")
+
+
+def decode(raw: bytes) -> object:
+    """Strict JSON: one reading only, nothing that cannot be stored.
+
+    Raises:
+        Malformed: With what is wrong and where.
+    """
+    if raw.startswith(_BOM):
+        raise _malformed("it begins with a byte order mark; leave that out")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise _malformed(f"it is not UTF-8: {error.reason} at byte {error.start}") from error
+    _check_structure(raw)
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}, byte {len(text[: error.pos].encode())}"
+        raise _malformed(f"{error.msg.removesuffix(' at')} at {place}") from error
+    except _Refused as error:
+        raise _malformed(str(error)) from error
+    if b"\\u" in raw:  # only an escape can bring what UTF-8 itself cannot
+        _check_texts(value)
+    return value
+
+
+def _malformed(reason: str, errors: tuple[FieldError, ...] = ()) -> Malformed:
+    return Malformed(f"the body is not the JSON that is taken here: {reason}", code="malformed_json", errors=errors)
+
+
+def _check_structure(raw: bytes) -> None:
+    """Refuse what would take the decoder deep or long, by counting bytes before anything is built."""
+    opened = raw.count(b"[") + raw.count(b"{")
+    if opened + raw.count(b",") > MAX_VALUES or raw.count(b'"') > 4 * MAX_VALUES:
+        raise _malformed(f"it has more than {MAX_VALUES} values")
+    if opened <= MAX_DEPTH:
+        return
+    depth = 0
+    for match in _STRUCTURE.finditer(raw):
+        first = raw[match.start()]
+        if first in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _malformed(f"it is nested deeper than {MAX_DEPTH} levels at byte {match.start()}")
+        elif first in b"]}":
+            depth -= 1
+
+
+def _check_texts(value: object) -> None:
+    for pointer, text in _texts(value, ""):
+        if "\x00" in text:
+            _refuse_text(pointer, "holds the character NUL (\\u0000), which cannot be stored")
+        if not _encodable(text):
+            _refuse_text(pointer, "holds half of a surrogate pair (\\ud800 to \\udfff alone), which is no character")
+
+
+def _refuse_text(pointer: str, detail: str) -> NoReturn:
+    shown = pointer.encode("utf-8", "replace").decode().replace("\x00", "?")
+    raise _malformed(f"{shown or 'the text'} {detail}", (FieldError(shown, detail),))
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _texts(value: object, pointer: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield pointer, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            below = f"{pointer}/{escaped(name)}"
+            yield below, name
+            yield from _texts(inner, below)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, f"{pointer}/{index}")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _Refused(f"the key {name[:100]!a} occurs twice in one object")
+            seen.add(name)
+    return made
+
+
+def _integer(text: str) -> int:
+    value = int(text) if len(text) <= 21 else _INTEGERS.stop
+    if value not in _INTEGERS:
+        raise _Refused(f"the number {text[:40]} does not fit 64 bits")
+    return value
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise _Refused(f"the number {text[:40]} is too large")
+    return value
+
+
+def _constant(name: str) -> NoReturn:
+    raise _Refused(f"{name} is no JSON value")
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
+)

@@ -1,0 +1,70 @@
+"""What the routes need, as one frozen value: the composition root makes it and puts it into `app.state.context`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from litestar import Request
+
+from service.accounts.keys import Keys, Principal
+from service.clock import Clock, Randomness
+from service.db.reader import Reader
+from service.db.secrets import SecretBox
+from service.db.writer import Writer
+from service.egress import Egress
+from service.ids import Ids
+from service.jobs.intake import Intake
+from service.jobs.waiters import Waiters
+from service.providers.registry import Registry
+from service.results.links import ResultLinks
+from service.settings import Settings
+from service.telemetry import Metrics
+
+
+class Receiver(Protocol):
+    """Who takes callbacks."""
+
+    async def receive(self, token: str, body: bytes, content_type: str | None, headers: Mapping[str, str]) -> bool:
+        """Store a callback; True once it is durable, False for an unknown token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything that a route may use.
+
+    Args:
+        not_ready: Why the service is not ready, a short sentence each; empty when it is. Asked by `/readyz`.
+        draining: Whether the service is stopping: nobody begins to wait any more.
+        open_metrics: The server listens on loopback only, so that `/metrics` needs no key.
+    """
+
+    settings: Settings
+    clock: Clock
+    randomness: Randomness
+    ids: Ids
+    reader: Reader
+    writer: Writer
+    box: SecretBox
+    keys: Keys
+    registry: Registry
+    egress: Egress
+    intake: Intake
+    waiters: Waiters
+    links: ResultLinks
+    receiver: Receiver
+    metrics: Metrics
+    not_ready: Callable[[], Awaitable[list[str]]]
+    draining: Callable[[], bool]
+    open_metrics: bool
+
+
+def context_of(request: Request[Any, Any, Any]) -> Context:
+    """The context of the application that serves this request."""
+    return request.app.state.context  # type: ignore[no-any-return]
+
+
+def principal_of(request: Request[Any, Any, Any]) -> Principal:
+    """Who asks; the route has a scope, so that the guard has put it there."""
+    return request.scope["auth"]  # type: ignore[no-any-return]

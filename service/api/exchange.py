@@ -1,0 +1,89 @@
+"""What every exchange has in common, whatever became of it: its id, its headers, its line in the log, its metrics.
+
+It stands outside Litestar's routing, since what no route takes is an exchange too. It must not know what routes do.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import structlog
+from litestar import Litestar
+from litestar.types import HTTPScope, Message, Scope
+
+from service.api.body import header
+from service.api.context import Context
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_UNMATCHED: Final = "(none)"
+#: Paths that hold a secret are logged as their template.
+_SECRET_PATHS: Final = ("/callbacks/", "/r/")
+MAX_LOGGED_PATH: Final = 200  # characters
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+
+_log = structlog.get_logger(__name__)
+
+
+def request_id(scope: Scope | Any) -> str:
+    """The id of this exchange: the caller's `Request-Id`, or one of ours."""
+    return scope["state"]["request_id"]  # type: ignore[no-any-return]
+
+
+class Api(Litestar):
+    """The application, with its exchanges watched from outside; made by `server.create_api`."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        context: Context = self.state.context
+        started = context.clock.monotonic()
+        known_as = _id_of(scope, context)
+        scope.setdefault("state", {})["request_id"] = known_as
+        ours = (_NOSNIFF, (b"request-id", known_as.encode()))
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *ours]
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, watched)
+        finally:
+            _note(scope, status, context.clock.monotonic() - started, context, known_as)
+
+
+def _id_of(scope: Scope, context: Context) -> str:
+    given = header(scope, b"request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return context.randomness.bytes(8).hex()
+
+
+def _note(scope: HTTPScope, status: int, seconds: float, context: Context, known_as: str) -> None:
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    route = scope.get("path_template") or _UNMATCHED
+    context.metrics.request_served(method, route, status, seconds)
+    # What went well is only told to those who ask for it: a line costs as much as the whole exchange (docs/operations.md
+    # names the metrics that count them all).
+    say = _log.debug if 0 < status < 400 else _log.error if status == 500 else _log.info
+    say(
+        "exchange",
+        method=method,
+        path=_shown(scope["path"], route),
+        status=status,
+        ms=seconds * 1000,
+        request_id=known_as,
+    )
+
+
+def _shown(path: str, route: str) -> str:
+    if path.startswith(_SECRET_PATHS):
+        return route if route != _UNMATCHED else f"/{path.split('/')[1]}/…"
+    return path[:MAX_LOGGED_PATH]

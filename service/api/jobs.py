@@ -1,0 +1,208 @@
+"""The routes of jobs: take, look, wait, cancel, submit again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, get, post
+
+from service.accounts.keys import Scope
+from service.api.answers import empty_answer, raw_answer
+from service.api.auth import needs
+from service.api.body import JOB_BODY_MAX_BYTES, fields_of, header, json_body, optional_body
+from service.api.context import Context, context_of, principal_of
+from service.api.query import PAGING, Query, page, query_of, wrong
+from service.api.waiting import applied, job_when_final, preferred_wait
+from service.errors import FieldError, Gone, Invalid, NotFound
+from service.ids import is_id
+from service.jobs import queries
+from service.jobs.facts import CancelAsked, ResubmitAsked
+from service.jobs.intake import Caller
+from service.jobs.request import idempotency_key, parse
+from service.jobs.row import JobRow
+from service.jobs.track import Track
+from service.jobs.view import ResultRow, job_view
+from service.states import JobStatus
+
+_METADATA = "metadata."
+_MAX_METADATA = 10  # filters at once
+_FILTERS = frozenset({"status", "provider", "operation", "tag", "provider_task_id", "created_after", "created_before"})
+_NOTHING: frozenset[str] = frozenset()
+
+
+@post("/v1/jobs", opt=needs(Scope.JOBS_WRITE))
+async def take_job(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Take a job; 202 once it is durably stored, 200 if the caller waited and it is final."""
+    context, who = context_of(request), principal_of(request)
+    query_of(request.scope, _NOTHING)
+    key = idempotency_key(header(request.scope, b"idempotency-key"))
+    asked = parse(await json_body(request, JOB_BODY_MAX_BYTES))
+    taken = await context.intake.take(Caller(who.account_id, who.key_id), asked, key)
+    headers = {"Location": f"/v1/jobs/{taken.job_id}"}
+    if taken.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    seconds = preferred_wait(request.scope)
+    if seconds:
+        job = await job_when_final(context, who.account_id, taken.job_id, seconds)
+        headers |= applied(seconds)
+        if job is not None and job.is_final:
+            return raw_answer(await _shown(context, job), 200, headers)
+    return raw_answer(taken.answer, 202, headers)
+
+
+@get("/v1/jobs", opt=needs(Scope.JOBS_READ))
+async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """A page of the account's jobs, newest first."""
+    context, who = context_of(request), principal_of(request)
+    query = query_of(request.scope, _FILTERS | PAGING, repeatable=frozenset({"status"}), prefix=_METADATA)
+    limit = query.limit()
+    jobs = await queries.list_jobs(context.reader, who.account_id, _filter(query), limit + 1)
+    results = await queries.results_of(context.reader, jobs[:limit])
+
+    def view(job: JobRow) -> dict[str, Any]:
+        return job_view(job, results.get(job.id, ()), context.links.url)
+
+    return page(jobs, limit, view, "job", lambda job: job.id)
+
+
+@get("/v1/jobs/{job_id:str}", opt=needs(Scope.JOBS_READ))
+async def get_job(request: Request[Any, Any, Any], job_id: str) -> Response[bytes]:
+    """The job; held back until it is final where the caller prefers to wait."""
+    context, who = context_of(request), principal_of(request)
+    query_of(request.scope, _NOTHING)
+    seconds = preferred_wait(request.scope)
+    job = await job_when_final(context, who.account_id, job_id, seconds) if is_id(job_id, "job") else None
+    if job is None:
+        raise _no_job()
+    body = await _shown(context, job)
+    etag = _etag(body)
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", **applied(seconds)}
+    if _matches(header(request.scope, b"if-none-match"), etag):
+        return empty_answer(304, headers)
+    return raw_answer(body, 200, headers)
+
+
+@post("/v1/jobs/{job_id:str}/cancel", opt=needs(Scope.JOBS_WRITE))
+async def cancel_job(request: Request[Any, Any, Any], job_id: str) -> Response[bytes]:
+    """Cancel what is still queued, or with force what nobody knows the fate of."""
+    context, who = context_of(request), principal_of(request)
+    force = _force(await optional_body(request))
+    await _owned(context, who.account_id, job_id)
+    await context.writer.run(Track(CancelAsked(job_id, who.account_id, force)))
+    job = await _owned(context, who.account_id, job_id)
+    return raw_answer(await _shown(context, job))
+
+
+@post("/v1/jobs/{job_id:str}/resubmit", opt=needs(Scope.JOBS_WRITE))
+async def resubmit_job(request: Request[Any, Any, Any], job_id: str) -> Response[bytes]:
+    """A further submission of a job in submit_unknown (200), or a new job like a failed or expired one (201)."""
+    context, who = context_of(request), principal_of(request)
+    fields_of(await optional_body(request) or {}, _NOTHING)
+    job = await _owned(context, who.account_id, job_id)
+    if job.status is JobStatus.SUBMIT_UNKNOWN:
+        await context.writer.run(Track(ResubmitAsked(job_id, who.account_id)))
+        again = await _owned(context, who.account_id, job_id)
+        return raw_answer(await _shown(context, again))
+    taken = await context.intake.take_again(Caller(who.account_id, who.key_id), job)
+    return raw_answer(taken.answer, 201, {"Location": f"/v1/jobs/{taken.job_id}"})
+
+
+@get("/v1/jobs/{job_id:str}/events", opt=needs(Scope.JOBS_READ))
+async def list_job_events(request: Request[Any, Any, Any], job_id: str) -> Response[bytes]:
+    """A page of the job's timeline, oldest first."""
+    context, who = context_of(request), principal_of(request)
+    query = query_of(request.scope, PAGING)
+    limit, after = query.limit(), query.cursor_number("seq")
+    await _owned(context, who.account_id, job_id)
+    rows = await queries.timeline(context.reader, job_id, after or 0, limit + 1)
+    return page(rows, limit, lambda row: row, "seq", lambda row: row["seq"])
+
+
+@get("/v1/jobs/{job_id:str}/results/{index:str}", opt=needs(Scope.JOBS_READ))
+async def get_result(request: Request[Any, Any, Any], job_id: str, index: str) -> Response[bytes]:
+    """A redirect to a short-lived link of one result."""
+    context, who = context_of(request), principal_of(request)
+    query_of(request.scope, _NOTHING)
+    await _owned(context, who.account_id, job_id)
+    result = _at(await queries.results(context.reader, job_id), index)
+    now_ms = context.clock.now_ms()
+    if result.expires_at <= now_ms:
+        raise Gone("the result has expired; submit the job again to have it made anew", code="result_expired")
+    link_ttl_ms = round(context.settings.link_ttl.total_seconds() * 1000)
+    until = min(now_ms + link_ttl_ms, result.expires_at)
+    link = context.links.short(job_id, result.idx, until)
+    return empty_answer(302, {"Location": link, "Cache-Control": "no-store"})
+
+
+def _filter(query: Query) -> queries.JobFilter:
+    statuses = query.many("status")
+    known = [status.value for status in JobStatus]
+    if any(status not in known for status in statuses) or ("status" in query.values and not statuses):
+        raise wrong("status", f"must be one or some of {', '.join(known)}")
+    pairs = tuple((name.removeprefix(_METADATA), query.values[name][0]) for name in query.values if _METADATA in name)
+    if len(pairs) > _MAX_METADATA:
+        raise wrong("metadata.<key>", f"may be given for at most {_MAX_METADATA} keys")
+    return queries.JobFilter(
+        status=tuple(dict.fromkeys(statuses)),
+        provider=query.one("provider"),
+        operation=query.one("operation"),
+        tag=query.one("tag"),
+        provider_task_id=query.one("provider_task_id"),
+        metadata=pairs,
+        created_after=query.time("created_after"),
+        created_before=query.time("created_before"),
+        before_id=query.cursor_id("job"),
+    )
+
+
+def _force(body: object) -> bool:
+    if body is None:
+        return False
+    force = fields_of(body, frozenset({"force"})).get("force", False)
+    if not isinstance(force, bool):
+        detail = "must be true or false"
+        raise Invalid(f"/force {detail}", errors=(FieldError("/force", detail),))
+    return force
+
+
+async def _owned(context: Context, account_id: str, job_id: str) -> JobRow:
+    job = await queries.find(context.reader, account_id, job_id) if is_id(job_id, "job") else None
+    if job is None:
+        raise _no_job()
+    return job
+
+
+def _at(results: Sequence[ResultRow], index: str) -> ResultRow:
+    if re.fullmatch(r"[0-9]{1,5}", index):
+        for result in results:
+            if result.idx == int(index):
+                return result
+    raise NotFound(f"the job has {len(results)} results, counted from 0")
+
+
+async def _shown(context: Context, job: JobRow) -> bytes:
+    results = await queries.results(context.reader, job.id) if job.result_count else []
+    return msgspec.json.encode(job_view(job, results, context.links.url))
+
+
+def _etag(body: bytes) -> str:
+    return f'"{base64.urlsafe_b64encode(hashlib.sha256(body).digest()[:15]).decode()}"'
+
+
+def _matches(if_none_match: str | None, etag: str) -> bool:
+    if if_none_match is None:
+        return False
+    given = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
+    return "*" in given or etag in given
+
+
+def _no_job() -> NotFound:
+    return NotFound("there is no such job; ids look like job_0199… and are given by POST /v1/jobs")
+
+
+ROUTES = (take_job, list_jobs, get_job, cancel_job, resubmit_job, list_job_events, get_result)
