@@ -1,0 +1,79 @@
+"""The one door for outbound HTTP, seen from outside: what is asked, what is answered, and the port itself.
+
+The port stands here and not in a module of its own because it is all that the rest of the service may know of this
+package; only the composition root also knows `service.egress.door`. Nothing here knows an HTTP client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said: its body ends at the byte cap, and is as it was sent (never unpacked)."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case, repeated ones joined by ", "
+    body: bytes
+    truncated: bool  # there was more than the cap; the rest was not read
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a provider. Its headers hold our key, its URL may hold a token: neither is shown by `repr`."""
+
+    method: str
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+
+
+class Egress(Protocol):
+    """The port that the composition root hands in; every method raises `EgressError` and nothing else."""
+
+    async def deliver(
+        self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float, read_bytes: int
+    ) -> Answer:
+        """POST an event to a subscriber, on a kept-alive connection where there is one.
+
+        The request may be sent twice when a kept-alive connection turns out to be closed: receivers tell repeats by
+        the event's id.
+
+        Args:
+            url: The subscriber's.
+            body: The event as it was signed.
+            headers: What is sent beside our own `User-Agent`, `Accept` and `Accept-Encoding`.
+            timeout_s: One deadline over looking up, connecting, sending and the whole answer.
+            read_bytes: How much of the answer's body is read at most.
+
+        Raises:
+            EgressRefused: The URL or its address is not allowed; nothing was sent.
+            EgressNotSent: No connection came about; nothing was sent.
+            EgressCut: The request may have arrived, a whole answer did not come back.
+        """
+
+    async def call(self, call: Call, *, timeout_s: float, read_bytes: int, fresh: bool = False) -> Answer:
+        """Ask a provider; errors as for `deliver`.
+
+        Args:
+            call: What to ask.
+            timeout_s: See `deliver`.
+            read_bytes: See `deliver`.
+            fresh: Dial a connection for this call alone and send the request once at most.
+        """
+
+    async def check(self, url: str, *, field: str = "url", unresolved_ok: bool = False) -> None:
+        """Judge a URL that a caller handed in, before it is stored.
+
+        Args:
+            url: Anything.
+            field: How the caller calls it; stands in the message.
+            unresolved_ok: A name that does not exist (yet) is no fault.
+
+        Raises:
+            EgressRefused: It is no usable URL, its host does not exist, or its address is not allowed.
+        """

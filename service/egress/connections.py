@@ -1,0 +1,108 @@
+"""How connections are made: only to addresses that the gate has judged, and with a note of how far a request came.
+
+Two hooks of aiohttp hold the gate, because neither sees everything: the resolver is not asked for URLs that name an
+address, and the socket factory sees one address where the whole name has to be judged.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextvars import ContextVar
+from dataclasses import dataclass
+from ssl import SSLContext
+
+from aiohttp import ClientRequest, ClientTimeout, TCPConnector
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import AddrInfoType, Connection
+from aiohttp.tracing import Trace
+
+from service.egress.gate import Gate
+from service.egress.names import Names
+from service.errors import EgressCut
+
+#: How long an idle connection is kept. Servers commonly close theirs after 5 s (uvicorn, Node.js): going first spares
+#: us requests that meet a closing one.
+IDLE_S = 4.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one request came, filled in by the connector."""
+
+    once: bool = False  # it may be sent a single time
+    dialled: bool = False  # the connection is new
+    left: bool = False  # there was a connection: the request may have left
+
+
+#: The request that the running task is making. Each one sets its own before it asks for a connection, so that nothing
+#: has to be put back, and a trace of aiohttp's, which costs more, is not needed.
+PROGRESS: ContextVar[Progress] = ContextVar("egress_progress")
+
+
+class GatedResolver(AbstractResolver):
+    """Names to judged addresses: one forbidden address refuses the whole name."""
+
+    def __init__(self, gate: Gate, names: Names) -> None:
+        self._gate = gate
+        self._names = names
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """See `AbstractResolver`."""
+        addresses = await self._names.addresses(host)
+        self._gate.admit(host, addresses)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in addresses
+        ]
+
+    async def close(self) -> None:
+        """The names belong to somebody else."""
+
+
+class GatedConnector(TCPConnector):
+    """aiohttp's connector behind the gate, without its own limits and caches.
+
+    Args:
+        reuse: Keep connections for the next request; else each request has its own.
+    """
+
+    def __init__(self, gate: Gate, names: Names, tls: SSLContext, *, reuse: bool) -> None:
+        def judged_socket(info: AddrInfoType) -> socket.socket:
+            family, kind, proto, _, address = info
+            gate.admit(str(address[0]), [str(address[0])])
+            return socket.socket(family, kind, proto)
+
+        super().__init__(
+            resolver=GatedResolver(gate, names),
+            socket_factory=judged_socket,
+            use_dns_cache=False,  # the names have their own, which knows what was judged
+            limit=0,  # the lanes limit, and one slow destination must not hold up another
+            ssl=tls,
+            **({"keepalive_timeout": IDLE_S} if reuse else {"force_close": True}),
+        )
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        """See `BaseConnector`: a connection from the pool, or a new one."""
+        progress = PROGRESS.get()
+        if progress.once and progress.left:
+            # aiohttp sends what it takes for idempotent a second time by itself when the first was cut.
+            raise EgressCut("connection_cut", "the connection was cut before an answer came")
+        connection = await super().connect(req, traces, timeout)
+        progress.left = True
+        return connection
+
+    async def _create_connection(
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> ResponseHandler:
+        PROGRESS.get().dialled = True
+        return await super()._create_connection(req, traces, timeout)

@@ -1,0 +1,251 @@
+"""The real door: every outbound request of the service goes through it, and nothing else opens a connection.
+
+Deliveries, the hot path, use aiohttp's session itself; provider calls use httpx's API on the same kind of connector.
+Knows nothing of events, jobs or providers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from io import BytesIO
+from typing import cast
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from multidict import CIMultiDictProxy
+
+from service.clock import Clock
+from service.egress import Answer, Call
+from service.egress.connections import PROGRESS, GatedConnector, Progress
+from service.egress.faults import FAULTS, fault
+from service.egress.gate import Gate, Network
+from service.egress.names import NOT_FOUND, Lookup, Names, system_lookup
+from service.egress.target import Target, is_documentation, read_target
+from service.errors import EgressError, EgressNotSent, EgressRefused
+
+CONNECT_S = 10.0  # for TCP and TLS with one address; the next address is tried after that, if there is time left
+LARGE_BYTES = 1 << 20  # above it aiohttp warns of bodies in one piece, which hold up the event loop
+CHUNK_BYTES = 64 << 10  # the pieces in which such a body is sent
+
+_HEADERS = {"User-Agent": "remora", "Accept": "*/*", "Accept-Encoding": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    """Both clients over one connector."""
+
+    session: aiohttp.ClientSession
+    httpx: httpx.AsyncClient
+
+
+class Door:
+    """See `Egress`. Between `start` and `close`, inside one running event loop.
+
+    Args:
+        allow: Networks that may be reached although they are private (`REMORA_EGRESS_ALLOW`).
+        lookup: How names are looked up; blocks, and runs in threads of our own.
+        tls: Whom to trust instead of the certificate authorities of the web.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow: tuple[Network, ...],
+        clock: Clock,
+        lookup: Lookup = system_lookup,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._gate = Gate(allow)
+        self._clock = clock
+        self._names = Names(lookup, clock)
+        self._tls = tls
+        self._kept: _Clients | None = None
+        self._fresh: _Clients | None = None
+
+    async def start(self) -> None:
+        """Make the clients; no connection yet."""
+        for name in ("httpx", "aiohttp"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # httpx logs whole URLs, with their tokens, at INFO
+        tls = self._tls
+        if tls is None:
+            tls = await asyncio.to_thread(_web_trust)  # reads files
+        self._kept = self._clients(tls, reuse=True)
+        self._fresh = self._clients(tls, reuse=False)
+
+    async def close(self) -> None:
+        """Close every connection; requests that are under way end as cut."""
+        for clients in (self._kept, self._fresh):
+            if clients is not None:
+                await clients.httpx.aclose()  # closes the session too
+        self._kept = self._fresh = None
+        await self._names.close()
+
+    async def deliver(
+        self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float, read_bytes: int
+    ) -> Answer:
+        """See `Egress`."""
+        target = read_target(url)
+        began = self._clock.monotonic()
+        progress = Progress()
+        PROGRESS.set(progress)
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._post(target, body, headers, progress)
+                read, truncated = await _read(response, read_bytes)
+        except EgressError:
+            raise
+        except FAULTS as error:
+            raise fault(error, target.host, headers, left=progress.left) from None
+        return Answer(response.status, _lower(response.headers), read, truncated, self._since_ms(began))
+
+    async def call(self, call: Call, *, timeout_s: float, read_bytes: int, fresh: bool = False) -> Answer:
+        """See `Egress`."""
+        target = read_target(call.url)
+        began = self._clock.monotonic()
+        progress = Progress(once=fresh)
+        PROGRESS.set(progress)
+        client = self._open(self._fresh if fresh else self._kept).httpx
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await client.send(_request(client, target, call), stream=True)
+                try:
+                    read, truncated = await _read_raw(response, read_bytes)
+                finally:
+                    await response.aclose()
+        except EgressError:
+            raise
+        except FAULTS as error:
+            raise fault(error, target.host, call.headers, left=progress.left) from None
+        return Answer(response.status_code, dict(response.headers), read, truncated, self._since_ms(began))
+
+    async def check(self, url: str, *, field: str = "url", unresolved_ok: bool = False) -> None:
+        """See `Egress`. A name that cannot be looked up now passes: it is judged again whenever it is dialled."""
+        try:
+            target = read_target(url)
+            self._gate.admit(target.host, await self._addresses(target, unresolved_ok=unresolved_ok))
+        except EgressRefused as error:
+            raise EgressRefused(error.reason, f"{field}: {error}") from None
+
+    async def _addresses(self, target: Target, *, unresolved_ok: bool) -> tuple[str, ...]:
+        if target.address is not None:
+            return (target.address,)
+        try:
+            return await self._names.addresses(target.host)
+        except EgressNotSent as error:
+            if error.reason != NOT_FOUND or unresolved_ok or is_documentation(target.host):
+                return ()
+            raise EgressRefused(error.reason, str(error)) from None
+
+    async def _post(
+        self, target: Target, body: bytes, headers: Mapping[str, str], progress: Progress
+    ) -> aiohttp.ClientResponse:
+        session = self._open(self._kept).session
+        data = body if len(body) <= LARGE_BYTES else BytesIO(body)
+        try:
+            return await session.post(target.url, data=data, headers=headers, allow_redirects=False)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            if progress.dialled or _began_to_answer(error):
+                raise
+        # The server closed a kept connection while it was idle. The receiver tells a repeat by the event's id, so the
+        # chance that it did read the request costs nothing.
+        session = self._open(self._fresh).session
+        data = body if len(body) <= LARGE_BYTES else BytesIO(body)
+        return await session.post(target.url, data=data, headers=headers, allow_redirects=False)
+
+    def _clients(self, tls: ssl.SSLContext, *, reuse: bool) -> _Clients:
+        session = aiohttp.ClientSession(
+            connector=GatedConnector(self._gate, self._names, tls, reuse=reuse),
+            headers=_HEADERS,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # 292 KB of gzip became 300 MB
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+        )
+        client = httpx.AsyncClient(
+            transport=AiohttpTransport(client=session, verify=tls, trust_env=False),
+            headers=_HEADERS if reuse else {**_HEADERS, "Connection": "close"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # httpx has no switch to keep none
+            timeout=httpx.Timeout(None, connect=CONNECT_S),
+            follow_redirects=False,
+            trust_env=False,
+        )
+        return _Clients(session, client)
+
+    def _open(self, clients: _Clients | None) -> _Clients:
+        if clients is None:
+            raise EgressNotSent("connect_failed", "the service is not started, or is shutting down")
+        return clients
+
+    def _since_ms(self, began: float) -> int:
+        return round((self._clock.monotonic() - began) * 1000)
+
+
+def _web_trust() -> ssl.SSLContext:
+    """The web's certificate authorities: `SSL_CERT_FILE` or `SSL_CERT_DIR` where they are set, else certifi's."""
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _began_to_answer(error: Exception) -> bool:
+    # aiohttp hands on what it had parsed when the connection was closed, or a text where there was nothing.
+    return isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
+
+
+def _lower(headers: CIMultiDictProxy[str]) -> dict[str, str]:
+    lower: dict[str, str] = {}
+    for name, value in headers.items():
+        key = name.lower()
+        lower[key] = f"{lower[key]}, {value}" if key in lower else value
+    return lower
+
+
+async def _read(response: aiohttp.ClientResponse, read_bytes: int) -> tuple[bytes, bool]:
+    """The body up to the cap, and whether there was more; the connection is kept only if there was not."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while size <= read_bytes:
+            chunk = await response.content.readany()
+            if not chunk:
+                return b"".join(chunks), False
+            chunks.append(chunk)
+            size += len(chunk)
+    finally:
+        # Releases what was read to its end and closes what was not.
+        response.release()
+    return b"".join(chunks)[:read_bytes], True
+
+
+async def _read_raw(response: httpx.Response, read_bytes: int) -> tuple[bytes, bool]:
+    """As `_read`; raw, since httpx would unpack what a server packed against our wish."""
+    chunks: list[bytes] = []
+    size = 0
+    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as pieces:
+        async for piece in pieces:
+            chunks.append(piece)
+            size += len(piece)
+            if size > read_bytes:
+                return b"".join(chunks)[:read_bytes], True
+    return b"".join(chunks), False
+
+
+def _request(client: httpx.AsyncClient, target: Target, call: Call) -> httpx.Request:
+    headers = dict(call.headers)
+    content: bytes | AsyncIterator[bytes] | None = call.body
+    if call.body is not None and len(call.body) > LARGE_BYTES:
+        content = _pieces(call.body)
+        headers["Content-Length"] = str(len(call.body))
+    return client.build_request(call.method, str(target.url), headers=headers, content=content)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), CHUNK_BYTES):
+        yield body[start : start + CHUNK_BYTES]

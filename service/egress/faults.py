@@ -1,0 +1,78 @@
+"""What went wrong on the way out, in our own words.
+
+The one question that matters: can the request have left? Messages name the host and nothing else of the URL, which may
+hold a token, and never the address, which may be one of the inside.
+"""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from collections.abc import Mapping
+
+import aiohttp
+import httpx
+
+from service.errors import EgressCut, EgressError, EgressNotSent, EgressRefused
+
+#: All that the two clients raise when a request goes wrong: their own trees, plain deadlines and sockets, ValueError for
+#: headers that cannot be written, and RuntimeError for a session that was closed meanwhile.
+FAULTS = (aiohttp.ClientError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RuntimeError)
+
+_NOT_SENT = {
+    "connect_refused": "{host} refused the connection",
+    "connect_timeout": "{host} did not take the connection in time",
+    "connect_failed": "{host} could not be connected",
+    "tls_failed": "the TLS handshake with {host} failed: its certificate or protocol was not accepted",
+}
+_CUT = {
+    "timeout": "{host} gave no whole answer in time",
+    "connection_cut": "{host} cut the connection before its answer was whole",
+    "bad_answer": "{host} answered with something that is not HTTP",
+}
+
+
+def fault(error: Exception, host: str, headers: Mapping[str, str], *, left: bool) -> EgressError:
+    """Say in our words what `error` means for a request.
+
+    Args:
+        error: One of `FAULTS`.
+        host: To whom.
+        headers: What was to be sent.
+        left: There was a connection, so the request may have been sent.
+    """
+    # httpx-aiohttp 0.2.0 reports every failure to connect as ConnectTimeout; what happened is in the cause.
+    if isinstance(error, httpx.HTTPError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, ValueError) and not all(map(_is_sound, headers.items())):
+        # Both clients refuse such headers before they write the first byte.
+        return EgressRefused("headers_invalid", "a header cannot be sent: use letters, digits and spaces in one line")
+    if left:
+        reason = _cut(error)
+        return EgressCut(reason, _CUT[reason].format(host=host))
+    if isinstance(error, httpx.InvalidURL | aiohttp.InvalidURL):
+        return EgressRefused("url_invalid", "the URL cannot be sent: write it as https://host/path")
+    reason = _not_sent(error)
+    return EgressNotSent(reason, _NOT_SENT[reason].format(host=host))
+
+
+def _is_sound(header: tuple[str, str]) -> bool:
+    name, value = header
+    return bool(name) and name.isascii() and value.isascii() and (name + value).isprintable()
+
+
+def _not_sent(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "connect_timeout"
+    if isinstance(error, aiohttp.ClientSSLError | aiohttp.ServerFingerprintMismatch | ssl.SSLError):
+        return "tls_failed"
+    number = error.errno if isinstance(error, OSError) else None
+    return {errno.ECONNREFUSED: "connect_refused", errno.ETIMEDOUT: "connect_timeout"}.get(
+        number or 0, "connect_failed"
+    )
+
+
+def _cut(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return "bad_answer" if isinstance(error, aiohttp.ClientResponseError) else "connection_cut"
