@@ -1,0 +1,93 @@
+"""The routes of providers: which cards are in force, and what their operations take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response, get
+
+from service.api.answers import json_answer
+from service.api.auth import ANY_KEY, needs
+from service.api.context import context_of
+from service.api.query import query_of
+from service.errors import NotFound
+from service.providers.card import Operation, Price
+from service.providers.registry import Provider
+from service.settings import Settings
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+@get("/v1/providers", opt=needs(ANY_KEY))
+async def list_providers(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """All cards in force; a short list, given whole."""
+    query_of(request.scope, _NOTHING)
+    context = context_of(request)
+    shown = [provider_view(provider, context.settings) for provider in context.registry.all()]
+    return json_answer({"data": shown, "next_cursor": None})
+
+
+@get("/v1/providers/{name:str}", opt=needs(ANY_KEY))
+async def get_provider(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    """One card in force."""
+    query_of(request.scope, _NOTHING)
+    context = context_of(request)
+    provider = context.registry.get(name)
+    if provider is None:
+        known = ", ".join(each.name for each in context.registry.all())
+        raise NotFound(f"there is no such provider; known are {known}")
+    return json_answer(provider_view(provider, context.settings))
+
+
+def provider_view(provider: Provider, settings: Settings) -> dict[str, Any]:
+    """A provider as it is shown. `reason` says why it is not configured, and what to set."""
+    card = provider.card
+    given = settings.providers.get(provider.name)
+    rate = (given.submit_rate if given else None) or card.limits.submit_rate
+    return {
+        "name": provider.name,
+        "title": card.title,
+        "configured": provider.configured,
+        "reason": provider.reason,
+        "default_operation": provider.default_operation,
+        "verify": provider.verify,
+        "limits": {
+            "in_flight": provider.max_in_flight,
+            "submit_rate": None if rate is None else {"count": rate.count, "per_s": rate.per_s},
+            "retention_s": provider.retention_s,
+        },
+        "operations": {name: _operation_view(provider, name, each) for name, each in card.operations.items()},
+    }
+
+
+def _operation_view(provider: Provider, name: str, operation: Operation) -> dict[str, Any]:
+    timing = provider.timing(name)
+    return {
+        "title": operation.title,
+        "learns_by": _learns_by(provider, name),
+        "callback": provider.wants_callback(name),
+        "poll": provider.can_poll(name),
+        "typical_s": timing.typical_s,
+        "overdue_after_s": timing.overdue_after_s,
+        "price": None if operation.price is None else _price_view(operation.price),
+        "input_schema": operation.input,
+    }
+
+
+def _learns_by(provider: Provider, name: str) -> str:
+    """How the end of a task is usually heard of."""
+    if provider.wants_callback(name):
+        return "callback"
+    return "poll" if provider.can_poll(name) else "response"
+
+
+def _price_view(price: Price) -> dict[str, Any]:
+    return {
+        "currency": "USD",
+        "per": price.per,
+        "rows": [{"where": row.where, "amount": f"{row.usd:.6f}"} for row in price.rows],
+        "failures": price.failures,
+    }
+
+
+ROUTES = (list_providers, get_provider)

@@ -1,0 +1,93 @@
+"""The description of the API: OpenAPI 3.1, written by hand beside the routes, and a page to read it.
+
+By hand, because bodies and parameters are checked by our own strict code, of which Litestar could not tell anything; a
+test holds routes and description together. Everything on the page comes from here: no CDN, nothing phones home.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import msgspec
+import yaml
+from litestar import Request, Response, get
+
+from service import __version__
+from service.api.answers import raw_answer
+from service.api.body import header
+from service.errors import NotFound
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Remora API</title>
+<link rel="stylesheet" href="/schema/static/swagger-ui.css">
+<link rel="icon" type="image/png" href="/schema/static/favicon-32x32.png">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/schema/static/swagger-ui-bundle.js"></script>
+<script src="/schema/static/start.js"></script>
+</body>
+</html>
+"""
+#: The vendored files that the page needs, with their types; nothing else is served from the directory.
+_FILES: Final = {
+    "swagger-ui.css": "text/css; charset=utf-8",
+    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    "start.js": "text/javascript; charset=utf-8",
+    "favicon-32x32.png": "image/png",
+}
+_PAGE_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "Vary": "Accept",
+}
+
+
+@get("/schema")
+async def schema(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """A page for a browser, the document for everybody else."""
+    if "text/html" in (header(request.scope, b"accept") or ""):
+        return Response(_PAGE.encode(), media_type="text/html", headers=_PAGE_HEADERS)
+    return raw_answer(await asyncio.to_thread(document), headers={"Vary": "Accept"})
+
+
+@get("/schema/openapi.json")
+async def schema_document() -> Response[bytes]:
+    """The document."""
+    return raw_answer(await asyncio.to_thread(document))
+
+
+@get("/schema/static/{name:str}")
+async def schema_file(name: str) -> Response[bytes]:
+    """One of the page's own files."""
+    if name not in _FILES:
+        raise NotFound("there is no such file")
+    data = await asyncio.to_thread(_file, name)
+    return Response(data, media_type=_FILES[name], headers={"Cache-Control": "public, max-age=86400"})
+
+
+@cache
+def document() -> bytes:
+    """The document as JSON; read when it is first asked for, since parsing it takes longer than a start should."""
+    text = (resources.files("service.api") / "openapi.yaml").read_text("utf-8")
+    described: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
+    described["info"]["version"] = __version__
+    return msgspec.json.encode(described)
+
+
+@cache
+def _file(name: str) -> bytes:
+    return (resources.files("service.api") / "static" / "swagger-ui" / name).read_bytes()
+
+
+ROUTES = (schema, schema_document, schema_file)

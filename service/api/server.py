@@ -1,0 +1,54 @@
+"""Puts the routes together: the application that the composition root serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from litestar.datastructures import State
+from litestar.handlers import BaseRouteHandler
+
+from service.api import accounts, callbacks, jobs, ops, providers, results, schema
+from service.api.auth import guard
+from service.api.context import Context
+from service.api.exchange import Api
+from service.api.problems import EXCEPTION_HANDLERS
+
+ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
+    *jobs.ROUTES,
+    *providers.ROUTES,
+    *accounts.ROUTES,
+    *callbacks.ROUTES,
+    *results.ROUTES,
+    *ops.ROUTES,
+    *schema.ROUTES,
+)
+
+
+class UnguardedRoute(TypeError):
+    """A route below /v1 names no scope: a mistake in the code, told when the application is made."""
+
+
+def create_api(context: Context, extra_routes: Sequence[BaseRouteHandler] = ()) -> Api:
+    """The application with all routes.
+
+    Args:
+        context: What the routes work with.
+        extra_routes: Further ones, such as a dashboard's.
+
+    Raises:
+        UnguardedRoute: A route below /v1 would be open to everybody.
+    """
+    routes = [*ROUTES, *extra_routes]
+    for each in routes:
+        if any(path.startswith("/v1") for path in each.paths) and "scope" not in each.opt:
+            raise UnguardedRoute(f"{sorted(each.paths)} names no scope")
+    return Api(
+        route_handlers=routes,
+        state=State({"context": context}),
+        guards=[guard],
+        exception_handlers=EXCEPTION_HANDLERS,
+        openapi_config=None,  # see `schema`
+        logging_config=None,  # see `exchange`
+        debug=False,
+    )
