@@ -1,0 +1,1 @@
+"""`remora demo`: the whole machine on loopback, with no key and no network."""

@@ -1,0 +1,165 @@
+"""`remora demo`: sends the jobs, shows what comes of them, and judges it.
+
+Owns the course of the demo and its exit status. It must not know how things are shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from service.cli.demo.board import PLACE, Board, Row
+from service.cli.demo.plan import Errand, plan
+from service.cli.demo.screen import LiveScreen, PlainScreen, Screen
+from service.cli.demo.world import LONGEST_S, World, open_world
+from service.cli.outcome import NOT_WELL, told
+from service.clock import SystemClock
+from service.states import FINAL_EVENT_TYPES
+from service.telemetry import configure_logging
+
+PATIENCE_S: Final = 12.0  # for all events; the slowest takes about five
+_EVENTS: Final = ("job.running", "job.submit_unknown", *FINAL_EVENT_TYPES)
+
+
+def demo(
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="End when every event has arrived; status 0 only if each came exactly once.")
+    ] = False,
+) -> None:
+    """See the whole machine at work: service, provider and subscriber on this machine, no key, no network."""
+    directory = Path(tempfile.mkdtemp(prefix="remora-demo-"))
+    faults = ["the demo did not come to its end"]
+    try:
+        with (directory / "remora.log").open("w", encoding="utf-8") as log, told():
+            configure_logging("json", "info", log)
+            faults = asyncio.run(_demo(directory, once=once))
+    except KeyboardInterrupt:
+        faults = []
+    finally:
+        if faults:
+            typer.echo(f"What the service logged: {directory / 'remora.log'}", err=True)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+    if faults:
+        raise typer.Exit(NOT_WELL)
+
+
+async def _demo(directory: Path, *, once: bool) -> list[str]:
+    """The whole demo; a line for everything that was not as it should be."""
+    clock = SystemClock()
+    console = Console(highlight=False)
+    screen: Screen = LiveScreen(console, clock, LONGEST_S) if console.is_terminal else PlainScreen(console)
+    async with open_world(directory, clock) as world:
+        errands = plan(await _operations(world))
+        board = Board(errands, clock, world.finished_ms, screen.arrival)
+        world.subscriber.tell(board.arrived)
+        _introduce(screen, world, directory)
+        async with screen.following(board):
+            began = clock.monotonic()
+            for place, errand in enumerate(errands):
+                await _send(world, place, errand, board.rows[place])
+            await board.until_all_arrived(PATIENCE_S)
+            took_s = clock.monotonic() - began
+            await _until_all_called_back(world, board)
+        if not once:
+            _conclude(screen, board.faults(), len(errands), took_s)
+            _invite(screen, world, board)
+            await world.service.wait()
+    if once:  # judged after the end, when nothing more can arrive
+        _conclude(screen, board.faults(), len(errands), took_s)
+        return board.faults()
+    return []
+
+
+async def _operations(world: World) -> list[tuple[str, str]]:
+    """Every operation of every provider that is configured."""
+    answer = await world.client.get("/v1/providers")
+    return [
+        (provider["name"], operation["name"])
+        for provider in answer["data"]
+        if provider["configured"]
+        for operation in provider["operations"]
+    ]
+
+
+async def _send(world: World, place: int, errand: Errand, row: Row) -> None:
+    body = {
+        "provider": errand.provider,
+        "operation": errand.operation,
+        "input": errand.input,
+        "callback_url": world.subscriber.url,
+        "callback_events": _EVENTS,
+        "metadata": {PLACE: str(place)},
+        "tags": ["demo"],
+    }
+    job = await world.client.post("/v1/jobs", body)
+    row.job_id = job["id"]
+
+
+async def _until_all_called_back(world: World, board: Board) -> None:
+    """Wait for the callbacks that come after the end of their job, such as the second of two."""
+    ids = {row.final.job.provider_task_id: row.errand.callbacks for row in board.rows if row.final}
+
+    def answered() -> bool:
+        sent = [each.task_id for each in world.sandbox.callbacks if each.status is not None]
+        return all(sent.count(task_id) >= count for task_id, count in ids.items() if task_id)
+
+    try:
+        await world.sandbox.until(answered, timeout_s=2.0)
+    except TimeoutError:
+        return  # then nothing came that could have made a second event
+
+
+def _introduce(screen: Screen, world: World, directory: Path) -> None:
+    screen.say()
+    screen.say("Remora: one job in, one signed event out, and nobody polls.", "bold")
+    screen.say(f"  service     {world.service.url}    API documents at /schema", "dim")
+    screen.say(f"  provider    {world.sandbox.base_url}    a sandbox that misbehaves on request", "dim")
+    screen.say(f"  subscriber  {world.subscriber.url}    checks every signature", "dim")
+    screen.say(f"  log         {directory / 'remora.log'}", "dim")
+    screen.say()
+
+
+def _conclude(screen: Screen, faults: list[str], count: int, took_s: float) -> None:
+    screen.say()
+    if not faults:
+        says = f"✓ All {count} jobs ended with exactly one event, every signature verified, in {took_s:.1f} s."
+        screen.say(says, "bold green")
+    for fault in faults:
+        screen.say(f"✗ {fault}", "bold red")
+
+
+def _invite(screen: Screen, world: World, board: Board) -> None:
+    url = world.service.url
+    picture = next((row.final.job.results[0].url for row in board.rows if row.final and row.final.job.results), None)
+    body = (
+        '{"provider": "apimodels", "input": {"model": "sparkpix", "prompt": "An owl with a lantern"}, '
+        f'"callback_url": "{world.subscriber.url}"}}'
+    )
+    screen.say()
+    screen.say(
+        "It stays up until Ctrl-C. Paste these into another terminal; events show up here as they arrive.", "bold"
+    )
+    for title, line in (
+        ("the key", f"KEY='Authorization: Bearer {world.key}'"),
+        (
+            "a job",
+            f"JOB=$(curl -s {url}/v1/jobs -H \"$KEY\" -H 'Content-Type: application/json' -d '{body}' | cut -d'\"' -f4); echo $JOB",
+        ),
+        ("its end, as soon as it is there", f'curl -s {url}/v1/jobs/$JOB -H "$KEY" -H "Prefer: wait=20"'),
+        ("the latest jobs", f'curl -s "{url}/v1/jobs?limit=3" -H "$KEY"'),
+        ("a picture", f"curl -sLo picture.jpeg {picture}" if picture else ""),
+    ):
+        screen.say()
+        screen.say(f"# {title}", "dim")
+        screen.say(line)
+    screen.say()
+    sys.stdout.flush()

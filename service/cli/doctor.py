@@ -1,0 +1,181 @@
+"""`remora doctor`: looks at everything that a start needs, changes nothing, and says what to do.
+
+Owns the checks and their words. It must not know how things are looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from service.cli.cards import read_providers
+from service.cli.migrate import database_file
+from service.cli.outcome import NOT_WELL
+from service.clock import SystemRandomness
+from service.db.examine import Examination, examine
+from service.errors import CardInvalid, SettingsInvalid
+from service.settings import Settings, load
+
+_WIDE_V4 = 8  # bits of a prefix; a shorter one allows more than any private range has
+_WIDE_V6 = 7
+
+
+class Mark(StrEnum):
+    """How a check went."""
+
+    FINE = "✓"
+    HINT = "!"  # works, but is probably not what is wanted
+    WRONG = "✗"
+
+
+_STYLES = {Mark.FINE: "green", Mark.HINT: "yellow", Mark.WRONG: "bold red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    mark: Mark
+    about: str
+    says: str
+
+
+def doctor() -> None:
+    """Check settings, database, keys, cards and network settings without starting anything."""
+    console = Console(highlight=False, soft_wrap=True)
+    wrong = 0
+    for finding in findings(os.environ, Path.cwd()):
+        wrong += finding.mark is Mark.WRONG
+        console.print(Text.assemble((f"{finding.mark} ", _STYLES[finding.mark]), f"{finding.about:<10} {finding.says}"))
+    if wrong:
+        raise typer.Exit(NOT_WELL)
+
+
+def findings(environ: Mapping[str, str], directory: Path) -> Iterator[Finding]:
+    """Everything there is to say about a start with this environment in this directory."""
+    try:
+        settings = load(environ, directory)
+    except SettingsInvalid as error:
+        yield from (Finding(Mark.WRONG, "settings", problem) for problem in error.problems)
+        return
+    yield Finding(Mark.FINE, "settings", "are understood")
+    in_use = yield from _database(settings)
+    yield from _port(settings, in_use=in_use)
+    yield from _cards(settings)
+    yield _egress(settings)
+    yield _public_url(settings)
+
+
+def _database(settings: Settings) -> Generator[Finding, None, bool]:
+    secret_key = settings.secret_key.get_secret_value() if settings.secret_key else None
+    try:
+        path = database_file(settings)
+        seen = examine(path, secret_key, SystemRandomness())
+    except SettingsInvalid as error:
+        yield from (Finding(Mark.WRONG, "database", problem) for problem in error.problems)
+        return False
+    if not seen.exists:
+        yield Finding(Mark.FINE, "database", f"{path} is not there yet; the first start makes it")
+        return False
+    yield from _revision(path, seen)
+    return seen.in_use
+
+
+def _revision(path: Path, seen: Examination) -> Iterator[Finding]:
+    if seen.revision != seen.newest:
+        says = f"{path} is at {seen.revision or 'nothing'}, wanted is {seen.newest}; run remora migrate, or just remora serve"
+        yield Finding(Mark.HINT, "database", says)
+        return
+    used = ", in use by a running service" if seen.in_use else ""
+    if not seen.breaches:
+        yield Finding(Mark.FINE, "database", f"{path} is sound and up to date ({seen.revision}){used}")
+    for breach in seen.breaches:
+        says = f"{breach.rule} does not hold: {breach.says}; see {', '.join(breach.rows)}"
+        yield Finding(Mark.WRONG, "database", f"{says}; restore a backup, or report it")
+    if seen.key_problem is not None:
+        yield Finding(Mark.WRONG, "secret key", seen.key_problem)
+    elif seen.has_key:
+        yield Finding(Mark.FINE, "secret key", "fits the database")
+    else:
+        yield Finding(Mark.FINE, "secret key", "the database has none yet; the first start settles it")
+
+
+def _port(settings: Settings, *, in_use: bool) -> Iterator[Finding]:
+    """A running service has the port itself, so there is nothing to try."""
+    if in_use or settings.port == 0:
+        return
+    where = f"{settings.host} port {settings.port}"
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+            probe.listen()
+        except OSError as error:
+            reason = f"{where}: {error.strerror}; set REMORA_PORT (or REMORA_HOST) to one that is free"
+            yield Finding(Mark.WRONG, "listening", reason)
+            return
+    yield Finding(Mark.FINE, "listening", f"{where} is free")
+
+
+def _cards(settings: Settings) -> Iterator[Finding]:
+    try:
+        providers = read_providers(settings)
+    except CardInvalid as error:
+        yield from (Finding(Mark.WRONG, "cards", line) for line in str(error).splitlines())
+        return
+    except SettingsInvalid as error:
+        yield from (Finding(Mark.WRONG, "cards", problem) for problem in error.problems)
+        return
+    for each in providers:
+        if each.configured:
+            yield Finding(Mark.FINE, "provider", f"{each.name}: {', '.join(each.card.operations)}")
+        else:
+            yield Finding(Mark.HINT, "provider", f"{each.name} is not configured: {each.reason}")
+
+
+def _egress(settings: Settings) -> Finding:
+    allowed = settings.egress_allow
+    wide = [net for net in allowed if net.prefixlen < (_WIDE_V4 if net.version == 4 else _WIDE_V6)]
+    if wide:
+        says = f"REMORA_EGRESS_ALLOW has {wide[0]}, which is wider than any private network; name the ones you need"
+        return Finding(Mark.HINT, "egress", says)
+    if allowed:
+        return Finding(Mark.FINE, "egress", f"public addresses, and {', '.join(map(str, allowed))}")
+    return Finding(
+        Mark.FINE, "egress", "public addresses only; subscribers in private networks need REMORA_EGRESS_ALLOW"
+    )
+
+
+def _public_url(settings: Settings) -> Finding:
+    url = settings.public_url
+    if url is None:
+        says = "REMORA_PUBLIC_URL is not set: polling only; set it to the https:// address that providers reach"
+        return Finding(Mark.HINT, "public URL", says)
+    parts = urlsplit(url)
+    if not _is_public(parts.hostname or ""):
+        says = f"{url} is a private address: providers on the internet cannot call it; polling finds every job all the same"
+        return Finding(Mark.HINT, "public URL", says)
+    if parts.scheme != "https":
+        return Finding(
+            Mark.HINT, "public URL", f"{url} is not encrypted: whoever listens can forge callbacks; use https"
+        )
+    return Finding(Mark.FINE, "public URL", f"{url} (whether the internet reaches it shows at the first callback)")
+
+
+def _is_public(host: str) -> bool:
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        return host != "localhost" and "." in host

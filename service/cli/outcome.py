@@ -1,0 +1,58 @@
+"""How a command ends that cannot go on: plain lines on standard error and an exit status, never a traceback.
+
+Owns the exit statuses. It must not know the commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import typer
+
+from service.errors import CardInvalid, EgressError, RemoraError, SettingsInvalid, StoreFailed, StoreUnavailable
+
+NOT_WELL = 1  # what was asked about is not as it should be
+CONFIGURED_WRONG = 2  # settings or cards; trying again will not help
+NOT_AVAILABLE = 3  # the port, the database or the service; trying again later may
+
+
+class Refused(RemoraError):
+    """A command cannot do what it was asked to; the message says why and what to do about it."""
+
+    def __init__(self, message: str, status: int = NOT_AVAILABLE) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turn what Remora raises on purpose into lines and an exit status.
+
+    Raises:
+        typer.Exit: Always instead of a `RemoraError`.
+    """
+    try:
+        yield
+    except RemoraError as error:
+        for line in _lines(error):
+            typer.echo(line, err=True)
+        raise typer.Exit(_status(error)) from error
+
+
+def _lines(error: RemoraError) -> list[str]:
+    if isinstance(error, SettingsInvalid):
+        count = len(error.problems)
+        head = "remora: one setting is wrong" if count == 1 else f"remora: {count} settings are wrong"
+        return [head, *(f"  {problem}" for problem in error.problems)]
+    if isinstance(error, CardInvalid):
+        return ["remora: a provider card is wrong", *(f"  {line}" for line in str(error).splitlines())]
+    return [f"remora: {error}"]
+
+
+def _status(error: RemoraError) -> int:
+    if isinstance(error, Refused):
+        return error.status
+    if isinstance(error, StoreUnavailable | StoreFailed | EgressError):
+        return NOT_AVAILABLE
+    return CONFIGURED_WRONG

@@ -1,0 +1,79 @@
+"""`remora serve`: the service as a process.
+
+Owns what is printed at start and how the process ends. It must not know how the service works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import typer
+
+from service.app import Service
+from service.cli.cards import read_providers
+from service.cli.outcome import Refused, told
+from service.providers.registry import Provider
+from service.settings import Settings, load
+from service.telemetry import configure_logging
+
+
+def serve() -> None:
+    """Run the service until it is told to stop (SIGTERM, Ctrl-C); it finishes what it is doing first."""
+    with told():
+        settings = load(os.environ, Path.cwd())
+        configure_logging(settings.log_format, settings.log_level, sys.stderr)
+        status = asyncio.run(_serve(settings))
+    raise typer.Exit(status)
+
+
+async def _serve(settings: Settings) -> int:
+    try:
+        service = await Service.open(settings)
+    except OSError as error:
+        raise cannot_listen(settings, error) from error
+    try:
+        await service.listen()
+        for line in _introduction(service, settings, read_providers(settings)):
+            typer.echo(line)
+        sys.stdout.flush()
+        return await service.wait()
+    finally:
+        await service.close()
+
+
+def cannot_listen(settings: Settings, error: OSError) -> Refused:
+    """Why the address cannot be had, and which setting changes it."""
+    where = f"{settings.host} port {settings.port}"
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
+    return Refused(f"cannot listen on {where}: {reason}; set REMORA_PORT (or REMORA_HOST) to one that is free")
+
+
+def _introduction(service: Service, settings: Settings, providers: list[Provider]) -> list[str]:
+    lines = [
+        f"Remora {version('remora')} listens on {service.url} (Ctrl-C ends it)",
+        "",
+        f"  API documents  {service.url}/schema",
+        f"  database       {settings.sqlite_path or 'PostgreSQL'}",
+    ]
+    if service.admin_key_path is not None:
+        lines.append(f"  admin key      made just now, in {service.admin_key_path} (only its owner can read it)")
+    lines += [f"  {'providers' if place == 0 else '':13}  {_shown(each)}" for place, each in enumerate(providers)]
+    if settings.public_url is None:
+        lines += [
+            "",
+            "  POLLING ONLY: REMORA_PUBLIC_URL is not set, so no provider can call back and every job is found by",
+            "  polling. Set it to the https:// address under which the internet reaches this service.",
+        ]
+    else:
+        lines.append(f"  callbacks to   {settings.public_url}/callbacks/…")
+    return [*lines, ""]
+
+
+def _shown(provider: Provider) -> str:
+    if provider.configured:
+        return f"✓ {provider.name} ({', '.join(provider.card.operations)})"
+    return f"– {provider.name}: not configured, {provider.reason}"

@@ -1,0 +1,151 @@
+"""What an operator may ask of a database that is not open in this process: is it sound, and is it up to date.
+
+Owns the questions of `remora doctor` and the work of `remora migrate`. It must not change anything when it only asks.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy.exc import DatabaseError
+
+from service.clock import Randomness
+from service.db.invariants import Breach, breaches
+from service.db.keyring import open_box
+from service.db.migrate import newest, upgrade
+from service.db.sqlite import BUSY_TIMEOUT_MS, LockFile
+from service.errors import SettingsInvalid, StoreUnavailable
+
+_NOT_WRITABLE = "REMORA_DATABASE_URL: {} cannot be used: {}; choose a place that this user may write to"
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found.
+
+    Args:
+        exists: Whether there is a database at all; where there is none, the rest says nothing.
+        in_use: Whether a service has it open.
+        revision: What it was last brought up to; None for a file that Remora never opened.
+        newest: What this version of Remora wants.
+        breaches: The rules that it breaks; not asked of an old revision.
+        has_key: Whether it was ever opened with a secret key; without, the first start decides on one.
+        key_problem: Why its secrets cannot be read; None where they can.
+    """
+
+    exists: bool
+    in_use: bool = False
+    revision: str | None = None
+    newest: str | None = None
+    breaches: list[Breach] = field(default_factory=list)
+    has_key: bool = False
+    key_problem: str | None = None
+
+
+def examine(path: Path, secret_key: str | None, randomness: Randomness) -> Examination:
+    """Look at a database without changing it, also while a service uses it.
+
+    Raises:
+        SettingsInvalid: It cannot be made, or not be read.
+    """
+    if not path.exists():
+        _check_place(path)
+        return Examination(exists=False)
+    in_use = _in_use(path)
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as raw:
+            raw.row_factory = sqlite3.Row
+            raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            raw.execute("BEGIN")  # all questions are asked of one moment
+            return _examined(raw, path, secret_key, randomness, in_use=in_use)
+    except sqlite3.DatabaseError as error:
+        raise SettingsInvalid([_unreadable(path, str(error))]) from error
+
+
+def bring_up_to_date(path: Path) -> tuple[str | None, str | None]:
+    """Apply the migrations that a database lacks; made where there is none.
+
+    Returns:
+        The revision before and after.
+
+    Raises:
+        StoreUnavailable: A service has it open.
+        SettingsInvalid: It cannot be written, or is no database of ours.
+    """
+    with _held(path):
+        try:
+            return upgrade(path)
+        except DatabaseError as error:
+            raise SettingsInvalid([_unreadable(path, str(error.orig))]) from error
+
+
+def _examined(
+    raw: sqlite3.Connection, path: Path, secret_key: str | None, randomness: Randomness, *, in_use: bool
+) -> Examination:
+    tables = {row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    row = raw.execute("SELECT version_num FROM alembic_version").fetchone() if "alembic_version" in tables else None
+    revision, wanted = row[0] if row else None, newest()
+    if revision != wanted:
+        return Examination(exists=True, in_use=in_use, revision=revision, newest=wanted)
+    has_key = raw.execute("SELECT 1 FROM meta WHERE key = 'secret_key_check'").fetchone() is not None
+    return Examination(
+        exists=True,
+        in_use=in_use,
+        revision=revision,
+        newest=wanted,
+        breaches=breaches(raw),
+        has_key=has_key,
+        # Opening the box of a database that has no key yet would make one.
+        key_problem=_key_problem(raw, path, secret_key, randomness) if has_key else None,
+    )
+
+
+def _key_problem(raw: sqlite3.Connection, path: Path, secret_key: str | None, randomness: Randomness) -> str | None:
+    try:
+        open_box(raw, path, secret_key, randomness)
+    except SettingsInvalid as error:
+        return str(error)
+    return None
+
+
+def _in_use(path: Path) -> bool:
+    lock = LockFile(path)
+    if not lock.path.exists():
+        return False
+    try:
+        lock.acquire()
+    except StoreUnavailable:
+        return True
+    except OSError:
+        return False  # a lock file of another user; reading the database will tell
+    lock.release()
+    return False
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    lock = LockFile(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise SettingsInvalid([_NOT_WRITABLE.format(path, error.strerror)]) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_place(path: Path) -> None:
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise SettingsInvalid([_NOT_WRITABLE.format(path, f"{place} is no directory that can be written to")])
+
+
+def _unreadable(path: Path, reason: str) -> str:
+    return f"REMORA_DATABASE_URL: {path} cannot be read as a database ({reason}); restore it, or name another file"
