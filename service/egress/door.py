@@ -72,7 +72,8 @@ class Door:
     async def start(self) -> None:
         """Make the clients; no connection yet."""
         for name in ("httpx", "aiohttp"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # httpx logs whole URLs, with their tokens, at INFO
+            logger = logging.getLogger(name)
+            logger.setLevel(max(logger.level, logging.WARNING))  # httpx logs whole URLs, with their tokens, at INFO
         tls = self._tls
         if tls is None:
             tls = await asyncio.to_thread(_web_trust)  # reads files

@@ -48,7 +48,6 @@ class Server:
     scheme: str = "http"
     connections: int = 0
     heard: list[tuple[str, bytes]] = field(default_factory=list)
-    silence: asyncio.Event = field(default_factory=asyncio.Event)  # never set: who waits for it says nothing more
 
     @property
     def url(self) -> str:

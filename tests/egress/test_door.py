@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import logging
 from collections.abc import Mapping
@@ -158,6 +159,21 @@ async def test_door_sends_large_bodies_whole(way: str) -> None:
     head, heard = server.heard[0]
     assert heard == body
     assert "transfer-encoding" not in head.lower()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_door_takes_an_answer_that_comes_early(way: str) -> None:
+    """A server that refuses a large body without reading it is heard at once."""
+
+    async def refuse(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+        await asyncio.Event().wait()
+
+    async with serving(refuse) as server, opened() as door:
+        got = await send(door, way, server.url, body=bytes(30_000_000))
+
+    assert (got.status, got.body) == (413, b"no")
 
 
 async def test_call_without_a_body_sends_none() -> None:

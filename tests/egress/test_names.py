@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from service.clock import VirtualClock
-from service.egress.names import REMEMBER_S, REMEMBERED, Names
+from service.egress.names import REMEMBER_S, REMEMBERED, Names, system_lookup
 from service.errors import EgressNotSent
 
 
@@ -151,3 +151,12 @@ async def test_names_closes_while_a_thread_still_asks() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
     book.go.set()
+
+
+def test_system_lookup_knows_this_machine() -> None:
+    """The real look-up gives plain addresses, each once."""
+    found = system_lookup("localhost")
+
+    assert found
+    assert len(found) == len(set(found))
+    assert set(found) <= {"127.0.0.1", "::1"}
