@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from litestar import Request, Response, delete, get, post
+from litestar.params import FromPath
 
 from service.accounts import accounts, keys
 from service.accounts.accounts import CreateAccount, RotateSecret, account_view, prefix_of
@@ -41,7 +42,7 @@ async def rotate_secret(request: Request[Any, Any, Any]) -> Response[bytes]:
     secret, sealed = new_sealed(context.box, context.randomness, who.account_id)
     until = await context.writer.run(RotateSecret(who.account_id, sealed, prefix_of(secret)))
     account = await _account(context, who.account_id)
-    shown = {**account_view(account), "webhook_secret": secret, "previous_secret_until": iso(until)}
+    shown = {**account_view(account), "secret": secret, "previous_secret_until": iso(until)}
     return json_answer(shown, headers={"Cache-Control": "no-store"})
 
 
@@ -64,7 +65,7 @@ async def create_account(request: Request[Any, Any, Any]) -> Response[bytes]:
     account, first = await context.writer.run(command)
     shown = {
         **account_view(account),
-        "webhook_secret": secret,
+        "secret": secret,
         "key": {**key_view(first), "secret": key.text},
     }
     return json_answer(shown, 201, {"Cache-Control": "no-store"})
@@ -113,7 +114,7 @@ async def list_keys(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @delete("/v1/keys/{key_id:str}", opt=needs(Scope.ACCOUNT), status_code=204)
-async def revoke_key(request: Request[Any, Any, Any], key_id: str) -> None:
+async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> None:
     """End a key at once; an admin may end any account's."""
     context, who = context_of(request), principal_of(request)
     query_of(request.scope, _NOTHING)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 
 from service.accounts.keys import Scope
 from service.api.answers import empty_answer, raw_answer
@@ -71,7 +72,7 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get("/v1/jobs/{job_id:str}", opt=needs(Scope.JOBS_READ))
-async def get_job(request: Request[Any, Any, Any], job_id: str) -> Response[bytes]:
+async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[bytes]:
     """The job; held back until it is final where the caller prefers to wait."""
     context, who = context_of(request), principal_of(request)
     query_of(request.scope, _NOTHING)
@@ -88,7 +89,7 @@ async def get_job(request: Request[Any, Any, Any], job_id: str) -> Response[byte
 
 
 @post("/v1/jobs/{job_id:str}/cancel", opt=needs(Scope.JOBS_WRITE))
-async def cancel_job(request: Request[Any, Any, Any], job_id: str) -> Response[bytes]:
+async def cancel_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[bytes]:
     """Cancel what is still queued, or with force what nobody knows the fate of."""
     context, who = context_of(request), principal_of(request)
     force = _force(await optional_body(request))
@@ -99,7 +100,7 @@ async def cancel_job(request: Request[Any, Any, Any], job_id: str) -> Response[b
 
 
 @post("/v1/jobs/{job_id:str}/resubmit", opt=needs(Scope.JOBS_WRITE))
-async def resubmit_job(request: Request[Any, Any, Any], job_id: str) -> Response[bytes]:
+async def resubmit_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[bytes]:
     """A further submission of a job in submit_unknown (200), or a new job like a failed or expired one (201)."""
     context, who = context_of(request), principal_of(request)
     fields_of(await optional_body(request) or {}, _NOTHING)
@@ -113,7 +114,7 @@ async def resubmit_job(request: Request[Any, Any, Any], job_id: str) -> Response
 
 
 @get("/v1/jobs/{job_id:str}/events", opt=needs(Scope.JOBS_READ))
-async def list_job_events(request: Request[Any, Any, Any], job_id: str) -> Response[bytes]:
+async def list_job_events(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[bytes]:
     """A page of the job's timeline, oldest first."""
     context, who = context_of(request), principal_of(request)
     query = query_of(request.scope, PAGING)
@@ -124,7 +125,7 @@ async def list_job_events(request: Request[Any, Any, Any], job_id: str) -> Respo
 
 
 @get("/v1/jobs/{job_id:str}/results/{index:str}", opt=needs(Scope.JOBS_READ))
-async def get_result(request: Request[Any, Any, Any], job_id: str, index: str) -> Response[bytes]:
+async def get_result(request: Request[Any, Any, Any], job_id: FromPath[str], index: FromPath[str]) -> Response[bytes]:
     """A redirect to a short-lived link of one result."""
     context, who = context_of(request), principal_of(request)
     query_of(request.scope, _NOTHING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Request, Response, get
+from litestar.params import FromPath
 
 from service.api.answers import json_answer
 from service.api.auth import ANY_KEY, needs
@@ -28,7 +29,7 @@ async def list_providers(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get("/v1/providers/{name:str}", opt=needs(ANY_KEY))
-async def get_provider(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+async def get_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
     """One card in force."""
     query_of(request.scope, _NOTHING)
     context = context_of(request)

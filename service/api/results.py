@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from litestar import HttpMethod, Request, Response, route
+from litestar.params import FromPath
 
 from service.api.answers import empty_answer
 from service.api.context import context_of
@@ -27,7 +28,7 @@ _PICTURE_HEADERS: Final = {
 
 
 @route("/r/{token:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD])
-async def follow_link(request: Request[Any, Any, Any], token: str) -> Response[bytes]:
+async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> Response[bytes]:
     """Lead to the file that a link names."""
     context = context_of(request)
     linked = context.links.read(token)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 from litestar import Request, Response, get
+from litestar.params import FromPath
 
 from service import __version__
 from service.api.answers import raw_answer
@@ -68,7 +69,7 @@ async def schema_document() -> Response[bytes]:
 
 
 @get("/schema/static/{name:str}")
-async def schema_file(name: str) -> Response[bytes]:
+async def schema_file(name: FromPath[str]) -> Response[bytes]:
     """One of the page's own files."""
     if name not in _FILES:
         raise NotFound("there is no such file")
