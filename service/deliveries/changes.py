@@ -1,0 +1,298 @@
+"""What the writer does with commands on subscriptions: the rows, what becomes of their deliveries, and who is told.
+
+Nothing here seals, checks a URL or shows a subscription; the commands bring everything in the form in which it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from service.clock import iso
+from service.db.transaction import Params, Row, Tx, json_set
+from service.db.writer import Writer
+from service.deliveries.fanout import Outgoing
+from service.deliveries.subscriptions import (
+    CreateSubscription,
+    DeleteSubscription,
+    DestinationCache,
+    DisableSubscription,
+    EnableSubscription,
+    Ping,
+    RotateSubscriptionSecret,
+    SubscriptionCommand,
+    UpdateSubscription,
+)
+from service.errors import Conflict, NotFound
+from service.ids import Ids
+from service.states import Source
+
+MAX_SUBSCRIPTIONS: Final = 1_000  # of one account: each event is held against all of them
+
+#: What a caller may set; the names are the table's.
+COLUMNS: Final = (
+    "url",
+    "description",
+    "events",
+    "providers",
+    "operations",
+    "tags",
+    "headers",
+    "rate_per_s",
+    "max_in_flight",
+    "schedule",
+    "signatures",
+)
+
+_FIND: Final = """
+SELECT id, account_id, url, description, status FROM subscriptions WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+_COUNT: Final = """
+SELECT account_id, count(*) AS n FROM subscriptions WHERE account_id IN (SELECT value FROM json_each(:accounts)) GROUP BY account_id
+"""
+_INSERT: Final = f"""
+INSERT INTO subscriptions (id, account_id, {", ".join(COLUMNS)}, status, secret, created_at)
+VALUES (:id, :account_id, {", ".join(":" + name for name in COLUMNS)}, 'enabled', :secret, :now)
+"""
+# The expressions see the row as it was: the secret that is replaced becomes the previous one.
+_ROTATE: Final = """
+UPDATE subscriptions SET previous_secret = CASE WHEN :grace_ms > 0 THEN secret END,
+    previous_secret_until = CASE WHEN :grace_ms > 0 THEN :now + :grace_ms END, secret = :secret
+WHERE id = :id
+"""
+_ENABLE: Final = """
+UPDATE subscriptions SET status = 'enabled', disabled_reason = NULL, failing_since = NULL WHERE id = :id AND status = 'disabled'
+"""
+_DISABLE: Final = """
+UPDATE subscriptions SET status = 'disabled', disabled_reason = :reason WHERE id = :id AND status = 'enabled'
+"""
+# A subscription's lane has its id, so that this walks the index for claims. The epoch leaves a request that is out
+# without a say, unless it arrived.
+_SKIP: Final = """
+UPDATE deliveries SET status = 'skipped', finished_at = :now, due_at = NULL, lease_owner = NULL, lease_until = NULL,
+    lease_epoch = lease_epoch + 1
+WHERE lane = :id AND status = 'pending'
+"""
+_CLEAR_LANE: Final = "DELETE FROM lanes WHERE id = :id"
+_INSERT_EVENT: Final = """
+INSERT INTO events (id, account_id, job_id, seq, type, source, at, detail, pos, body)
+VALUES (:id, :account_id, NULL, 0, :type, :source, :at, NULL, :pos, :body)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The handlers of the commands in `subscriptions`.
+
+    Args:
+        cache: Forgets the accounts that a command changes.
+        add: `Fanout.add`: writes the deliveries of events, in the same transaction.
+        ids: For the events that tell of a change.
+    """
+
+    cache: DestinationCache
+    add: Callable[[Tx, Sequence[Outgoing]], Awaitable[None]]
+    ids: Ids
+
+    def register(self, writer: Writer) -> None:
+        """Name the handlers."""
+        writer.handle(CreateSubscription, self.create)
+        writer.handle(UpdateSubscription, self.update)
+        writer.handle(DeleteSubscription, self.delete)
+        writer.handle(EnableSubscription, self.enable)
+        writer.handle(DisableSubscription, self.disable)
+        writer.handle(RotateSubscriptionSecret, self.rotate)
+        writer.handle(Ping, self.ping)
+
+    async def create(self, tx: Tx, commands: Sequence[CreateSubscription]) -> list[Exception | None]:
+        """Store new subscriptions; one lock an account, so that counting before is enough."""
+        accounts = {command.account_id for command in commands}
+        counts = {row["account_id"]: row["n"] for row in await tx.rows(_COUNT, {"accounts": json_set(accounts)})}
+        answers: list[Exception | None] = []
+        rows: list[Params] = []
+        for command in commands:
+            if counts.get(command.account_id, 0) >= MAX_SUBSCRIPTIONS:
+                answers.append(_too_many())
+                continue
+            answers.append(None)
+            given = {"id": command.subscription_id, "account_id": command.account_id, "now": tx.now_ms}
+            rows.append({**command.columns, **given, "secret": command.sealed_secret})
+        tx.write(_INSERT, rows, expect=len(rows))
+        self.cache.changing(tx, accounts)
+        return answers
+
+    async def update(self, tx: Tx, commands: Sequence[UpdateSubscription]) -> list[Exception | None]:
+        """Change some columns of each."""
+        rows = await self._found(tx, commands)
+        for command in commands:
+            named = [name for name in COLUMNS if name in command.columns]
+            if command.subscription_id in rows and named:
+                changes = ", ".join(f"{name} = :{name}" for name in named)
+                row = {name: command.columns[name] for name in named} | {"id": command.subscription_id}
+                tx.write(f"UPDATE subscriptions SET {changes} WHERE id = :id", [row], expect=1)
+        return _answers(commands, rows)
+
+    async def delete(self, tx: Tx, commands: Sequence[DeleteSubscription]) -> list[Exception | None]:
+        """Forget them; what was not sent yet is kept as `skipped`."""
+        rows = await self._found(tx, commands)
+        gone = [{"id": each} for each in rows]
+        tx.write("DELETE FROM subscriptions WHERE id = :id", gone, expect=len(gone))
+        _skip(tx, rows)
+        return _answers(commands, rows)
+
+    async def enable(self, tx: Tx, commands: Sequence[EnableSubscription]) -> list[Exception | None]:
+        """Let them have events again."""
+        rows = await self._found(tx, commands)
+        tx.write(_ENABLE, [{"id": each} for each in rows])
+        return _answers(commands, rows)
+
+    async def disable(self, tx: Tx, commands: Sequence[DisableSubscription]) -> list[Exception | None]:
+        """Stop sending to them, keep what was not sent as `skipped`, and tell the accounts' other subscriptions."""
+        rows = await self._found(tx, commands)
+        news = [command for command in commands if _is_enabled(rows.get(command.subscription_id))]
+        ended = [{"id": each.subscription_id, "reason": each.reason} for each in news]
+        tx.write(_DISABLE, ended, expect=len(ended))
+        _skip(tx, [command.subscription_id for command in news])
+        told = [
+            _event(
+                tx,
+                self.ids.new("evt"),
+                command.account_id,
+                "subscription.disabled",
+                source=Source.DELIVERY,
+                subscription=_shown(rows[command.subscription_id])
+                | {"status": "disabled", "disabled_reason": command.reason},
+            )
+            for command in news
+        ]
+        if told:
+            await self.add(tx, told)
+        return [None for _ in commands]
+
+    async def rotate(self, tx: Tx, commands: Sequence[RotateSubscriptionSecret]) -> list[Exception | None]:
+        """Replace secrets."""
+        rows = await self._found(tx, commands)
+        replaced = [
+            {
+                "id": command.subscription_id,
+                "secret": command.sealed_secret,
+                "grace_ms": command.grace_ms,
+                "now": tx.now_ms,
+            }
+            for command in commands
+            if command.subscription_id in rows
+        ]
+        tx.write(_ROTATE, replaced, expect=len(replaced))
+        return _answers(commands, rows)
+
+    async def ping(self, tx: Tx, commands: Sequence[Ping]) -> list[Exception | None]:
+        """Write a `ping` for each, which goes to no other subscription."""
+        rows = await self._find(tx, commands)
+        answers = _answers(commands, rows)
+        sent: list[Outgoing] = []
+        for position, command in enumerate(commands):
+            row = rows.get(command.subscription_id)
+            if row is None:
+                continue
+            if not _is_enabled(row):
+                answers[position] = _is_disabled()
+                continue
+            sent.append(
+                _event(
+                    tx,
+                    command.event_id,
+                    command.account_id,
+                    "ping",
+                    source=Source.API,
+                    subscription=_shown(row),
+                    only=command.subscription_id,
+                )
+            )
+        if sent:
+            await self.add(tx, sent)
+        return answers
+
+    async def _found(self, tx: Tx, commands: Sequence[SubscriptionCommand]) -> dict[str, Row]:
+        """The rows that the commands may change; their accounts are loaded anew from now on."""
+        rows = await self._find(tx, commands)
+        self.cache.changing(tx, {row["account_id"] for row in rows.values()})
+        return rows
+
+    async def _find(self, tx: Tx, commands: Sequence[SubscriptionCommand]) -> dict[str, Row]:
+        asked = {command.subscription_id: command.account_id for command in commands}
+        found = await tx.rows(_FIND, {"ids": json_set(asked)})
+        return {row["id"]: row for row in found if row["account_id"] == asked[row["id"]]}
+
+
+def _answers(commands: Sequence[SubscriptionCommand], rows: dict[str, Row]) -> list[Exception | None]:
+    return [None if command.subscription_id in rows else no_subscription() for command in commands]
+
+
+def no_subscription() -> NotFound:
+    """There is none of that id, or it is another account's."""
+    return NotFound("there is no such subscription; ids look like sub_0199… and are given by POST /v1/subscriptions")
+
+
+def _is_disabled() -> Conflict:
+    return Conflict(
+        "the subscription is disabled; enable it first with POST /v1/subscriptions/{id}/enable",
+        code="subscription_disabled",
+    )
+
+
+def _too_many() -> Conflict:
+    return Conflict(
+        f"the account has {MAX_SUBSCRIPTIONS} subscriptions, which is the most; delete one first",
+        code="too_many_subscriptions",
+    )
+
+
+def _is_enabled(row: Row | None) -> bool:
+    return row is not None and row["status"] == "enabled"
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    return {"id": row["id"], "url": row["url"], "description": row["description"], "status": row["status"]}
+
+
+def _skip(tx: Tx, subscription_ids: Iterable[str]) -> None:
+    rows = [{"id": each} for each in subscription_ids]
+    tx.write(_SKIP, [{**row, "now": tx.now_ms} for row in rows])
+    tx.write(_CLEAR_LANE, rows)
+
+
+def _event(
+    tx: Tx,
+    event_id: str,
+    account_id: str,
+    event_type: str,
+    *,
+    source: Source,
+    subscription: dict[str, Any],
+    only: str | None = None,
+) -> Outgoing:
+    """Write an event about a subscription; it belongs to no job, and its `seq` is 0."""
+    data = {"seq": 0, "subscription": subscription}
+    body = msgspec.json.encode({"type": event_type, "timestamp": iso(tx.now_ms), "data": data})
+    row = {
+        "id": event_id,
+        "account_id": account_id,
+        "type": event_type,
+        "source": source.value,
+        "at": tx.now_ms,
+        "pos": tx.number(),
+        "body": body,
+    }
+    tx.write(_INSERT_EVENT, [row], expect=1)
+    return Outgoing(
+        event_id=event_id,
+        account_id=account_id,
+        job_id=None,
+        type=event_type,
+        at=tx.now_ms,
+        body=body,
+        only_subscription=only,
+    )

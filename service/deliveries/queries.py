@@ -1,0 +1,170 @@
+"""Reading subscriptions and deliveries, as contract 3 shows them. Nothing crosses accounts: every query names one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from service.clock import iso
+from service.db.reader import Reader
+from service.db.secrets import SecretBox
+from service.db.transaction import Row, json_set
+from service.deliveries.subscriptions import effective_events, open_headers
+
+MASK: Final = "…"  # what answers show in place of a header's value
+DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")
+
+_SUBSCRIPTION: Final = """
+SELECT id, url, description, events, providers, operations, tags, headers, rate_per_s, max_in_flight, schedule, signatures,
+    status, disabled_reason, last_success_at, failing_since, created_at FROM subscriptions
+"""
+# A subscription's lane has its id, and the index for claims holds what is pending.
+_BACKLOG: Final = """
+SELECT lane, count(*) AS n FROM deliveries WHERE status = 'pending' AND lane IN (SELECT value FROM json_each(:ids)) GROUP BY lane
+"""
+_DELIVERY: Final = """
+SELECT d.id, d.event_id, d.type, d.job_id, d.subscription_id, coalesce(d.url, s.url) AS url, d.status, d.attempt_count, d.due_at,
+    d.created_at FROM deliveries d LEFT JOIN subscriptions s ON s.id = d.subscription_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """What a list of deliveries is narrowed to; None means everything. `before_id` is the cursor: only older ones."""
+
+    status: tuple[str, ...] = ()
+    subscription_id: str | None = None
+    job_id: str | None = None
+    before_id: str | None = None
+
+
+async def find_subscription(
+    reader: Reader, box: SecretBox, account_id: str, subscription_id: str
+) -> dict[str, Any] | None:
+    """One subscription of the account as it is shown."""
+    row = await reader.row(
+        f"{_SUBSCRIPTION} WHERE id = :id AND account_id = :account", {"id": subscription_id, "account": account_id}
+    )
+    if row is None:
+        return None
+    backlog = await _backlog(reader, [subscription_id])
+    return _subscription_view(row, box, backlog.get(subscription_id, 0))
+
+
+async def list_subscriptions(
+    reader: Reader, box: SecretBox, account_id: str, *, before_id: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """The account's subscriptions as they are shown, newest first."""
+    rows = await reader.rows(
+        f"{_SUBSCRIPTION} WHERE account_id = :account AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit",
+        {"account": account_id, "before": before_id, "limit": limit},
+    )
+    backlog = await _backlog(reader, [row["id"] for row in rows])
+    return [_subscription_view(row, box, backlog.get(row["id"], 0)) for row in rows]
+
+
+async def _backlog(reader: Reader, subscription_ids: Sequence[str]) -> dict[str, int]:
+    rows = await reader.rows(_BACKLOG, {"ids": json_set(subscription_ids)}) if subscription_ids else []
+    return {row["lane"]: row["n"] for row in rows}
+
+
+def _subscription_view(row: Row, box: SecretBox, backlog: int) -> dict[str, Any]:
+    headers = open_headers(box, row["id"], row["headers"])
+    return {
+        "id": row["id"],
+        "url": row["url"],
+        "description": row["description"],
+        "events": effective_events(msgspec.json.decode(row["events"], type=list[str])),
+        "providers": _raw(row["providers"]),
+        "operations": _raw(row["operations"]),
+        "tags": _raw(row["tags"]),
+        "headers": dict.fromkeys(headers, MASK),
+        "rate_per_s": row["rate_per_s"],
+        "max_in_flight": row["max_in_flight"],
+        "schedule": None if row["schedule"] is None else _raw(row["schedule"]),
+        "signatures": _raw(row["signatures"]),
+        "status": row["status"],
+        "disabled_reason": row["disabled_reason"],
+        "health": {
+            "last_success_at": iso(row["last_success_at"]),
+            "failing_since": iso(row["failing_since"]),
+            "backlog": backlog,
+        },
+        "created_at": iso(row["created_at"]),
+    }
+
+
+def _raw(text: str) -> msgspec.Raw:
+    return msgspec.Raw(text.encode())
+
+
+async def find_delivery(reader: Reader, account_id: str, delivery_id: str) -> dict[str, Any] | None:
+    """One delivery of the account as it is shown, with its attempts, oldest first."""
+    row = await reader.row(
+        f"{_DELIVERY} WHERE d.id = :id AND d.account_id = :account", {"id": delivery_id, "account": account_id}
+    )
+    if row is None:
+        return None
+    attempts = await reader.rows(
+        "SELECT at, status_code, error, duration_ms, response_body FROM attempts WHERE delivery_id = :id ORDER BY id",
+        {"id": delivery_id},
+    )
+    return _delivery_view(row) | {"attempts": [_attempt_view(attempt) for attempt in attempts]}
+
+
+async def deliveries_of_event(reader: Reader, account_id: str, event_id: str) -> list[str]:
+    """The ids of an event's deliveries, in the order of their making."""
+    rows = await reader.rows(
+        "SELECT id FROM deliveries WHERE event_id = :event AND account_id = :account ORDER BY id",
+        {"event": event_id, "account": account_id},
+    )
+    return [row["id"] for row in rows]
+
+
+async def list_deliveries(reader: Reader, account_id: str, wanted: DeliveryFilter, limit: int) -> list[dict[str, Any]]:
+    """The account's deliveries as they are shown, newest first, without their attempts."""
+    conditions = ["d.account_id = :account"]
+    params: dict[str, Any] = {"account": account_id, "limit": limit}
+    for name, condition, value in (
+        ("subscription", "d.subscription_id = :subscription", wanted.subscription_id),
+        ("job", "d.job_id = :job", wanted.job_id),
+        ("before", "d.id < :before", wanted.before_id),
+        ("status", "d.status IN (SELECT value FROM json_each(:status))", json_set(wanted.status)),
+    ):
+        if value not in {None, "[]"}:
+            conditions.append(condition)
+            params[name] = value
+    rows = await reader.rows(f"{_DELIVERY} WHERE {_all(conditions)} ORDER BY d.id DESC LIMIT :limit", params)
+    return [_delivery_view(row) for row in rows]
+
+
+def _all(conditions: Iterable[str]) -> str:
+    return " AND ".join(conditions)
+
+
+def _delivery_view(row: Row) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "event_id": row["event_id"],
+        "type": row["type"],
+        "job_id": row["job_id"],
+        "subscription_id": row["subscription_id"],
+        "url": row["url"],
+        "status": row["status"],
+        "attempt_count": row["attempt_count"],
+        "next_attempt_at": iso(row["due_at"]),
+        "created_at": iso(row["created_at"]),
+    }
+
+
+def _attempt_view(row: Row) -> dict[str, Any]:
+    return {
+        "at": iso(row["at"]),
+        "status_code": row["status_code"],
+        "error": row["error"],
+        "duration_ms": row["duration_ms"],
+        "response_body": row["response_body"],
+    }

@@ -1,0 +1,166 @@
+"""The use cases behind `/v1/subscriptions` and the manual retry: checked, sealed, stored, and shown as they then stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from service.clock import Randomness
+from service.db.reader import Reader
+from service.db.secrets import SecretBox
+from service.db.transaction import Params
+from service.db.writer import Writer
+from service.deliveries import queries
+from service.deliveries.changes import COLUMNS, no_subscription
+from service.deliveries.request import SubscriptionRequest
+from service.deliveries.store import RetryDelivery
+from service.deliveries.subscriptions import (
+    CreateSubscription,
+    DeleteSubscription,
+    EnableSubscription,
+    Ping,
+    RotateSubscriptionSecret,
+    UpdateSubscription,
+    headers_place,
+    secret_place,
+)
+from service.egress import Egress
+from service.errors import Conflict, EgressRefused, FieldError, Invalid, NotFound
+from service.ids import Ids
+from service.signing import new_secret
+
+#: Columns that hold a list as JSON, and are called the same in a request.
+_LISTS: Final = ("events", "providers", "operations", "tags", "signatures")
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Everything is answered as JSON values in the form of contract 3; NotFound for what is another account's."""
+
+    writer: Writer
+    reader: Reader
+    egress: Egress
+    box: SecretBox
+    ids: Ids
+    randomness: Randomness
+
+    async def create(self, account_id: str, request: SubscriptionRequest) -> dict[str, Any]:
+        """Make a subscription; the answer shows its secret, once.
+
+        Raises:
+            Invalid: The address may not be reached.
+            Conflict: The account has too many.
+        """
+        await self._check(request)
+        subscription_id = self.ids.new("sub")
+        secret = request.secret or new_secret(self.randomness)
+        columns = self._columns(subscription_id, request)
+        await self.writer.run(
+            CreateSubscription(subscription_id, account_id, columns, self._sealed(subscription_id, secret))
+        )
+        return await self.show(account_id, subscription_id) | {"secret": secret}
+
+    async def update(self, account_id: str, subscription_id: str, request: SubscriptionRequest) -> dict[str, Any]:
+        """Change what the request names."""
+        await self.show(account_id, subscription_id)  # before the address is looked up for somebody without one
+        await self._check(request)
+        columns = self._columns(subscription_id, request)
+        changed = {name: value for name, value in columns.items() if name in request.given}
+        await self.writer.run(UpdateSubscription(subscription_id, account_id, changed))
+        return await self.show(account_id, subscription_id)
+
+    async def delete(self, account_id: str, subscription_id: str) -> None:
+        """Forget a subscription."""
+        await self.writer.run(DeleteSubscription(subscription_id, account_id))
+
+    async def enable(self, account_id: str, subscription_id: str) -> dict[str, Any]:
+        """Let a disabled subscription have events again."""
+        await self.writer.run(EnableSubscription(subscription_id, account_id))
+        return await self.show(account_id, subscription_id)
+
+    async def rotate(self, account_id: str, subscription_id: str, grace_s: int) -> dict[str, Any]:
+        """Replace the secret; the answer shows the new one, once."""
+        secret = new_secret(self.randomness)
+        sealed = self._sealed(subscription_id, secret)
+        await self.writer.run(RotateSubscriptionSecret(subscription_id, account_id, sealed, grace_s * 1000))
+        return await self.show(account_id, subscription_id) | {"secret": secret}
+
+    async def ping(self, account_id: str, subscription_id: str) -> dict[str, Any]:
+        """Send a `ping`; answered with its delivery."""
+        event_id = self.ids.new("evt")
+        await self.writer.run(Ping(subscription_id, account_id, event_id))
+        [delivery_id] = await queries.deliveries_of_event(self.reader, account_id, event_id)
+        return await self.show_delivery(account_id, delivery_id)
+
+    async def retry(self, account_id: str, delivery_id: str) -> dict[str, Any]:
+        """Send a delivery again now; one that arrived may be sent again too.
+
+        Raises:
+            Conflict: Its subscription is disabled or gone, so that there is nowhere to send it.
+        """
+        delivery = await self.show_delivery(account_id, delivery_id)
+        if delivery["subscription_id"] is not None:
+            await self._check_destination(account_id, delivery["subscription_id"])
+        await self.writer.run(RetryDelivery(delivery_id, account_id))
+        return await self.show_delivery(account_id, delivery_id)
+
+    async def show(self, account_id: str, subscription_id: str) -> dict[str, Any]:
+        """One subscription."""
+        found = await queries.find_subscription(self.reader, self.box, account_id, subscription_id)
+        if found is None:
+            raise no_subscription()
+        return found
+
+    async def show_delivery(self, account_id: str, delivery_id: str) -> dict[str, Any]:
+        """One delivery with its attempts."""
+        found = await queries.find_delivery(self.reader, account_id, delivery_id)
+        if found is None:
+            raise no_delivery()
+        return found
+
+    async def _check(self, request: SubscriptionRequest) -> None:
+        """A standing destination may be set up before its name resolves; it is judged again whenever it is dialled."""
+        if not request.url:
+            return
+        try:
+            await self.egress.check(request.url, field="url", unresolved_ok=True)
+        except EgressRefused as error:
+            code = f"url_{error.reason.removeprefix('url_')}"
+            raise Invalid(str(error), code=code, errors=(FieldError("/url", str(error)),)) from error
+
+    async def _check_destination(self, account_id: str, subscription_id: str) -> None:
+        found = await queries.find_subscription(self.reader, self.box, account_id, subscription_id)
+        if found is None:
+            raise Conflict("the delivery's subscription was deleted", code="subscription_deleted")
+        if found["status"] != "enabled":
+            raise Conflict(
+                f"the delivery's subscription is disabled; enable it first with POST /v1/subscriptions/{subscription_id}/enable",
+                code="subscription_disabled",
+            )
+
+    def _columns(self, subscription_id: str, request: SubscriptionRequest) -> Params:
+        lists = {name: msgspec.json.encode(getattr(request, name)).decode() for name in _LISTS}
+        schedule = None if request.schedule_s is None else msgspec.json.encode(request.schedule_s).decode()
+        headers = None
+        if request.headers:
+            plain = msgspec.json.encode(dict(request.headers))
+            headers = self.box.seal(plain, headers_place(subscription_id))
+        columns = lists | {
+            "url": request.url,
+            "description": request.description,
+            "headers": headers,
+            "rate_per_s": request.rate_per_s,
+            "max_in_flight": request.max_in_flight,
+            "schedule": schedule,
+        }
+        return {name: columns[name] for name in COLUMNS}
+
+    def _sealed(self, subscription_id: str, secret: str) -> bytes:
+        return self.box.seal(secret.encode(), secret_place(subscription_id))
+
+
+def no_delivery() -> NotFound:
+    """There is none of that id, or it is another account's."""
+    return NotFound("there is no such delivery; ids look like dlv_0199… and are given by GET /v1/deliveries")
