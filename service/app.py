@@ -19,7 +19,6 @@ from service.api.listener import Listener
 from service.api.server import create_api
 from service.callbacks.inbox import Inbox
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
-from service.db import migrate
 from service.db.opening import Store, open_store
 from service.deliveries import store as delivery_store
 from service.deliveries.directory import StoreDirectory
@@ -27,9 +26,9 @@ from service.deliveries.fanout import Fanout
 from service.deliveries.send import Sender
 from service.deliveries.subscriptions import DestinationCache
 from service.egress.door import Door
-from service.errors import SettingsInvalid, StoreUnavailable
+from service.errors import SettingsInvalid
 from service.ids import Ids
-from service.jobs import claims, queries
+from service.jobs import claims
 from service.jobs.fetch import Fetcher
 from service.jobs.hands import TaskHand
 from service.jobs.intake import Intake
@@ -295,7 +294,7 @@ class Service:
 
     async def _answer(self, scope: object, receive: object, send: object) -> None:
         """The application, which exists only after the port was taken."""
-        await self._app(scope, receive, send)  # type: ignore[arg-type]
+        await self._app(scope, receive, send)
 
     async def _not_ready(self) -> list[str]:
         reasons = []
@@ -324,15 +323,12 @@ class Service:
     async def wait(self) -> int:
         """Serve until a signal comes or the store fails; returns the exit status."""
         self._listener.catch_signals()
-        stopped = asyncio.create_task(self._listener.stopped())
-        drain = asyncio.create_task(self._listener.draining.wait())
-        await asyncio.wait({stopped, drain, self._base.store.writer.failed}, return_when=asyncio.FIRST_COMPLETED)
-        if self._base.store.writer.failed.done():
-            self._listener.begin_drain()
+        failed = self._base.store.writer.failed
+        failed.add_done_callback(lambda _: self._listener.begin_drain())
+        await self._listener.draining.wait()
         self._stages.waiters.release_all()
-        drain.cancel()
-        await stopped
-        return FAILED_STATUS if self._base.store.writer.failed.done() else 0
+        await self._listener.stopped()
+        return FAILED_STATUS if failed.done() else 0
 
     async def close(self) -> None:
         """Stop accepting, let what is out come back, and close everything; safe to call at any moment after `open`."""

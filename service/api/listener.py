@@ -108,7 +108,9 @@ class Listener(uvicorn.Server):
             host=host,
             port=port,
             http=GuardedProtocol,
+            interface="asgi3",
             ws="none",
+            proxy_headers=False,  # nothing here depends on who a proxy says is calling
             lifespan="off",  # the composition root starts and drains; a lifespan would hide its errors
             access_log=False,
             log_config=None,

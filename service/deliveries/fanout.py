@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -68,13 +69,15 @@ class Fanout:
 
     async def add(self, tx: Tx, events: Sequence[Outgoing]) -> None:
         """Write the deliveries of these events."""
-        destinations = await self.cache.of(tx, {event.account_id for event in events})
+        accounts = {event.account_id for event in events}
+        destinations = await self.cache.of(tx, accounts)
+        disabled = await self.cache.disabled_of(tx, accounts)
         unowned: dict[str, Params] = {}
-        rows = [
-            self._row(tx, event, target, unowned)
-            for event in events
-            for target in _targets(event, destinations.get(event.account_id, []))
-        ]
+        rows: list[Params] = []
+        for event in events:
+            targets = _targets(event, destinations[event.account_id])
+            rows += [self._row(tx, event, target, unowned) for target in targets]
+            rows += [self._skipped(tx, event, each) for each in disabled[event.account_id] if _wanted(event, each)]
         store.insert(tx, rows)
         store.wake_lanes(tx, list(unowned.values()))
 
@@ -102,20 +105,36 @@ class Fanout:
         else:
             unowned[target.lane] = {"lane": target.lane, "account_id": event.account_id, "due_at": tx.now_ms}
             tx.after_commit(lambda: lanes.left_in_store(target.lane))
-        return {
-            "id": delivery_id,
-            "event_id": event.event_id,
-            "account_id": event.account_id,
-            "job_id": event.job_id,
-            "type": event.type,
-            "subscription_id": target.subscription_id,
-            "lane": target.lane,
-            "url": target.url,
-            "now": tx.now_ms,
-            "lease_owner": self.owner if held else None,
-            "lease_until": tx.now_ms + self.lease_ms if held else None,
-            "lease_epoch": int(held),
-        }
+        row = _delivery(delivery_id, event, target, tx.now_ms)
+        if held:
+            row |= {"lease_owner": self.owner, "lease_until": tx.now_ms + self.lease_ms, "lease_epoch": 1}
+        return row
+
+    def _skipped(self, tx: Tx, event: Outgoing, destination: Destination) -> Params:
+        """What a disabled subscription misses is kept, so that it can be replayed."""
+        target = _Target(destination.id, destination.max_in_flight, subscription_id=destination.id)
+        row = _delivery(self.ids.new("dlv"), event, target, tx.now_ms)
+        return row | {"status": "skipped", "due_at": None, "finished_at": tx.now_ms}
+
+
+def _delivery(delivery_id: str, event: Outgoing, target: _Target, now_ms: int) -> dict[str, Any]:
+    return {
+        "id": delivery_id,
+        "event_id": event.event_id,
+        "account_id": event.account_id,
+        "job_id": event.job_id,
+        "type": event.type,
+        "subscription_id": target.subscription_id,
+        "lane": target.lane,
+        "url": target.url,
+        "status": "pending",
+        "created_at": now_ms,
+        "due_at": now_ms,
+        "finished_at": None,
+        "lease_owner": None,
+        "lease_until": None,
+        "lease_epoch": 0,
+    }
 
 
 def _outgoing(event: StateEvent) -> Outgoing:
@@ -141,15 +160,15 @@ def _targets(event: Outgoing, destinations: Sequence[Destination]) -> list[_Targ
     if event.callback_url is not None and event.type in event.callback_types:
         lane = one_off_lane(event.account_id, event.callback_url)
         targets.append(_Target(lane, ONE_OFF_IN_FLIGHT, url=event.callback_url))
-    for destination in destinations:
-        if event.only_subscription is not None:
-            wanted = destination.id == event.only_subscription
-        else:
-            wanted = destination.wants(event.type, event.provider, event.operation, event.tags)
-        if wanted:
-            targets.append(
-                _Target(
-                    destination.id, destination.max_in_flight, destination.rate_per_s, subscription_id=destination.id
-                )
-            )
+    targets += [
+        _Target(each.id, each.max_in_flight, each.rate_per_s, subscription_id=each.id)
+        for each in destinations
+        if _wanted(event, each)
+    ]
     return targets
+
+
+def _wanted(event: Outgoing, destination: Destination) -> bool:
+    if event.only_subscription is not None:
+        return destination.id == event.only_subscription
+    return destination.wants(event.type, event.provider, event.operation, event.tags)

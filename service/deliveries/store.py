@@ -12,10 +12,10 @@ from service.errors import NotFound
 KEPT_RESPONSE_BYTES = 16 * 1024  # of a destination's answer
 
 _INSERT = """
-INSERT INTO deliveries (id, event_id, account_id, job_id, type, subscription_id, lane, url, status, attempt_count, schedule_base,
-    created_at, due_at, lease_owner, lease_until, lease_epoch)
-VALUES (:id, :event_id, :account_id, :job_id, :type, :subscription_id, :lane, :url, 'pending', 0, 0, :now, :now, :lease_owner,
-    :lease_until, :lease_epoch)
+INSERT INTO deliveries (id, event_id, account_id, job_id, type, subscription_id, lane, url, status, attempt_count,
+    schedule_base, created_at, due_at, finished_at, lease_owner, lease_until, lease_epoch)
+VALUES (:id, :event_id, :account_id, :job_id, :type, :subscription_id, :lane, :url, :status, 0, 0, :created_at, :due_at,
+    :finished_at, :lease_owner, :lease_until, :lease_epoch)
 """
 _WAKE_LANE = """
 INSERT INTO lanes (id, account_id, next_due_at) VALUES (:lane, :account_id, :due_at)

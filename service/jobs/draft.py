@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,13 +36,16 @@ class Draft:
     job: JobRow
     now_ms: int
     links: Links
-    old_status: JobStatus = JobStatus.QUEUED
-    old_seq: int = 0
+    before: JobRow = field(init=False)  # the row as it was loaded
     notes: list[Noted] = field(default_factory=list)
     results: list[ResultRow] = field(default_factory=list)
     submissions: list[dict[str, Any]] = field(default_factory=list)  # outcomes to write
     new_submission: dict[str, Any] | None = None
     adopted: bool = False  # a callback brought the task id
+
+    def __post_init__(self) -> None:
+        """Keep what the row was."""
+        self.before = copy(self.job)
 
     def note(self, event_type: str, source: Source, detail: Mapping[str, Any] | None = None) -> None:
         """Add a row to the timeline that nobody is sent."""

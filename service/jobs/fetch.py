@@ -14,7 +14,6 @@ from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.providers.registry import Registry
 
-
 _log = structlog.get_logger(__name__)
 
 

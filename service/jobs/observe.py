@@ -115,6 +115,8 @@ def _fail(draft: Draft, observation: Observation, source: Source, resolved_by: R
     job.error_code = (observation.error_code or ErrorCode.PROVIDER_FAILED).value
     job.error_message = observation.error_message
     job.missing_since = None
+    if observation.cost is not None and not observation.cost.micro_usd:
+        _charge(draft, observation)  # zero, and who says so; nothing else is ever booked for a failure
     draft.finish(JobStatus.FAILED, source, resolved_by)
 
 

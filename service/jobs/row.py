@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from service.db.transaction import Row
 from service.states import ACTIVE, FINAL, JobStatus
 
 
@@ -95,9 +95,9 @@ MUTABLE = tuple(name for name in COLUMNS if name not in _IMMUTABLE)
 SELECT_JOB = "SELECT " + ", ".join(COLUMNS) + " FROM jobs"
 
 
-def from_row(row: Mapping[str, Any]) -> JobRow:
-    """The working copy of a row of `SELECT_JOB`."""
-    job = JobRow(**dict(row))
+def from_row(row: Row) -> JobRow:
+    """The working copy of a row of `SELECT_JOB`, whose columns stand in the order of the fields."""
+    job = JobRow(*row)  # type: ignore[arg-type]  # the columns stand in the order of the fields
     job.status = JobStatus(job.status)
     return job
 

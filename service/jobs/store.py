@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from service.db.transaction import Params, Tx, json_set
 from service.ids import Ids
@@ -12,12 +13,6 @@ from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, JobRow, from_row
 from service.jobs.view import ResultRow
 
 _INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join(':' + name for name in COLUMNS)})"
-# Guarded by the state and the number of the last timeline row: whatever was decided on another version changes nothing.
-_UPDATE_JOB = (
-    "UPDATE jobs SET "
-    + ", ".join(f"{name} = :{name}" for name in MUTABLE)
-    + " WHERE id = :id AND status = :old_status AND seq = :old_seq"
-)
 _INSERT_SUBMISSION = """
 INSERT INTO submissions (id, job_id, provider, token_hash, outcome, created_at)
 VALUES (:id, :job_id, :provider, :token_hash, 'in_flight', :created_at)
@@ -63,14 +58,34 @@ def insert(tx: Tx, jobs: Sequence[JobRow]) -> None:
     tx.write(_INSERT_JOB, [{name: getattr(job, name) for name in COLUMNS} for job in jobs], expect=len(jobs))
 
 
+@lru_cache(maxsize=256)
+def _update_of(changed: tuple[str, ...]) -> str:
+    """The update that writes these columns, guarded by the state and the number of the last timeline row.
+
+    Only what changed is written: SQLite rewrites the index of every column that an UPDATE names. The guard makes that
+    whatever was decided on another version of the row changes nothing.
+    """
+    columns = ", ".join(f"{name} = :{name}" for name in changed)
+    return f"UPDATE jobs SET {columns} WHERE id = :id AND status = :old_status AND seq = :old_seq"
+
+
+def _changes(draft: Draft) -> tuple[tuple[str, ...], Params]:
+    before, after = draft.before, draft.job
+    row = {name: value for name in MUTABLE if (value := getattr(after, name)) != getattr(before, name)}
+    changed = tuple(row)
+    row |= {"id": after.id, "old_status": before.status, "old_seq": before.seq}
+    return changed, row
+
+
 def update(tx: Tx, drafts: Sequence[Draft]) -> None:
     """Write what was decided; GuardFailed when a row is not the one it was decided on."""
-    rows: list[Params] = []
+    alike: dict[tuple[str, ...], list[Params]] = {}
     for draft in drafts:
-        row = {name: getattr(draft.job, name) for name in MUTABLE}
-        row |= {"id": draft.job.id, "old_status": draft.old_status, "old_seq": draft.old_seq}
-        rows.append(row)
-    tx.write(_UPDATE_JOB, rows, expect=len(rows))
+        changed, row = _changes(draft)
+        if changed:
+            alike.setdefault(changed, []).append(row)
+    for changed, rows in alike.items():
+        tx.write(_update_of(changed), rows, expect=len(rows))
     tx.write(_INSERT_SUBMISSION, [draft.new_submission for draft in drafts if draft.new_submission])
     tx.write(_CLOSE_SUBMISSION, [closed for draft in drafts for closed in draft.submissions])
     adopted = [

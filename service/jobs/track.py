@@ -102,7 +102,7 @@ class Tracker:
                 continue
             draft = drafts.get(job.id)
             if draft is None:
-                draft = drafts[job.id] = Draft(job, tx.now_ms, self.links, old_status=job.status, old_seq=job.seq)
+                draft = drafts[job.id] = Draft(job, tx.now_ms, self.links)
             answers.append(decide(draft, fact, self.rules(job.provider, job.operation)))
         await self.write(tx, list(drafts.values()))
         return answers
@@ -120,7 +120,7 @@ class Tracker:
         if events:
             for follower in self.followers:
                 await follower(tx, events)
-        moved = [(draft.job, draft.old_status) for draft in drafts if draft.job.status is not draft.old_status]
+        moved = [(draft.job, draft.before.status) for draft in drafts if draft.job.status is not draft.before.status]
         if moved:
             tx.after_commit(lambda: self._tell(moved))
 

@@ -5,6 +5,7 @@ Nothing here raises for anything that a document holds: what cannot be read is N
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -36,16 +37,26 @@ class _CardFunctions(Functions):
 _OPTIONS: Final = jmespath.Options(custom_functions=_CardFunctions())
 
 
+#: `data.taskId`: names and dots only, which most paths of most cards are.
+_NAMES: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+
+
 class Expression:
     """A compiled JMESPath expression, with the function `json` for JSON inside strings."""
 
-    __slots__ = ("_parsed",)
+    __slots__ = ("_names", "_parsed")
 
     def __init__(self, text: str) -> None:
         self._parsed = jmespath.compile(text)
+        # Walking names by hand gives what JMESPath gives, in a tenth of the time; every callback pays for several paths.
+        self._names = text.split(".") if _NAMES.fullmatch(text) else None
 
     def read(self, document: object) -> Any:
         """What the expression finds; None when there is nothing or the document is of another shape."""
+        if self._names is not None:
+            for name in self._names:
+                document = document.get(name) if isinstance(document, dict) else None
+            return document
         try:
             return self._parsed.search(document, options=_OPTIONS)
         except JMESPathError:  # a function was given another type than it takes

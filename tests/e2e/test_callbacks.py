@@ -87,7 +87,7 @@ async def test_failed_task_is_one_failed_event(tmp_path: Path) -> None:
 
     assert received.type == "job.failed"
     assert job["error"] == {"code": "content_moderated", "message": "Content policy violation"}
-    assert job["cost"]["charged"] is None
+    assert job["cost"]["charged"] == "0.000000"
     assert job["results"] == []
 
 

@@ -66,9 +66,7 @@ def draft(status: JobStatus, **columns: Any) -> Draft:
     if status in {JobStatus.RUNNING, JobStatus.COMPLETED}:
         given |= {"provider_task_id": "t1", "submitted_at": NOW - 9_000}
     job = JobRow(**(given | columns))
-    return Draft(
-        job, NOW, lambda job_id, idx: f"https://remora.example/r/{job_id}/{idx}", old_status=job.status, old_seq=job.seq
-    )
+    return Draft(job, NOW, lambda job_id, idx: f"https://remora.example/r/{job_id}/{idx}")
 
 
 def types(made: Draft) -> list[str]:
