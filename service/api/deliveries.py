@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 
 from service.accounts.keys import Scope
 from service.api.answers import json_answer
@@ -32,7 +33,7 @@ async def list_deliveries(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get("/v1/deliveries/{delivery_id:str}", opt=needs(Scope.DELIVERIES))
-async def get_delivery(request: Request[Any, Any, Any], delivery_id: str) -> Response[bytes]:
+async def get_delivery(request: Request[Any, Any, Any], delivery_id: FromPath[str]) -> Response[bytes]:
     """One delivery with its attempts, oldest first."""
     query_of(request.scope, _NOTHING)
     _check_id(delivery_id)
@@ -41,7 +42,7 @@ async def get_delivery(request: Request[Any, Any, Any], delivery_id: str) -> Res
 
 
 @post("/v1/deliveries/{delivery_id:str}/retry", opt=needs(Scope.DELIVERIES))
-async def retry_delivery(request: Request[Any, Any, Any], delivery_id: str) -> Response[bytes]:
+async def retry_delivery(request: Request[Any, Any, Any], delivery_id: FromPath[str]) -> Response[bytes]:
     """Send it again now, whatever became of it (202); its schedule begins anew."""
     _check_id(delivery_id)
     fields_of(await optional_body(request) or {}, _NOTHING)

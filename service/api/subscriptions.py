@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Request, Response, delete, get, patch, post
+from litestar.params import FromPath
 
 from service.accounts.keys import Scope
-from service.api.answers import empty_answer, json_answer
+from service.api.answers import json_answer
 from service.api.auth import needs
 from service.api.body import fields_of, json_body, optional_body
 from service.api.context import Context, context_of, principal_of
@@ -43,7 +44,7 @@ async def list_subscriptions(request: Request[Any, Any, Any]) -> Response[bytes]
 
 
 @get("/v1/subscriptions/{subscription_id:str}", opt=needs(Scope.SUBSCRIPTIONS))
-async def get_subscription(request: Request[Any, Any, Any], subscription_id: str) -> Response[bytes]:
+async def get_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
     """One subscription with its health."""
     query_of(request.scope, _NOTHING)
     _check_id(subscription_id)
@@ -51,7 +52,7 @@ async def get_subscription(request: Request[Any, Any, Any], subscription_id: str
 
 
 @patch("/v1/subscriptions/{subscription_id:str}", opt=needs(Scope.SUBSCRIPTIONS))
-async def change_subscription(request: Request[Any, Any, Any], subscription_id: str) -> Response[bytes]:
+async def change_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
     """Change what the body names; what is sent from now on follows it."""
     _check_id(subscription_id)
     asked = parse_change(await json_body(request))
@@ -60,15 +61,16 @@ async def change_subscription(request: Request[Any, Any, Any], subscription_id: 
 
 
 @delete("/v1/subscriptions/{subscription_id:str}", status_code=204, opt=needs(Scope.SUBSCRIPTIONS))
-async def delete_subscription(request: Request[Any, Any, Any], subscription_id: str) -> Response[bytes]:
+async def delete_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> None:
     """Forget a subscription (204); its pending deliveries become `skipped`."""
     _check_id(subscription_id)
     await use_cases(context_of(request)).delete(principal_of(request).account_id, subscription_id)
-    return empty_answer(204)
 
 
 @post("/v1/subscriptions/{subscription_id:str}/rotate-secret", opt=needs(Scope.SUBSCRIPTIONS))
-async def rotate_subscription_secret(request: Request[Any, Any, Any], subscription_id: str) -> Response[bytes]:
+async def rotate_subscription_secret(
+    request: Request[Any, Any, Any], subscription_id: FromPath[str]
+) -> Response[bytes]:
     """Replace the secret; the new one is shown this once, the old one co-signs for `grace_s` seconds."""
     _check_id(subscription_id)
     grace_s = parse_rotation(await optional_body(request))
@@ -77,7 +79,7 @@ async def rotate_subscription_secret(request: Request[Any, Any, Any], subscripti
 
 
 @post("/v1/subscriptions/{subscription_id:str}/test", opt=needs(Scope.SUBSCRIPTIONS))
-async def test_subscription(request: Request[Any, Any, Any], subscription_id: str) -> Response[bytes]:
+async def test_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
     """Send a `ping` to this subscription alone (202); answered with its delivery."""
     _check_id(subscription_id)
     fields_of(await optional_body(request) or {}, _NOTHING)
@@ -86,7 +88,7 @@ async def test_subscription(request: Request[Any, Any, Any], subscription_id: st
 
 
 @post("/v1/subscriptions/{subscription_id:str}/enable", opt=needs(Scope.SUBSCRIPTIONS))
-async def enable_subscription(request: Request[Any, Any, Any], subscription_id: str) -> Response[bytes]:
+async def enable_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
     """Let a disabled subscription have events again; what it missed stays `skipped`."""
     _check_id(subscription_id)
     fields_of(await optional_body(request) or {}, _NOTHING)
