@@ -8,7 +8,7 @@ from typing import Final
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 
-from service.api import accounts, callbacks, jobs, ops, providers, results, schema
+from service.api import accounts, callbacks, deliveries, jobs, ops, providers, results, schema, subscriptions
 from service.api.auth import guard
 from service.api.context import Context
 from service.api.exchange import Api
@@ -16,6 +16,8 @@ from service.api.problems import EXCEPTION_HANDLERS
 
 ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *jobs.ROUTES,
+    *subscriptions.ROUTES,
+    *deliveries.ROUTES,
     *providers.ROUTES,
     *accounts.ROUTES,
     *callbacks.ROUTES,
