@@ -16,6 +16,7 @@ import typer
 from service.app import Service
 from service.cli.cards import read_providers
 from service.cli.outcome import Refused, told
+from service.db.examine import refuse_unreadable
 from service.providers.registry import Provider
 from service.settings import Settings, load
 from service.telemetry import configure_logging
@@ -26,6 +27,8 @@ def serve() -> None:
     with told():
         settings = load(os.environ, Path.cwd())
         configure_logging(settings.log_format, settings.log_level, sys.stderr)
+        if settings.sqlite_path is not None:
+            refuse_unreadable(settings.sqlite_path)
         status = asyncio.run(_serve(settings))
     raise typer.Exit(status)
 

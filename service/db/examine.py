@@ -67,6 +67,22 @@ def examine(path: Path, secret_key: str | None, randomness: Randomness) -> Exami
         raise SettingsInvalid([_unreadable(path, str(error))]) from error
 
 
+def refuse_unreadable(path: Path) -> None:
+    """Say so before a start if the file is no database; quick, whatever its size.
+
+    Raises:
+        SettingsInvalid: It is none.
+    """
+    if not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as raw:
+            raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise SettingsInvalid([_unreadable(path, str(error))]) from error
+
+
 def bring_up_to_date(path: Path) -> tuple[str | None, str | None]:
     """Apply the migrations that a database lacks; made where there is none.
 

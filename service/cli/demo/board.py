@@ -27,6 +27,7 @@ class Row:
     began: float  # monotonic seconds
     job_id: str = ""
     status: str = "queued"
+    provider_status: str | None = None  # the provider's own word
     final: Arrival | None = None
     latency_ms: int | None = None
     took_s: float | None = None
@@ -114,6 +115,7 @@ class Board:
             row.took_s = row.took_s or self._clock.monotonic() - row.began
         if row.final is None or arrival.type in FINAL_EVENT_TYPES:  # events may overtake each other
             row.status = arrival.job.status
+            row.provider_status = arrival.job.provider_status
 
     def _since_ms(self, arrival: Arrival) -> int:
         """When that happened which the event tells of: for a final one, when the provider was finished."""

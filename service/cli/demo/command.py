@@ -83,7 +83,7 @@ async def _operations(world: World) -> list[tuple[str, str]]:
     """Every operation of every provider that is configured."""
     answer = await world.client.get("/v1/providers")
     return [
-        (provider["name"], operation["name"])
+        (provider["name"], operation)
         for provider in answer["data"]
         if provider["configured"]
         for operation in provider["operations"]

@@ -22,7 +22,7 @@ from service.cli.demo.subscriber import Arrival
 from service.clock import Clock, iso
 
 FRAME_S: Final = 1 / 15
-WIDE: Final = 104  # columns from which the table also shows operation and state
+WIDE: Final = 119  # columns from which the table also shows operation and state
 _BAR_WIDTH: Final = 14
 _STYLES: Final = {
     "queued": "dim",
@@ -116,17 +116,16 @@ class LiveScreen:
         table.add_column("job", no_wrap=True, width=22)
         if wide:
             table.add_column("operation", no_wrap=True, style="dim")
-            table.add_column("state", no_wrap=True, width=14)
+            table.add_column("state", no_wrap=True, width=17)
         table.add_column("what happened", no_wrap=True, width=33)
-        table.add_column("event", no_wrap=True, justify="right", width=8)
+        table.add_column("latency", no_wrap=True, justify="right", width=8)
         table.add_column("signed", no_wrap=True, width=6, justify="center")
         for row in board.rows:
             table.add_row(*self._cells(row, wide=wide))
         return Group(table, Text(), self._summary(board))
 
     def _cells(self, row: Row, *, wide: bool) -> list[RenderableType]:
-        state = Text(row.status, _STYLES.get(row.status, ""))
-        middle = [Text(f"{row.errand.provider}/{row.errand.operation}"), state] if wide else []
+        middle = [Text(f"{row.errand.provider}/{row.errand.operation}"), _state(row)] if wide else []
         return [
             self._mark(row),
             Text(row.errand.title, "bold" if row.final else ""),
@@ -149,7 +148,7 @@ class LiveScreen:
         if wide:
             return bar
         line = Table.grid(padding=(0, 1, 0, 0))
-        line.add_row(bar, Text(row.status, _STYLES.get(row.status, "")))
+        line.add_row(bar, _state(row))
         return line
 
     def _summary(self, board: Board) -> RenderableType:
@@ -172,6 +171,12 @@ def event_line(row: Row | None, arrival: Arrival, latency_ms: int) -> Text:
         ("signature ✓", "green") if arrival.verified else ("signature ✗", "bold red"),
         f"  {story}",
     )
+
+
+def _state(row: Row) -> Text:
+    """Our word, and the provider's where it has another."""
+    state = Text(row.status, _STYLES.get(row.status, ""))
+    return state.append(f" · {row.provider_status}", "dim") if row.provider_status not in {None, row.status} else state
 
 
 def _signature(row: Row) -> Text:

@@ -40,6 +40,7 @@ class JobSeen(msgspec.Struct, frozen=True):
     provider: str
     operation: str
     status: str
+    provider_status: str | None = None
     resolved_by: str | None = None
     provider_task_id: str | None = None
     finished_at: str | None = None
