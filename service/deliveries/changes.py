@@ -30,7 +30,7 @@ from service.errors import Conflict, NotFound
 from service.ids import Ids
 from service.states import Source
 
-MAX_SUBSCRIPTIONS: Final = 1_000  # of one account: each event is held against all of them
+MAX_SUBSCRIPTIONS: Final = 20_000  # of one account: each event is held against all of them
 
 #: What a caller may set; the names are the table's.
 COLUMNS: Final = (
@@ -91,11 +91,13 @@ class Changes:
         cache: Forgets the accounts that a command changes.
         add: `Fanout.add`: writes the deliveries of events, in the same transaction.
         ids: For the events that tell of a change.
+        limit: The most subscriptions that an account may have.
     """
 
     cache: DestinationCache
     add: Callable[[Tx, Sequence[Outgoing]], Awaitable[None]]
     ids: Ids
+    limit: int = MAX_SUBSCRIPTIONS
 
     def register(self, writer: Writer) -> None:
         """Name the handlers."""
@@ -114,8 +116,8 @@ class Changes:
         answers: list[Exception | None] = []
         rows: list[Params] = []
         for command in commands:
-            if counts.get(command.account_id, 0) >= MAX_SUBSCRIPTIONS:
-                answers.append(_too_many())
+            if counts.get(command.account_id, 0) >= self.limit:
+                answers.append(_too_many(self.limit))
                 continue
             answers.append(None)
             given = {"id": command.subscription_id, "account_id": command.account_id, "now": tx.now_ms}
@@ -243,9 +245,9 @@ def _is_disabled() -> Conflict:
     )
 
 
-def _too_many() -> Conflict:
+def _too_many(limit: int) -> Conflict:
     return Conflict(
-        f"the account has {MAX_SUBSCRIPTIONS} subscriptions, which is the most; delete one first",
+        f"the account has {limit} subscriptions, which is the most; delete one first",
         code="too_many_subscriptions",
     )
 

@@ -1,0 +1,165 @@
+"""A store with everything that subscriptions need, without network: what is to be sent is caught at the lanes."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.clock import SeededRandomness, VirtualClock
+from service.db.invariants import breaches
+from service.db.migrate import upgrade
+from service.db.opening import Store, open_store
+from service.db.transaction import Tx
+from service.db.writer import Command
+from service.deliveries import store as delivery_store
+from service.deliveries.changes import Changes
+from service.deliveries.fanout import Fanout, Outgoing
+from service.deliveries.lanes import Lanes, Sending
+from service.deliveries.request import parse_new
+from service.deliveries.subscribe import Subscribe
+from service.deliveries.subscriptions import Destination, DestinationCache
+from service.egress.door import Door
+from service.ids import Ids
+
+OURS = "acc_0199a000-0000-7000-8000-000000000001"
+THEIRS = "acc_0199a000-0000-7000-8000-000000000002"
+NEVER_MADE = "sub_0199a000-0000-7000-8000-00000000000f"
+URL = "https://shop.example/hooks"
+
+
+@dataclass(frozen=True, slots=True)
+class Publish(Command[None]):
+    """Write an event of a job and fan it out, as the tracker does; `fail` breaks the transaction afterwards."""
+
+    account_id: str
+    event_type: str = "job.completed"
+    provider: str | None = "apimodels"
+    operation: str | None = "generate"
+    tags: frozenset[str] = frozenset()
+    fail: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Command[dict[str, list[Destination]]]):
+    """What the fan-out would see."""
+
+    account_id: str
+
+
+@dataclass(slots=True)
+class Desk:
+    """What a test drives and looks at."""
+
+    store: Store
+    clock: VirtualClock
+    ids: Ids
+    cache: DestinationCache
+    fanout: Fanout
+    subscribe: Subscribe
+    sent: list[Sending]  # caught at the lanes; it stays pending, as if no answer came
+
+    async def make(self, account_id: str = OURS, **fields: Any) -> dict[str, Any]:
+        """A new subscription as it is shown to its maker."""
+        return await self.subscribe.create(account_id, parse_new({"url": URL} | fields))
+
+    async def publish(self, event_type: str = "job.completed", *, account_id: str = OURS, **more: Any) -> list[str]:
+        """Publish an event; the subscriptions that it was sent to from memory."""
+        before = len(self.sent)
+        await self.store.writer.run(Publish(account_id, event_type, **more))
+        await self.fanout.lanes.settle()
+        return [str(each.subscription_id) for each in self.sent[before:]]
+
+    async def look(self, account_id: str = OURS) -> list[Destination]:
+        """The enabled destinations, through a transaction."""
+        return (await self.store.writer.run(Look(account_id)))[account_id]
+
+    def rows(self, sql: str, *params: object) -> list[Any]:
+        """What another process would read now."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.store.path}?mode=ro", uri=True)) as connection:
+            return connection.execute(sql, params).fetchall()
+
+    async def handle_publish(self, tx: Tx, commands: Sequence[Publish]) -> list[Exception | None]:
+        """The writer's handler for `Publish`."""
+        for command in commands:
+            event = Outgoing(
+                event_id=self.ids.new("evt"),
+                account_id=command.account_id,
+                job_id=None,
+                type=command.event_type,
+                at=tx.now_ms,
+                body=b"{}",
+                provider=command.provider,
+                operation=command.operation,
+                tags=command.tags,
+            )
+            tx.write(
+                "INSERT INTO events (id, account_id, seq, type, source, at, pos, body) "
+                "VALUES (:id, :account, 1, :type, 'api', :at, :pos, '{}')",
+                [
+                    {
+                        "id": event.event_id,
+                        "account": event.account_id,
+                        "type": event.type,
+                        "at": event.at,
+                        "pos": tx.number(),
+                    }
+                ],
+            )
+            await self.fanout.add(tx, [event])
+            if command.fail:
+                msg = "this transaction comes to nothing"
+                raise RuntimeError(msg)
+        return [None for _ in commands]
+
+    async def handle_look(self, tx: Tx, commands: Sequence[Look]) -> list[dict[str, list[Destination]] | Exception]:
+        """The writer's handler for `Look`."""
+        return [await self.cache.of(tx, {command.account_id}) for command in commands]
+
+
+def _two_accounts(path: Path) -> None:
+    upgrade(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executemany(
+            "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) "
+            "VALUES (?, ?, 'active', 'none', x'00', 'whsec_', 0)",
+            [(OURS, "ours"), (THEIRS, "theirs")],
+        )
+        connection.commit()
+
+
+@contextlib.asynccontextmanager
+async def desk(directory: Path) -> AsyncIterator[Desk]:
+    """Open everything; at the end close it and check the invariants."""
+    clock, randomness = VirtualClock(), SeededRandomness(1)
+    _two_accounts(directory / "remora.db")
+    store = await open_store(directory / "remora.db", None, clock, randomness)
+    store.writer.start()
+    door = Door(allow=(), clock=clock)
+    ids = Ids(clock, randomness)
+    cache = DestinationCache(store.box)
+    sent: list[Sending] = []
+
+    async def catch(sending: Sending) -> None:
+        sent.append(sending)
+
+    lanes = Lanes(catch, clock)
+    fanout = Fanout(ids, cache, lanes, "me", 60_000)
+    subscribe = Subscribe(store.writer, store.reader, door, store.box, ids, randomness)
+    made = Desk(store, clock, ids, cache, fanout, subscribe, sent)
+    Changes(cache, fanout.add, ids).register(store.writer)
+    delivery_store.register(store.writer)
+    store.writer.handle(Publish, made.handle_publish)
+    store.writer.handle(Look, made.handle_look)
+    try:
+        yield made
+    finally:
+        await lanes.settle()
+        await door.close()
+        await store.close()
+    with contextlib.closing(sqlite3.connect(directory / "remora.db")) as connection:
+        # The events published here belong to no job, and I1 counts a job's.
+        assert [each for each in breaches(connection) if each.rule != "I1"] == []
