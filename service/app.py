@@ -20,7 +20,7 @@ from service.api.server import create_api
 from service.callbacks.inbox import Inbox
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
 from service.db.opening import Store, open_store
-from service.deliveries import store as delivery_store
+from service.deliveries.changes import Changes
 from service.deliveries.directory import StoreDirectory
 from service.deliveries.fanout import Fanout
 from service.deliveries.send import Sender
@@ -99,6 +99,7 @@ def _stages(base: _Base) -> _Stages:
     sender = _sender(base, cache)
     fanout = Fanout(base.ids, cache, sender.lanes, base.owner, sender.lease_ms)
     tracker.followers.append(fanout.follow)
+    Changes(cache, fanout.add, base.ids).register(writer)
     submitter = Submitter(
         writer, base.registry, base.ids, base.clock, base.randomness, settings.public_url, base.metrics
     )
@@ -249,7 +250,7 @@ class Service:
             owner=randomness.bytes(8).hex(),
         )
         self._stages = _stages(self._base)
-        for register in (claims.register, delivery_store.register, accounts.register, bootstrap.register):
+        for register in (claims.register, accounts.register, bootstrap.register):
             register(store.writer)
         store.writer.start()
         await self._ensure_admin(store, path)

@@ -43,6 +43,7 @@ class Api(Litestar):
         started = context.clock.monotonic()
         known_as = _id_of(scope, context)
         scope.setdefault("state", {})["request_id"] = known_as
+        path = scope["path"]  # a mount cuts its own prefix off, and with it what tells that a path is secret
         ours = (_NOSNIFF, (b"request-id", known_as.encode()))
         status = 0
 
@@ -56,7 +57,7 @@ class Api(Litestar):
         try:
             await super().__call__(scope, receive, watched)
         finally:
-            _note(scope, status, context.clock.monotonic() - started, context, known_as)
+            _note(scope, path, status, context.clock.monotonic() - started, context, known_as)
 
 
 def _id_of(scope: Scope, context: Context) -> str:
@@ -66,7 +67,7 @@ def _id_of(scope: Scope, context: Context) -> str:
     return context.randomness.bytes(8).hex()
 
 
-def _note(scope: HTTPScope, status: int, seconds: float, context: Context, known_as: str) -> None:
+def _note(scope: HTTPScope, path: str, status: int, seconds: float, context: Context, known_as: str) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "other"
     route = scope.get("path_template") or _UNMATCHED
     context.metrics.request_served(method, route, status, seconds)
@@ -76,7 +77,7 @@ def _note(scope: HTTPScope, status: int, seconds: float, context: Context, known
     say(
         "exchange",
         method=method,
-        path=_shown(scope["path"], route),
+        path=_shown(path, route),
         status=status,
         ms=seconds * 1000,
         request_id=known_as,

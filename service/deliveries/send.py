@@ -16,6 +16,7 @@ from service import __version__
 from service.clock import Clock, Randomness
 from service.db.transaction import Row
 from service.db.writer import Writer
+from service.deliveries import store
 from service.deliveries.attempts import Tried, broken, judge, next_due_ms
 from service.deliveries.fanout import ONE_OFF_IN_FLIGHT
 from service.deliveries.lanes import Lanes, Sending
@@ -92,6 +93,7 @@ class Sender:
             round(timeout_s * 1000) + 120_000
         )  # a place in a lane's buffer is waited for under the lease too
         self._refiller: asyncio.Task[None] | None = None
+        store.register(writer)
 
     async def send(self, sending: Sending) -> None:
         """Send one delivery that this process holds, and record the attempt."""
