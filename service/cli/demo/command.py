@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +26,8 @@ from service.states import FINAL_EVENT_TYPES
 from service.telemetry import configure_logging
 
 PATIENCE_S: Final = 12.0  # for all events; the slowest takes about five
+BROKEN_OFF: Final = 130  # as a shell says it of a command that a signal ended
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _EVENTS: Final = ("job.running", "job.submit_unknown", *FINAL_EVENT_TYPES)
 
 
@@ -36,20 +39,30 @@ def demo(
 ) -> None:
     """See the whole machine at work: service, provider and subscriber on this machine, no key, no network."""
     directory = Path(tempfile.mkdtemp(prefix="remora-demo-"))
-    faults = ["the demo did not come to its end"]
+    log = directory / "remora.log"
+    status = NOT_WELL
     try:
-        with (directory / "remora.log").open("w", encoding="utf-8") as log, told():
-            configure_logging("json", "info", log)
-            faults = asyncio.run(_demo(directory, once=once))
-    except KeyboardInterrupt:
-        faults = []
+        with log.open("w", encoding="utf-8") as stream, told():
+            configure_logging("json", "info", stream)
+            status = asyncio.run(_run(directory, once=once))
     finally:
-        if faults:
-            typer.echo(f"What the service logged: {directory / 'remora.log'}", err=True)
+        if status == NOT_WELL:
+            typer.echo(f"What the service logged: {log}", err=True)
         else:
             shutil.rmtree(directory, ignore_errors=True)
-    if faults:
-        raise typer.Exit(NOT_WELL)
+    raise typer.Exit(status)
+
+
+async def _run(directory: Path, *, once: bool) -> int:
+    """The demo until its end or a signal; the exit status."""
+    loop, this = asyncio.get_running_loop(), asyncio.current_task()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, this.cancel if this else loop.stop)
+    try:
+        faults = await _demo(directory, once=once)
+    except asyncio.CancelledError:
+        return BROKEN_OFF
+    return NOT_WELL if faults else 0
 
 
 async def _demo(directory: Path, *, once: bool) -> list[str]:
@@ -72,6 +85,8 @@ async def _demo(directory: Path, *, once: bool) -> list[str]:
         if not once:
             _conclude(screen, board.faults(), len(errands), took_s)
             _invite(screen, world, board)
+            for number in _SIGNALS:  # from here on they are the service's, which drains
+                asyncio.get_running_loop().remove_signal_handler(number)
             await world.service.wait()
     if once:  # judged after the end, when nothing more can arrive
         _conclude(screen, board.faults(), len(errands), took_s)
@@ -138,28 +153,30 @@ def _conclude(screen: Screen, faults: list[str], count: int, took_s: float) -> N
 
 
 def _invite(screen: Screen, world: World, board: Board) -> None:
+    """Lines to copy, short enough for 80 columns: a terminal that wraps a line may break it when it is copied."""
     url = world.service.url
-    picture = next((row.final.job.results[0].url for row in board.rows if row.final and row.final.job.results), None)
-    body = (
-        '{"provider": "apimodels", "input": {"model": "sparkpix", "prompt": "An owl with a lantern"}, '
-        f'"callback_url": "{world.subscriber.url}"}}'
-    )
+    links = [row.final.job.results[0].url for row in board.rows if row.final and row.final.job.results]
     screen.say()
-    screen.say(
-        "It stays up until Ctrl-C. Paste these into another terminal; events show up here as they arrive.", "bold"
-    )
-    for title, line in (
-        ("the key", f"KEY='Authorization: Bearer {world.key}'"),
+    screen.say("It stays up until Ctrl-C. To paste into another terminal:", "bold")
+    for title, lines in (
+        ("the address and the key", [f"URL={url}", f"KEY='Authorization: Bearer {world.key}'"]),
         (
-            "a job",
-            f"JOB=$(curl -s {url}/v1/jobs -H \"$KEY\" -H 'Content-Type: application/json' -d '{body}' | cut -d'\"' -f4); echo $JOB",
+            "send a job; its event shows up here",
+            [
+                "JOB=$(curl -s $URL/v1/jobs -H \"$KEY\" -H 'Content-Type: application/json' -d '{",
+                '  "provider": "apimodels",',
+                '  "input": {"model": "sparkpix", "prompt": "An owl with a lantern"},',
+                f'  "callback_url": "{world.subscriber.url}"',
+                "}' | cut -d '\"' -f 4); echo $JOB",
+            ],
         ),
-        ("its end, as soon as it is there", f'curl -s {url}/v1/jobs/$JOB -H "$KEY" -H "Prefer: wait=20"'),
-        ("the latest jobs", f'curl -s "{url}/v1/jobs?limit=3" -H "$KEY"'),
-        ("a picture", f"curl -sLo picture.jpeg {picture}" if picture else ""),
+        ("look at it as soon as it is finished", ['curl -s $URL/v1/jobs/$JOB -H "$KEY" -H "Prefer: wait=20"']),
+        ("the latest jobs", ['curl -s "$URL/v1/jobs?limit=3" -H "$KEY"']),
+        ("one of the pictures", [f"curl -sLo picture.jpeg {link.replace(url, '$URL')}" for link in links[:1]]),
     ):
         screen.say()
         screen.say(f"# {title}", "dim")
-        screen.say(line)
+        for line in lines:
+            screen.say(line)
     screen.say()
     sys.stdout.flush()

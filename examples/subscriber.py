@@ -1,0 +1,46 @@
+"""A subscriber: believes an event only if its signature verifies, and handles each of them once.
+
+    pip install standardwebhooks
+    REMORA_WEBHOOK_SECRET=whsec_… python examples/subscriber.py [PORT]
+
+The secret is the account's: POST /v1/account/rotate-secret shows a new one, once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+webhook = Webhook(os.environ["REMORA_WEBHOOK_SECRET"])
+seen: set[str] = set()  # in earnest: a table, in the transaction that handles the event
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Takes events. Only a 2xx answer counts; anything else makes Remora send it again."""
+
+    def do_POST(self) -> None:
+        """Verify first, over the bytes as they came; then look at what they say."""
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        try:
+            event = webhook.verify(body, {name.lower(): value for name, value in self.headers.items()})
+        except (WebhookVerificationError, ValueError):  # ValueError: what is signed, but is no JSON
+            return self.answer(401)
+        if self.headers["webhook-id"] not in seen:  # every attempt and every replay has the same id
+            seen.add(self.headers["webhook-id"])
+            job = event["data"]["job"]
+            print(event["type"], job["id"], *(result["url"] for result in job["results"]), flush=True)
+        return self.answer(204)
+
+    def answer(self, status: int) -> None:
+        """An answer without a body."""
+        self.send_response(status)
+        self.end_headers()
+
+
+if __name__ == "__main__":
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 9000), Handler)
+    print(f"http://127.0.0.1:{server.server_port}/", flush=True)
+    server.serve_forever()

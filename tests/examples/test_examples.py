@@ -1,0 +1,117 @@
+"""The examples do what they say, against a real service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.app import Service
+from service.settings import load
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KEY = "rmk_a-key-for-the-examples-only"
+PATIENCE_S = 30.0
+
+
+@contextlib.asynccontextmanager
+async def service_in(directory: Path) -> AsyncIterator[Service]:
+    environ = {"REMORA_PORT": "0", "REMORA_ADMIN_KEY": KEY, "REMORA_EGRESS_ALLOW": "127.0.0.0/8"}
+    service = await Service.open(load(environ, directory))
+    try:
+        await service.listen()
+        yield service
+    finally:
+        await service.close()
+
+
+@contextlib.asynccontextmanager
+async def example(name: str, *arguments: str, **environ: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "examples" / name),
+        *arguments,
+        env={**os.environ, **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.communicate(), PATIENCE_S)
+
+
+async def line_of(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    return (await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)).decode().strip()
+
+
+async def new_secret(service: Service) -> str:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with httpx.AsyncClient(base_url=service.url, headers=headers, trust_env=False) as client:
+        answer = await client.post("/v1/account/rotate-secret")
+    return str(answer.json()["secret"])
+
+
+async def test_submit_gets_a_picture_and_the_subscriber_its_event(tmp_path: Path) -> None:
+    """Both tell of the same job with the same result link, and the link leads to a picture."""
+    async with service_in(tmp_path) as service:
+        secret = await new_secret(service)
+        async with example("subscriber.py", "0", REMORA_WEBHOOK_SECRET=secret) as subscriber:
+            url = await line_of(subscriber)
+            asked = {"REMORA_URL": service.url, "REMORA_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+            async with example("submit.py", "A lighthouse", url, **asked) as submit:
+                printed, stderr = await asyncio.wait_for(submit.communicate(), PATIENCE_S)
+            event_type, job_id, link = (await line_of(subscriber)).split()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            picture = await client.get(link)
+
+    assert submit.returncode == 0, stderr
+    assert printed.decode().split()[:4] == ["taken:", job_id, "completed", link]
+    assert event_type == "job.completed"
+    assert picture.headers["content-type"] == "image/png"
+
+
+async def test_submit_shows_what_the_service_refuses(tmp_path: Path) -> None:
+    """The problem's detail and the field, instead of a traceback."""
+    async with service_in(tmp_path) as service:
+        asked = {"REMORA_URL": service.url, "REMORA_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+        async with example("submit.py", "", **asked) as submit:
+            _, stderr = await asyncio.wait_for(submit.communicate(), PATIENCE_S)
+
+    assert submit.returncode == 1
+    assert b"/input/prompt" in stderr
+    assert b"Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"webhook-id": "evt_1", "webhook-timestamp": "1", "webhook-signature": "v1,AA=="}]
+)
+async def test_subscriber_refuses_what_is_not_signed(headers: dict[str, str]) -> None:
+    """401, and nothing is handled."""
+    async with example("subscriber.py", "0", REMORA_WEBHOOK_SECRET="whsec_" + "MDEy" * 8) as subscriber:
+        url = await line_of(subscriber)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.post(url, content=json.dumps({"type": "job.completed"}), headers=headers)
+        subscriber.terminate()
+        printed, _ = await subscriber.communicate()
+
+    assert answer.status_code == 401
+    assert printed == b""
+
+
+def test_readme_and_examples_agree() -> None:
+    """Every example is named in the readme, and the readme names no other."""
+    named = set(re.findall(r"examples/(\w+\.\w+)", (ROOT / "README.md").read_text("utf-8")))
+
+    assert named == {path.name for path in (ROOT / "examples").iterdir() if path.is_file()}
