@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,8 +27,14 @@ SELECT lane, count(*) AS n FROM deliveries WHERE status = 'pending' AND lane IN 
 """
 _DELIVERY: Final = """
 SELECT d.id, d.event_id, d.type, d.job_id, d.subscription_id, coalesce(d.url, s.url) AS url, d.status, d.attempt_count, d.due_at,
-    d.created_at FROM deliveries d LEFT JOIN subscriptions s ON s.id = d.subscription_id
+    d.created_at FROM {source} d LEFT JOIN subscriptions s ON s.id = d.subscription_id
 """
+_DELIVERIES: Final = _DELIVERY.format(source="deliveries")
+# The planner would walk the account's whole list, since that index also gives the order (measured: 51 ms with 300,000
+# deliveries); a job has only a few, so they are taken out first.
+_DELIVERIES_OF_JOB: Final = (
+    "WITH of_job AS MATERIALIZED (SELECT * FROM deliveries WHERE job_id = :job)" + _DELIVERY.format(source="of_job")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ def _raw(text: str) -> msgspec.Raw:
 async def find_delivery(reader: Reader, account_id: str, delivery_id: str) -> dict[str, Any] | None:
     """One delivery of the account as it is shown, with its attempts, oldest first."""
     row = await reader.row(
-        f"{_DELIVERY} WHERE d.id = :id AND d.account_id = :account", {"id": delivery_id, "account": account_id}
+        f"{_DELIVERIES} WHERE d.id = :id AND d.account_id = :account", {"id": delivery_id, "account": account_id}
     )
     if row is None:
         return None
@@ -115,34 +121,35 @@ async def find_delivery(reader: Reader, account_id: str, delivery_id: str) -> di
     return _delivery_view(row) | {"attempts": [_attempt_view(attempt) for attempt in attempts]}
 
 
-async def deliveries_of_event(reader: Reader, account_id: str, event_id: str) -> list[str]:
-    """The ids of an event's deliveries, in the order of their making."""
-    rows = await reader.rows(
-        "SELECT id FROM deliveries WHERE event_id = :event AND account_id = :account ORDER BY id",
-        {"event": event_id, "account": account_id},
+async def newest_delivery(reader: Reader, account_id: str, subscription_id: str, event_id: str) -> str | None:
+    """The id of a new event's delivery to one subscription."""
+    row = await reader.row(
+        "SELECT id FROM deliveries WHERE subscription_id = :subscription AND event_id = :event AND account_id = :account "
+        "ORDER BY id DESC LIMIT 1",
+        {"subscription": subscription_id, "event": event_id, "account": account_id},
     )
-    return [row["id"] for row in rows]
+    return None if row is None else str(row["id"])
 
 
 async def list_deliveries(reader: Reader, account_id: str, wanted: DeliveryFilter, limit: int) -> list[dict[str, Any]]:
     """The account's deliveries as they are shown, newest first, without their attempts."""
     conditions = ["d.account_id = :account"]
-    params: dict[str, Any] = {"account": account_id, "limit": limit}
+    params: dict[str, Any] = {"account": account_id, "limit": limit, "job": wanted.job_id}
     for name, condition, value in (
         ("subscription", "d.subscription_id = :subscription", wanted.subscription_id),
-        ("job", "d.job_id = :job", wanted.job_id),
         ("before", "d.id < :before", wanted.before_id),
-        ("status", "d.status IN (SELECT value FROM json_each(:status))", json_set(wanted.status)),
+        (
+            "status",
+            "d.status IN (SELECT value FROM json_each(:status))",
+            json_set(wanted.status) if wanted.status else None,
+        ),
     ):
-        if value not in {None, "[]"}:
+        if value is not None:
             conditions.append(condition)
             params[name] = value
-    rows = await reader.rows(f"{_DELIVERY} WHERE {_all(conditions)} ORDER BY d.id DESC LIMIT :limit", params)
+    select = _DELIVERIES if wanted.job_id is None else _DELIVERIES_OF_JOB
+    rows = await reader.rows(f"{select} WHERE {' AND '.join(conditions)} ORDER BY d.id DESC LIMIT :limit", params)
     return [_delivery_view(row) for row in rows]
-
-
-def _all(conditions: Iterable[str]) -> str:
-    return " AND ".join(conditions)
 
 
 def _delivery_view(row: Row) -> dict[str, Any]:

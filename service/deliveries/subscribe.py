@@ -91,8 +91,8 @@ class Subscribe:
         """Send a `ping`; answered with its delivery."""
         event_id = self.ids.new("evt")
         await self.writer.run(Ping(subscription_id, account_id, event_id))
-        [delivery_id] = await queries.deliveries_of_event(self.reader, account_id, event_id)
-        return await self.show_delivery(account_id, delivery_id)
+        delivery_id = await queries.newest_delivery(self.reader, account_id, subscription_id, event_id)
+        return await self.show_delivery(account_id, delivery_id or "")
 
     async def retry(self, account_id: str, delivery_id: str) -> dict[str, Any]:
         """Send a delivery again now; one that arrived may be sent again too.
