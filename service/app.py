@@ -25,6 +25,7 @@ from service.deliveries.directory import StoreDirectory
 from service.deliveries.fanout import Fanout
 from service.deliveries.send import Sender
 from service.deliveries.subscriptions import DestinationCache
+from service.egress import Egress
 from service.egress.door import Door
 from service.errors import SettingsInvalid
 from service.ids import Ids
@@ -58,7 +59,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Base:
+class Base:
     """What everything stands on."""
 
     settings: Settings
@@ -67,7 +68,7 @@ class _Base:
     ids: Ids
     metrics: Metrics
     store: Store
-    egress: Door
+    egress: Egress
     registry: Registry
     links: ResultLinks
     keys: Keys
@@ -75,7 +76,7 @@ class _Base:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stages:
+class Stages:
     """The way of a job."""
 
     tracker: Tracker
@@ -85,10 +86,11 @@ class _Stages:
     sender: Sender
     submit_hand: TaskHand
     fetch_hand: TaskHand
-    ticker: Ticker
+    duties: list[Duty]
 
 
-def _stages(base: _Base) -> _Stages:
+def wire(base: Base) -> Stages:
+    """Wire the way of a job on a base; nothing runs yet, and nothing here knows which store or clock it is."""
     writer, settings = base.store.writer, base.settings
     waiters = Waiters()
     tracker = Tracker(
@@ -132,10 +134,10 @@ def _stages(base: _Base) -> _Stages:
         Duty("expirer", SWEEP_S, expirer.run_once),
         Duty("cleaner", CLEAN_S, expirer.clean),
     ]
-    return _Stages(tracker, waiters, intake, inbox, sender, submit_hand, fetch_hand, Ticker(duties, base.clock))
+    return Stages(tracker, waiters, intake, inbox, sender, submit_hand, fetch_hand, duties)
 
 
-def _sender(base: _Base, cache: DestinationCache) -> Sender:
+def _sender(base: Base, cache: DestinationCache) -> Sender:
     store, settings = base.store, base.settings
     return Sender(
         writer=store.writer,
@@ -158,7 +160,7 @@ def _submits_at_once(registry: Registry) -> Callable[[str], int]:
     return places
 
 
-def _rules(base: _Base) -> Callable[[str, str], Rules]:
+def _rules(base: Base) -> Callable[[str, str], Rules]:
     """What deciding needs to know, from cards and settings; a card that is gone leaves a job to its deadline."""
     result_ttl_ms = round(base.settings.result_ttl.total_seconds() * 1000)
     known: dict[tuple[str, str], Rules] = {}
@@ -193,8 +195,9 @@ class Service:
         self._undo = contextlib.AsyncExitStack()
         self._listener: Listener
         self._socket: socket.socket
-        self._base: _Base
-        self._stages: _Stages
+        self._base: Base
+        self._stages: Stages
+        self._ticker: Ticker
 
     @classmethod
     async def open(
@@ -236,7 +239,7 @@ class Service:
         keys = Keys(store.reader, store.writer, clock)
         self._undo.push_async_callback(keys.close)
         self.registry = Registry.load(settings.providers, settings.cards_dir, egress, clock)
-        self._base = _Base(
+        self._base = Base(
             settings=settings,
             clock=clock,
             randomness=randomness,
@@ -249,7 +252,8 @@ class Service:
             keys=keys,
             owner=randomness.bytes(8).hex(),
         )
-        self._stages = _stages(self._base)
+        self._stages = wire(self._base)
+        self._ticker = Ticker(self._stages.duties, clock)
         for register in (claims.register, accounts.register, bootstrap.register):
             register(store.writer)
         store.writer.start()
@@ -307,7 +311,7 @@ class Service:
             reasons.append(f"the store does not answer: {error}")
         if self._base.store.writer.failed.done():
             reasons.append("the store failed")
-        if not self._stages.ticker.alive():
+        if not self._ticker.alive():
             reasons.append("the scheduler does not tick")
         return reasons
 
@@ -318,7 +322,7 @@ class Service:
         await stages.sender.start()
         if left:
             _log.info("leases_voided", jobs=left)
-        stages.ticker.start()
+        self._ticker.start()
         await self._listener.start_on(self._socket)
 
     async def wait(self) -> int:
@@ -337,7 +341,7 @@ class Service:
         self._listener.begin_drain()
         stages.waiters.release_all()
         await self._listener.stopped()
-        await stages.ticker.stop()
+        await self._ticker.stop()
         await asyncio.gather(
             stages.submit_hand.drain(DRAIN_S), stages.fetch_hand.drain(DRAIN_S), stages.sender.drain(DRAIN_S)
         )

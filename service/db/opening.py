@@ -10,6 +10,7 @@ from pathlib import Path
 from service.clock import Clock, Randomness
 from service.db.keyring import open_box
 from service.db.migrate import upgrade
+from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.sqlite import LockFile, SQLiteReader, SQLiteWriteConnection
 from service.db.writer import Observer, Writer
@@ -23,7 +24,7 @@ class Store:
     path: Path
     lock: LockFile
     writer: Writer
-    reader: SQLiteReader
+    reader: Reader
     box: SecretBox
     fresh: bool  # the database was made just now
 

@@ -15,3 +15,6 @@ class Reader(Protocol):
 
     async def row(self, sql: str, params: Params | None = None) -> Row | None:
         """Read at most one row."""
+
+    async def close(self) -> None:
+        """Let go of the connections."""

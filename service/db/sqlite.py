@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiosqlite
 import structlog
@@ -62,6 +62,18 @@ class LockFile:
             self._fd = None
 
 
+class WriteConnection(Protocol):
+    """What a writer writes on: the connection with its thread, or the inline stand-in."""
+
+    last_pos: int  # the feed's last committed position
+
+    async def on_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function where the connection lives."""
+
+    async def close(self) -> None:
+        """Close the file."""
+
+
 class SQLiteWriteConnection:
     """The connection that writes. Work runs as whole functions on aiosqlite's thread."""
 
@@ -100,7 +112,7 @@ class SQLiteWriteConnection:
 class SQLiteTx:
     """One transaction on the writing connection; see `Tx`."""
 
-    def __init__(self, connection: SQLiteWriteConnection, now_ms: int) -> None:
+    def __init__(self, connection: WriteConnection, now_ms: int) -> None:
         self.now_ms = now_ms
         self._connection = connection
         self._pos = connection.last_pos

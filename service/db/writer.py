@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from service.clock import Clock
-from service.db.sqlite import SQLiteTx, SQLiteWriteConnection
+from service.db.sqlite import SQLiteTx, WriteConnection
 from service.db.transaction import Tx
 from service.errors import GuardFailed, StoreFailed, StoreUnavailable
 
@@ -60,7 +60,7 @@ class _Waiting:
 class Writer:
     """Runs commands. One instance, one task, one writing connection for a database file."""
 
-    def __init__(self, connection: SQLiteWriteConnection, clock: Clock, observer: Observer | None = None) -> None:
+    def __init__(self, connection: WriteConnection, clock: Clock, observer: Observer | None = None) -> None:
         self._connection = connection
         self._clock = clock
         self._observer = observer

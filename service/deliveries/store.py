@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
-from service.errors import NotFound
+from service.errors import Conflict, NotFound
 
 KEPT_RESPONSE_BYTES = 16 * 1024  # of a destination's answer
 
@@ -126,7 +126,8 @@ class RetryDelivery(Command[None]):
 async def handle_retries(tx: Tx, commands: Sequence[RetryDelivery]) -> list[Exception | None]:
     """The writer's handler for `RetryDelivery`."""
     found = await tx.rows(
-        "SELECT id, account_id, lane FROM deliveries WHERE id IN (SELECT value FROM json_each(:ids))",
+        "SELECT d.id, d.account_id, d.lane, d.subscription_id, s.status AS subscription FROM deliveries d "
+        "LEFT JOIN subscriptions s ON s.id = d.subscription_id WHERE d.id IN (SELECT value FROM json_each(:ids))",
         {"ids": json_set(command.delivery_id for command in commands)},
     )
     known = {(row["id"], row["account_id"]): row for row in found}
@@ -134,8 +135,9 @@ async def handle_retries(tx: Tx, commands: Sequence[RetryDelivery]) -> list[Exce
     again: list[Params] = []
     for command in commands:
         row = known.get((command.delivery_id, command.account_id))
-        answers.append(None if row is not None else NotFound("there is no such delivery"))
-        if row is not None:
+        refused = _why_not_again(row)
+        answers.append(refused)
+        if row is not None and refused is None:
             again.append({"id": row["id"], "lane": row["lane"], "account_id": row["account_id"], "due_at": tx.now_ms})
     tx.write(
         "UPDATE deliveries SET status = 'pending', due_at = :due_at, finished_at = NULL, schedule_base = attempt_count, "
@@ -144,6 +146,17 @@ async def handle_retries(tx: Tx, commands: Sequence[RetryDelivery]) -> list[Exce
     )
     tx.write(_WAKE_LANE, [{name: row[name] for name in ("lane", "account_id", "due_at")} for row in again])
     return answers
+
+
+def _why_not_again(row: Row | None) -> Exception | None:
+    if row is None:
+        return NotFound("there is no such delivery")
+    # Asked here and not only by the caller: a subscription that goes in between would leave the delivery pending for ever.
+    if row["subscription_id"] is not None and row["subscription"] != "enabled":
+        return Conflict(
+            "the delivery's subscription is disabled or deleted; enable it first", code="subscription_disabled"
+        )
+    return None
 
 
 @dataclass(frozen=True, slots=True)

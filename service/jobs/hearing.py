@@ -74,10 +74,14 @@ def _adopt(draft: Draft, fact: CallbackHeard, *, confirmed: bool) -> None:
 
 
 def _ask_soon(draft: Draft, observation: Observation, rules: Rules) -> bool:
-    """An unsigned callback is a hint: make one fetch due at once, however many hints come."""
+    """An unsigned callback is a hint: make one fetch due at once, however many hints come while it is under way."""
     job = draft.job
     says_nothing_new = observation.seen in {Seen.QUEUED, Seen.RUNNING} and job.status is JobStatus.RUNNING
-    if not rules.can_poll or job.provider_task_id is None or says_nothing_new or job.hint is not None:
+    if not rules.can_poll or job.provider_task_id is None or says_nothing_new:
+        return True
+    under_way = job.lease_owner is not None or (job.due_at is not None and job.due_at <= draft.now_ms)
+    if job.hint is not None and (under_way or job.callbacks > NOTED_CALLBACKS):
+        job.hint_tries = 0  # what is under way may have been answered before this callback: the next look is soon
         return True
     job.hint = Source.CALLBACK.value
     job.hint_tries = 0

@@ -222,6 +222,26 @@ def test_unsigned_callback_makes_one_fetch_due_at_once() -> None:
     assert types(made) == ["callback.received"] * 10
 
 
+def test_true_callback_after_a_forged_one_is_followed_at_once() -> None:
+    """The forged one was looked into and waits for its next try; the true one does not have to wait for that."""
+    made = draft(
+        JobStatus.RUNNING, hint="callback", hint_tries=3, due_at=NOW + 15_000, lease_owner=None, lease_until=None
+    )
+    decide(made, heard(DONE), RULES)
+
+    assert made.job.due_at == NOW
+
+
+def test_flood_of_callbacks_does_not_become_a_flood_of_fetches() -> None:
+    """After a hundred callbacks further ones wait for the tries that are planned."""
+    made = draft(
+        JobStatus.RUNNING, hint="callback", callbacks=100, due_at=NOW + 15_000, lease_owner=None, lease_until=None
+    )
+    decide(made, heard(DONE), RULES)
+
+    assert made.job.due_at == NOW + 15_000
+
+
 def test_callback_that_is_evidence_completes_the_job() -> None:
     """Trusted, signed or without a way to ask: the observation is the fact."""
     made = draft(JobStatus.RUNNING)
