@@ -171,7 +171,7 @@ class World:
         """Start a process."""
         self._before = asyncio.all_tasks()
         connection = InlineConnection(self.path)
-        writer = Writer(connection, self.clock)  # type: ignore[arg-type]
+        writer = Writer(connection, self.clock)
         reader = InlineReader(connection)
         box = open_box(connection.raw, self.path, "a key of at least 32 characters!!", self.randomness)
         store = Store(self.path, LockFile(self.path), writer, reader, box, fresh=False)
