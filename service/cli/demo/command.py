@@ -74,7 +74,7 @@ async def _demo(directory: Path, *, once: bool) -> list[str]:
         errands = plan(await _operations(world))
         board = Board(errands, clock, world.finished_ms, screen.arrival)
         world.subscriber.tell(board.arrived)
-        _introduce(screen, world, directory)
+        _introduce(screen, world, None if once else directory / "remora.log")
         async with screen.following(board):
             began = clock.monotonic()
             for place, errand in enumerate(errands):
@@ -133,13 +133,14 @@ async def _until_all_called_back(world: World, board: Board) -> None:
         return  # then nothing came that could have made a second event
 
 
-def _introduce(screen: Screen, world: World, directory: Path) -> None:
+def _introduce(screen: Screen, world: World, log: Path | None) -> None:
     screen.say()
     screen.say("Remora: one job in, one signed event out, and nobody polls.", "bold")
     screen.say(f"  service     {world.service.url}    API documents at /schema", "dim")
     screen.say(f"  provider    {world.sandbox.base_url}    a sandbox that misbehaves on request", "dim")
     screen.say(f"  subscriber  {world.subscriber.url}    checks every signature", "dim")
-    screen.say(f"  log         {directory / 'remora.log'}", "dim")
+    if log is not None:
+        screen.say(f"  log         {log}", "dim")
     screen.say()
 
 
