@@ -94,7 +94,13 @@ def wire(base: Base) -> Stages:
     writer, settings = base.store.writer, base.settings
     waiters = Waiters()
     tracker = Tracker(
-        ids=base.ids, links=base.links.url, rules=_rules(base), owner=base.owner, waiters=waiters, observer=base.metrics
+        ids=base.ids,
+        clock=base.clock,
+        links=base.links.url,
+        rules=_rules(base),
+        owner=base.owner,
+        waiters=waiters,
+        observer=base.metrics,
     )
     writer.handle(Track, tracker.handle)
     cache = DestinationCache(base.store.box)
@@ -124,7 +130,7 @@ def wire(base: Base) -> Stages:
         links=base.links.url,
         job_ttl_ms=round(settings.job_ttl.total_seconds() * 1000),
     )
-    inbox = Inbox(writer, base.registry, tracker, base.metrics)
+    inbox = Inbox(writer, base.registry, tracker, base.clock, base.metrics)
     rescuer = Rescuer(writer, base.registry, submit_hand, sender, base.owner)
     poller = Poller(writer, fetcher, fetch_hand, base.clock, base.owner)
     expirer = Expirer(writer, base.store.reader, base.clock)

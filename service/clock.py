@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
+_PAGE_BYTES = 4_096
+
 
 class Clock(Protocol):
     """What the service knows of time."""
@@ -85,11 +87,20 @@ class Randomness(Protocol):
 
 
 class SystemRandomness:
-    """The machine's randomness."""
+    """The machine's randomness, fetched by the page: every id needs some, and every fetch is a call of the kernel."""
+
+    def __init__(self) -> None:
+        self._page = b""
+        self._used = 0
 
     def bytes(self, count: int) -> bytes:
         """See `Randomness`."""
-        return secrets.token_bytes(count)
+        if self._used + count > len(self._page):
+            self._page = secrets.token_bytes(max(_PAGE_BYTES, count))
+            self._used = 0
+        taken = self._page[self._used : self._used + count]
+        self._used += count
+        return taken
 
     def uniform(self, low: float, high: float) -> float:
         """See `Randomness`."""

@@ -152,7 +152,7 @@ def upgrade() -> None:
         sa.Column("result_count", sa.Integer(), nullable=False),
         sa.Column("polls", sa.Integer(), nullable=False),
         sa.Column("callbacks", sa.Integer(), nullable=False),
-        sa.Column("hint", sa.String(), nullable=True),
+        sa.Column("hint_at", sa.Integer(), nullable=True),
         sa.Column("hint_tries", sa.Integer(), nullable=False),
         sa.Column("waiting", sa.Text(), nullable=True),
         sa.Column("missing_since", sa.Integer(), nullable=True),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from service.clock import Clock
 from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.jobs.facts import CallbackHeard
@@ -29,6 +30,7 @@ class ReceiveCallback(Command[bool]):
 
     token_hash: bytes
     body: bytes
+    at_ms: int
     content_type: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,10 +62,13 @@ class Observer(Protocol):
 class Inbox:
     """The use case behind `POST /callbacks/{token}`."""
 
-    def __init__(self, writer: Writer, registry: Registry, tracker: Tracker, observer: Observer | None = None) -> None:
+    def __init__(
+        self, writer: Writer, registry: Registry, tracker: Tracker, clock: Clock, observer: Observer | None = None
+    ) -> None:
         self._writer = writer
         self._registry = registry
         self._tracker = tracker
+        self._clock = clock
         self._observer = observer
         writer.handle(ReceiveCallback, self.handle)
 
@@ -76,7 +81,9 @@ class Inbox:
         if not 0 < len(token) <= MAX_TOKEN:
             return False
         cut = body[:MAX_BODY_BYTES]
-        return await self._writer.run(ReceiveCallback(token_hash(token), cut, content_type, headers))
+        return await self._writer.run(
+            ReceiveCallback(token_hash(token), cut, self._clock.now_ms(), content_type, headers)
+        )
 
     async def handle(self, tx: Tx, commands: Sequence[ReceiveCallback]) -> list[bool | Exception]:
         """The writer's handler for `ReceiveCallback`."""
@@ -94,7 +101,7 @@ class Inbox:
         tx.write(_KEEP, [_kept(command, submission["id"], tx.now_ms) for command, submission, _ in heard])
         taken = await self._taken_ids(tx, heard)
         if heard:
-            await self._tracker.apply(tx, [self._fact(submission, said, taken) for _, submission, said in heard])
+            await self._tracker.apply(tx, [self._fact(*each, taken) for each in heard])
         return answers
 
     def _read(self, command: ReceiveCallback, submission: Row) -> Observation:
@@ -106,12 +113,14 @@ class Inbox:
             self._observer.callback(provider.name, "known" if said.seen is not None else "unreadable")
         return said
 
-    def _fact(self, submission: Row, said: Observation, taken: set[tuple[str, str]]) -> CallbackHeard:
+    def _fact(
+        self, command: ReceiveCallback, submission: Row, said: Observation, taken: set[tuple[str, str]]
+    ) -> CallbackHeard:
         provider = self._registry.get(submission["provider"])
         operation = submission["operation"]
         evidence = provider is not None and (provider.verify == "trust" or not provider.can_poll(operation))
         adoptable = (submission["provider"], said.task_id or "") not in taken
-        return CallbackHeard(submission["job_id"], submission["id"], said, evidence, adoptable)
+        return CallbackHeard(submission["job_id"], submission["id"], said, evidence, command.at_ms, adoptable)
 
     async def _taken_ids(self, tx: Tx, heard: Sequence[tuple[Any, Row, Observation]]) -> set[tuple[str, str]]:
         """Task ids that other submissions have; asked only where an id might be adopted."""

@@ -103,7 +103,7 @@ def _resubmit(draft: Draft, fact: ResubmitAsked) -> Answer:
     job.submission_id = None
     job.provider_task_id = None
     job.task_confirmed = 1
-    job.hint = None
+    job.hint_at = None
     job.submit_failures = 0
     draft.move(JobStatus.QUEUED)
     draft.note("job.resubmitted", Source.API)

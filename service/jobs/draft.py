@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from service.jobs.row import JobRow
+from service.jobs.row import JobRow, mutable_values
 from service.jobs.view import Links, ResultRow, event_body, job_view
 from service.states import FINAL, JobStatus, ResolvedBy, Source, may_move
 
@@ -36,7 +35,10 @@ class Draft:
     job: JobRow
     now_ms: int
     links: Links
-    before: JobRow = field(init=False)  # the row as it was loaded
+    before: tuple[Any, ...] = field(init=False)  # the columns that can change, as they were loaded
+    was: JobStatus = field(init=False)
+    was_seq: int = field(init=False)
+    heard_at: int | None = None  # when the callback came that this is about
     notes: list[Noted] = field(default_factory=list)
     results: list[ResultRow] = field(default_factory=list)
     submissions: list[dict[str, Any]] = field(default_factory=list)  # outcomes to write
@@ -45,7 +47,10 @@ class Draft:
 
     def __post_init__(self) -> None:
         """Keep what the row was."""
-        self.before = copy(self.job)
+        self.before = mutable_values(self.job)
+        self.was = self.job.status
+        self.was_seq = self.job.seq
+        self.heard_at = self.job.hint_at
 
     def note(self, event_type: str, source: Source, detail: Mapping[str, Any] | None = None) -> None:
         """Add a row to the timeline that nobody is sent."""
@@ -78,7 +83,7 @@ class Draft:
         """Bring the job to a final state and announce it."""
         self.job.resolved_by = resolved_by.value
         self.job.overdue_at = None
-        self.job.hint = None
+        self.job.hint_at = None
         self.job.waiting = None
         self.move(status)
         self.announce(f"job.{status.value}", source, detail)

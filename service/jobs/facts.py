@@ -58,6 +58,7 @@ class CallbackHeard:
 
     Args:
         evidence: The observation is proof by itself (signature, trust by setting, or no way to ask).
+        at_ms: When it came.
         adoptable: No other submission has the task id that the callback names.
     """
 
@@ -65,6 +66,7 @@ class CallbackHeard:
     submission_id: str
     observation: Observation
     evidence: bool
+    at_ms: int
     adoptable: bool = True
 
 

@@ -25,12 +25,14 @@ class Waiting(msgspec.Struct, frozen=True):
 
     observation: Observation
     evidence: bool
+    at_ms: int
     adoptable: bool
 
 
 def heard(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
     """A request came to the callback URL of one of the job's submissions."""
     job, observation = draft.job, fact.observation
+    draft.heard_at = draft.heard_at or fact.at_ms
     job.callbacks += 1
     if job.callbacks <= NOTED_CALLBACKS:
         detail = {
@@ -41,7 +43,7 @@ def heard(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
         draft.note("callback.received", Source.CALLBACK, detail)
     if fact.submission_id == job.submission_id and job.status is JobStatus.SUBMITTING:
         if job.waiting is None or observation.seen in {Seen.COMPLETED, Seen.FAILED, Seen.CANCELLED}:
-            job.waiting = msgspec.json.encode(Waiting(observation, fact.evidence, fact.adoptable)).decode()
+            job.waiting = msgspec.json.encode(Waiting(observation, fact.evidence, fact.at_ms, fact.adoptable)).decode()
         return True
     return follow(draft, fact, rules)
 
@@ -61,7 +63,7 @@ def follow(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
         observe.conflict(draft, observation, Source.CALLBACK, verified=False, reason="the callback names another task")
     else:
         _adopt(draft, fact, confirmed=False)
-    return _ask_soon(draft, observation, rules)
+    return _ask_soon(draft, fact, rules)
 
 
 def _adopt(draft: Draft, fact: CallbackHeard, *, confirmed: bool) -> None:
@@ -73,17 +75,17 @@ def _adopt(draft: Draft, fact: CallbackHeard, *, confirmed: bool) -> None:
         draft.adopted = True
 
 
-def _ask_soon(draft: Draft, observation: Observation, rules: Rules) -> bool:
+def _ask_soon(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
     """An unsigned callback is a hint: make one fetch due at once, however many hints come while it is under way."""
     job = draft.job
-    says_nothing_new = observation.seen in {Seen.QUEUED, Seen.RUNNING} and job.status is JobStatus.RUNNING
+    says_nothing_new = fact.observation.seen in {Seen.QUEUED, Seen.RUNNING} and job.status is JobStatus.RUNNING
     if not rules.can_poll or job.provider_task_id is None or says_nothing_new:
         return True
     under_way = job.lease_owner is not None or (job.due_at is not None and job.due_at <= draft.now_ms)
-    if job.hint is not None and (under_way or job.callbacks > NOTED_CALLBACKS):
+    if job.hint_at is not None and (under_way or job.callbacks > NOTED_CALLBACKS):
         job.hint_tries = 0  # what is under way may have been answered before this callback: the next look is soon
         return True
-    job.hint = Source.CALLBACK.value
+    job.hint_at = fact.at_ms
     job.hint_tries = 0
     draft.wake_at(draft.now_ms)
     return True
@@ -128,7 +130,7 @@ def _polled_observed(draft: Draft, observation: Observation, rules: Rules) -> No
         job.poll_failures += 1
         return
     job.task_confirmed = 1
-    resolved_by = ResolvedBy.CALLBACK if job.hint else ResolvedBy.POLL
+    resolved_by = ResolvedBy.CALLBACK if job.hint_at is not None else ResolvedBy.POLL
     observe.apply(draft, observation, Source.POLL, resolved_by, rules)
 
 
@@ -140,7 +142,7 @@ def _polled_not_found(draft: Draft, fact: Polled, rules: Rules) -> None:
         # The id came from an unverified callback and leads nowhere: as if it had never been said.
         job.provider_task_id = None
         job.task_confirmed = 1
-        job.hint = None
+        job.hint_at = None
         return
     lag_is_over = draft.now_ms - (job.submitted_at or job.created_at) > rules.not_found_grace_ms
     if lag_is_over and job.status is JobStatus.RUNNING and job.poll_failures >= pace.SUBMIT_FAILURE_LIMIT:
@@ -152,11 +154,13 @@ def _polled_not_found(draft: Draft, fact: Polled, rules: Rules) -> None:
 def _plan_next_poll(draft: Draft, fact: Polled, rules: Rules) -> None:
     job = draft.job
     if job.is_final:
-        if job.hint and job.hint_tries < len(pace.HINT_RETRIES_MS):  # expired, and a callback said otherwise
+        if job.hint_at is not None and job.hint_tries < len(
+            pace.HINT_RETRIES_MS
+        ):  # expired, and a callback said otherwise
             draft.wake_at(draft.now_ms + pace.HINT_RETRIES_MS[job.hint_tries])
             job.hint_tries += 1
         else:
-            job.hint = None
+            job.hint_at = None
             draft.wake_at(None)
         return
     age_ms = draft.now_ms - (job.submitted_at or job.created_at)
@@ -170,11 +174,11 @@ def _plan_next_poll(draft: Draft, fact: Polled, rules: Rules) -> None:
         wait_ms = round(honouring(failure_s * fact.spread, fact.outcome.retry_after_s) * 1000)
     elif job.missing_since is not None:
         wait_ms = pace.MISSING_RETRY_MS
-    elif job.hint and job.hint_tries < len(pace.HINT_RETRIES_MS):
+    elif job.hint_at is not None and job.hint_tries < len(pace.HINT_RETRIES_MS):
         wait_ms = pace.HINT_RETRIES_MS[job.hint_tries]
         job.hint_tries += 1
     else:
-        job.hint = None
+        job.hint_at = None
         wait_ms = round(pace.next_poll_ms(rules, age_ms) * fact.spread)
     draft.wake_at(observe.wake_up(draft, rules, wait_ms))
 
@@ -182,6 +186,6 @@ def _plan_next_poll(draft: Draft, fact: Polled, rules: Rules) -> None:
 def cannot_ask(draft: Draft, fact: CannotAsk) -> bool:
     """It is time to ask, and there is nobody to ask: wait for the deadline."""
     if fact.epoch == draft.job.lease_epoch:
-        draft.job.hint = None
+        draft.job.hint_at = None
         draft.wake_at(draft.job.expires_at if draft.job.is_active else None)
     return False

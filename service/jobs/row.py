@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from service.db.transaction import Row
@@ -46,7 +48,7 @@ class JobRow:
     result_count: int = 0
     polls: int = 0
     callbacks: int = 0
-    hint: str | None = None
+    hint_at: int | None = None
     hint_tries: int = 0
     waiting: str | None = None
     missing_since: int | None = None
@@ -92,6 +94,10 @@ _IMMUTABLE = frozenset(
     ]
 )
 MUTABLE = tuple(name for name in COLUMNS if name not in _IMMUTABLE)
+#: The values of the columns in `MUTABLE`, read in one go.
+mutable_values: Callable[[JobRow], tuple[Any, ...]] = attrgetter(*MUTABLE)
+#: The values of all columns.
+all_values: Callable[[JobRow], tuple[Any, ...]] = attrgetter(*COLUMNS)
 SELECT_JOB = "SELECT " + ", ".join(COLUMNS) + " FROM jobs"
 
 
@@ -100,8 +106,3 @@ def from_row(row: Row) -> JobRow:
     job = JobRow(*row)  # type: ignore[arg-type]  # the columns stand in the order of the fields
     job.status = JobStatus(job.status)
     return job
-
-
-def as_params(job: JobRow) -> dict[str, Any]:
-    """All columns, for an insert."""
-    return {name: getattr(job, name) for name in COLUMNS}

@@ -9,7 +9,7 @@ from service.db.transaction import Params, Tx, json_set
 from service.ids import Ids
 from service.jobs.draft import Draft
 from service.jobs.events import StateEvent
-from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, JobRow, from_row
+from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, JobRow, all_values, from_row, mutable_values
 from service.jobs.view import ResultRow
 
 _INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join(':' + name for name in COLUMNS)})"
@@ -55,7 +55,7 @@ async def load_results(tx: Tx, job_ids: Iterable[str]) -> dict[str, list[ResultR
 
 def insert(tx: Tx, jobs: Sequence[JobRow]) -> None:
     """Write new jobs."""
-    tx.write(_INSERT_JOB, [{name: getattr(job, name) for name in COLUMNS} for job in jobs], expect=len(jobs))
+    tx.write(_INSERT_JOB, [dict(zip(COLUMNS, all_values(job), strict=True)) for job in jobs], expect=len(jobs))
 
 
 @lru_cache(maxsize=256)
@@ -70,10 +70,10 @@ def _update_of(changed: tuple[str, ...]) -> str:
 
 
 def _changes(draft: Draft) -> tuple[tuple[str, ...], Params]:
-    before, after = draft.before, draft.job
-    row = {name: value for name in MUTABLE if (value := getattr(after, name)) != getattr(before, name)}
+    after = mutable_values(draft.job)
+    row = {name: new for name, old, new in zip(MUTABLE, draft.before, after, strict=True) if new != old}
     changed = tuple(row)
-    row |= {"id": after.id, "old_status": before.status, "old_seq": before.seq}
+    row |= {"id": draft.job.id, "old_status": draft.was, "old_seq": draft.was_seq}
     return changed, row
 
 

@@ -58,7 +58,9 @@ def answered(draft: Draft, fact: SubmitAnswered, rules: Rules) -> bool:
     else:
         _try_again(draft, fact)
     if waiting is not None:
-        heard = CallbackHeard(job.id, fact.submission_id, waiting.observation, waiting.evidence, waiting.adoptable)
+        heard = CallbackHeard(
+            job.id, fact.submission_id, waiting.observation, waiting.evidence, waiting.at_ms, waiting.adoptable
+        )
         hearing.follow(draft, heard, rules)
     return True
 

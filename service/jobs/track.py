@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from service.clock import Clock
 from service.db.transaction import Tx
 from service.db.writer import Command
 from service.ids import Ids
@@ -22,7 +23,7 @@ from service.jobs.pace import Rules
 from service.jobs.row import JobRow
 from service.jobs.view import Links
 from service.jobs.waiters import Waiters
-from service.states import FINAL, JobStatus
+from service.states import FINAL, JobStatus, ResolvedBy
 
 Follower = Callable[[Tx, Sequence[StateEvent]], Awaitable[None]]
 
@@ -71,12 +72,16 @@ class Observer(Protocol):
     def moved(self, provider: str, operation: str, old: JobStatus, new: JobStatus) -> None:
         """A job changed its state; committed."""
 
+    def callback_became_event(self, seconds: float) -> None:
+        """A final event that a callback brought about is committed, so long after the callback came."""
+
 
 @dataclass(slots=True)
 class Tracker:
     """Applies facts to jobs as sets; `rules` gives what deciding needs to know of a provider's operation."""
 
     ids: Ids
+    clock: Clock
     links: Links
     rules: Callable[[str, str], Rules]
     owner: str
@@ -120,7 +125,7 @@ class Tracker:
         if events:
             for follower in self.followers:
                 await follower(tx, events)
-        moved = [(draft.job, draft.before.status) for draft in drafts if draft.job.status is not draft.before.status]
+        moved = [draft for draft in drafts if draft.job.status is not draft.was]
         if moved:
             tx.after_commit(lambda: self._tell(moved))
 
@@ -136,9 +141,12 @@ class Tracker:
             tx.on_rollback(lambda: hand.release(job))
             tx.after_commit(lambda: hand.give(job))
 
-    def _tell(self, moved: list[tuple[JobRow, JobStatus]]) -> None:
-        for job, old in moved:
+    def _tell(self, moved: list[Draft]) -> None:
+        for draft in moved:
+            job = draft.job
             if job.status in FINAL:
                 self.waiters.notify(job.id)
             if self.observer is not None:
-                self.observer.moved(job.provider, job.operation, old, job.status)
+                self.observer.moved(job.provider, job.operation, draft.was, job.status)
+                if draft.heard_at is not None and job.resolved_by == ResolvedBy.CALLBACK:
+                    self.observer.callback_became_event((self.clock.now_ms() - draft.heard_at) / 1000)

@@ -81,7 +81,7 @@ def answered(outcome: SubmitOutcome) -> SubmitAnswered:
 def heard(
     observation: Observation, *, evidence: bool = False, submission: str = "sbm_1", adoptable: bool = True
 ) -> CallbackHeard:
-    return CallbackHeard("job_1", submission, observation, evidence, adoptable)
+    return CallbackHeard("job_1", submission, observation, evidence, NOW, adoptable)
 
 
 def polled(observation: Observation | None = None, verdict: PollVerdict = PollVerdict.OBSERVED, **more: Any) -> Polled:
@@ -224,9 +224,7 @@ def test_unsigned_callback_makes_one_fetch_due_at_once() -> None:
 
 def test_true_callback_after_a_forged_one_is_followed_at_once() -> None:
     """The forged one was looked into and waits for its next try; the true one does not have to wait for that."""
-    made = draft(
-        JobStatus.RUNNING, hint="callback", hint_tries=3, due_at=NOW + 15_000, lease_owner=None, lease_until=None
-    )
+    made = draft(JobStatus.RUNNING, hint_at=NOW, hint_tries=3, due_at=NOW + 15_000, lease_owner=None, lease_until=None)
     decide(made, heard(DONE), RULES)
 
     assert made.job.due_at == NOW
@@ -234,9 +232,7 @@ def test_true_callback_after_a_forged_one_is_followed_at_once() -> None:
 
 def test_flood_of_callbacks_does_not_become_a_flood_of_fetches() -> None:
     """After a hundred callbacks further ones wait for the tries that are planned."""
-    made = draft(
-        JobStatus.RUNNING, hint="callback", callbacks=100, due_at=NOW + 15_000, lease_owner=None, lease_until=None
-    )
+    made = draft(JobStatus.RUNNING, hint_at=NOW, callbacks=100, due_at=NOW + 15_000, lease_owner=None, lease_until=None)
     decide(made, heard(DONE), RULES)
 
     assert made.job.due_at == NOW + 15_000
@@ -296,7 +292,7 @@ def test_early_callback_overrules_a_refusal() -> None:
 
 def test_fetch_confirms_what_a_callback_healed() -> None:
     """The adopted id answers completed: the job completes, resolved by the callback that told us."""
-    made = draft(JobStatus.SUBMIT_UNKNOWN, provider_task_id="t1", task_confirmed=0, hint="callback")
+    made = draft(JobStatus.SUBMIT_UNKNOWN, provider_task_id="t1", task_confirmed=0, hint_at=NOW)
     decide(made, polled(DONE), RULES)
 
     assert made.job.status is JobStatus.COMPLETED
@@ -305,7 +301,7 @@ def test_fetch_confirms_what_a_callback_healed() -> None:
 
 def test_adopted_id_that_leads_nowhere_is_dropped() -> None:
     """404 for an unconfirmed id: as if it had never been said."""
-    made = draft(JobStatus.SUBMIT_UNKNOWN, provider_task_id="forged", task_confirmed=0, hint="callback")
+    made = draft(JobStatus.SUBMIT_UNKNOWN, provider_task_id="forged", task_confirmed=0, hint_at=NOW)
     decide(made, polled(verdict=PollVerdict.NOT_FOUND), RULES)
 
     assert made.job.status is JobStatus.SUBMIT_UNKNOWN
@@ -397,7 +393,7 @@ def test_stale_poller_brings_its_fact_but_schedules_nothing() -> None:
 
 def test_hinted_fetch_asks_again_after_1_2_5_and_15_seconds() -> None:
     """The callback was ahead of the provider's own database: a few quick tries, then the usual pace."""
-    made = draft(JobStatus.RUNNING, hint="callback", submitted_at=NOW - 400_000)
+    made = draft(JobStatus.RUNNING, hint_at=NOW, submitted_at=NOW - 400_000)
     waits = []
     for _ in range(5):
         made.job.lease_owner = "me"
@@ -405,7 +401,7 @@ def test_hinted_fetch_asks_again_after_1_2_5_and_15_seconds() -> None:
         waits.append((made.job.due_at or 0) - NOW)
 
     assert waits == [1_000, 2_000, 5_000, 15_000, 100_000]
-    assert made.job.hint is None
+    assert made.job.hint_at is None
 
 
 def test_404_right_after_submitting_is_tolerated_then_final() -> None:
