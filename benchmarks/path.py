@@ -174,7 +174,7 @@ async def measure(run: Run, only: Sequence[str]) -> list[Row]:
 
 
 async def profiled(run: Run, what: str, out: Path) -> Measured:
-    """The most per second of (a) or (b) with the profiler on, which about halves it."""
+    """The most per second of (a) or (b) with the profiler on, which makes it several times slower."""
     plan = run.plan
     async with World() as world, run.remora(world, "trust", out) as target:
         bench = Bench(world)
