@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TextIO
+from itertools import accumulate
+from typing import Final, Literal, TextIO
 
 import structlog
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.states import JobStatus
@@ -208,81 +203,121 @@ METRICS: Final[tuple[MetricRow, ...]] = (
 )
 
 
+_BUCKETS: Final = {row.name: row.buckets for row in METRICS}
+
+
+@dataclass(slots=True)
+class _Histogram:
+    """Observations by bucket; the last count is of those above all bounds."""
+
+    bounds: tuple[float, ...]
+    counts: list[int]
+    total: float = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts by upper bound, as the format wants them."""
+        names = [*(str(bound) for bound in self.bounds), "+Inf"]
+        return list(zip(names, (float(n) for n in accumulate(self.counts)), strict=True))
+
+
 class Metrics:
-    """Counters and histograms in a registry of their own, so that two services in one process do not mix."""
+    """Counters and histograms in a registry of their own, so that two services in one process do not mix.
+
+    They are counted in plain dictionaries and become Prometheus's families when asked for: the loop is the only writer,
+    and the client library's own counters take a lock each time, which an event would pay ten times over.
+    """
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
+        self._values: dict[tuple[str, ...], float] = {}  # by name and label values
+        self._histograms: dict[tuple[str, ...], _Histogram] = {}
         self._registry = CollectorRegistry()
-        self._metrics = {row.name: self._made(row) for row in METRICS}
-        self._bound: dict[tuple[str, ...], Any] = {}
+        self._registry.register(self)  # what is asked of a collector is `collect`
         ProcessCollector(registry=self._registry)
 
-    def _made(self, row: MetricRow) -> Counter | Gauge | Histogram:
-        if row.kind == "histogram":
-            return Histogram(row.name, row.help, row.labels, registry=self._registry, buckets=row.buckets)
-        return (Counter if row.kind == "counter" else Gauge)(row.name, row.help, row.labels, registry=self._registry)
+    def collect(self) -> Iterator[Metric]:
+        """All families, for the registry."""
+        for row in METRICS:
+            if row.kind == "histogram":
+                family = HistogramMetricFamily(row.name, row.help, labels=row.labels)
+                for key, histogram in self._histograms.items():
+                    if key[0] == row.name:
+                        family.add_metric(key[1:], histogram.buckets(), histogram.total)
+                yield family
+                continue
+            made = (CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily)(
+                row.name, row.help, labels=row.labels
+            )
+            for key, value in self._values.items():
+                if key[0] == row.name:
+                    made.add_metric(key[1:], value)
+            yield made
 
-    def _child(self, *key: str) -> Any:
-        """The series of a metric and its label values, kept: `labels` takes a lock and costs as much as the counting."""
-        child = self._bound.get(key)
-        if child is None:
-            metric = self._metrics[key[0]]
-            child = self._bound[key] = metric.labels(*key[1:]) if len(key) > 1 else metric
-        return child
+    def _count(self, *key: str) -> None:
+        self._values[key] = self._values.get(key, 0.0) + 1
+
+    def _observe(self, value: float, *key: str) -> None:
+        histogram = self._histograms.get(key)
+        if histogram is None:
+            bounds = _BUCKETS[key[0]]
+            histogram = self._histograms[key] = _Histogram(bounds, [0] * (len(bounds) + 1))
+        histogram.observe(value)
 
     def set_jobs(self, counts: Mapping[str, int]) -> None:
         """How many jobs are in each state now."""
         for status in JobStatus:
-            self._child("remora_jobs", status.value).set(counts.get(status, 0))
+            self._values["remora_jobs", status.value] = counts.get(status, 0)
 
     def moved(self, provider: str, operation: str, old: JobStatus, new: JobStatus) -> None:
         """A job changed its state; committed."""
-        self._child("remora_job_state_changes_total", provider, new.value).inc()
+        self._count("remora_job_state_changes_total", provider, new.value)
 
     def submitted(self, provider: str, verdict: str) -> None:
         """A submit try ended."""
-        self._child("remora_submits_total", provider, verdict).inc()
+        self._count("remora_submits_total", provider, verdict)
 
     def callback(self, provider: str, outcome: str) -> None:
         """A callback came; `provider` is empty where its token is unknown."""
-        self._child("remora_callbacks_total", provider, outcome).inc()
+        self._count("remora_callbacks_total", provider, outcome)
 
     def polled(self, provider: str, verdict: str) -> None:
         """A poll ended."""
-        self._child("remora_polls_total", provider, verdict).inc()
+        self._count("remora_polls_total", provider, verdict)
 
     def unknown_word(self, provider: str) -> None:
         """A provider used a state word that its card does not know."""
-        self._child("remora_unknown_status_words_total", provider).inc()
+        self._count("remora_unknown_status_words_total", provider)
 
     def callback_became_event(self, seconds: float) -> None:
         """The final event of a job was stored and handed to its deliveries, so long after the callback's arrival."""
-        self._child("remora_callback_to_event_seconds").observe(seconds)
+        self._observe(seconds, "remora_callback_to_event_seconds")
 
     def attempted(self, outcome: str, duration_ms: int) -> None:
         """One delivery attempt ended; `delivered` and `dead` end the delivery, too."""
-        self._child("remora_delivery_attempt_seconds", outcome).observe(duration_ms / 1000)
+        self._observe(duration_ms / 1000, "remora_delivery_attempt_seconds", outcome)
         if outcome in {"delivered", "dead"}:
-            self._child("remora_deliveries_total", outcome).inc()
+            self._count("remora_deliveries_total", outcome)
 
     def delivered(self, since_event_ms: int) -> None:
         """An event arrived at a destination, so long after it happened."""
-        self._child("remora_event_delivery_seconds").observe(since_event_ms / 1000)
+        self._observe(since_event_ms / 1000, "remora_event_delivery_seconds")
 
     def batch(self, size: int, commit_s: float) -> None:
         """The writer committed so many commands at once."""
-        self._child("remora_writer_batch_commands").observe(size)
-        self._child("remora_writer_commit_seconds").observe(commit_s)
+        self._observe(size, "remora_writer_batch_commands")
+        self._observe(commit_s, "remora_writer_commit_seconds")
 
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered; `route` is the template, never the path that was asked for."""
-        self._child("remora_http_requests_total", method, route, str(status)).inc()
-        self._child("remora_http_request_seconds", route).observe(seconds)
+        self._count("remora_http_requests_total", method, route, str(status))
+        self._observe(seconds, "remora_http_request_seconds", route)
 
     def loop_failed(self, loop: str) -> None:
         """A loop's outermost guard caught something."""
-        self._child("remora_loop_failures_total", loop).inc()
+        self._count("remora_loop_failures_total", loop)
 
     def render(self) -> tuple[bytes, str]:
         """All metrics in Prometheus's text format, and its content type."""
