@@ -1,0 +1,118 @@
+"""Result links: no key, no guessing, no scripts, and an end."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+from tests.api.conftest import Served
+
+
+def _path(url: str) -> str:
+    return url[url.index("/r/") :]
+
+
+async def test_link_shows_the_picture(served: Served) -> None:
+    """The lasting link of a drawn picture answers its bytes with their type, and nothing in it can run."""
+    job = await served.completed()
+    answer = await served.stranger.get(_path(job["results"][0]["url"]))
+    head = await served.stranger.head(_path(job["results"][0]["url"]))
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-disposition"] == "inline"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert Image.open(io.BytesIO(answer.content)).format == "PNG"
+    assert (head.status_code, head.headers["content-type"], head.content) == (200, "image/png", b"")
+
+
+@pytest.mark.parametrize(
+    ("source", "location"),
+    [
+        ("https://cdn.example/a/b.png?X-Sig=a%2Fb&c=d#e", "https://cdn.example/a/b.png?X-Sig=a%2Fb&c=d#e"),
+        ("http://[broken/", "http://[broken/"),
+        ("https://cdn.example/ä b.png", "https://cdn.example/%C3%A4%20b.png"),
+        ("https://cdn.example/\r\nSet-Cookie: a=b", "https://cdn.example/%0D%0ASet-Cookie:%20a=b"),
+    ],
+)
+async def test_link_leads_to_the_providers_file(served: Served, source: str, location: str) -> None:
+    """302 to the provider's address as it is, and what has no place in a header is escaped."""
+    job = await served.completed()
+    await served.sql("UPDATE results SET source_url = :source", source=source)
+    answer = await served.stranger.get(_path(job["results"][0]["url"]))
+
+    assert (answer.status_code, answer.headers["location"]) == (302, location)
+    assert answer.headers["cache-control"] == "no-store"
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "javascript:alert(1)",
+        "file:///etc/passwd",
+        "//cdn.example/a.png",
+        "",
+        "data:text/html;base64," + base64.b64encode(b"<script>alert(1)</script>").decode(),
+        "data:image/svg+xml;base64," + base64.b64encode(b"<svg onload='alert(1)'/>").decode(),
+        "data:image/png;base64,%%%",
+        "data:image/png;base64,",
+        "data:image/png,raw",
+        "gopher://cdn.example/",
+    ],
+)
+async def test_link_serves_nothing_that_is_no_picture(served: Served, source: str) -> None:
+    """404 for addresses that nobody should follow and documents that could run."""
+    job = await served.completed()
+    await served.sql("UPDATE results SET source_url = :source", source=source)
+    answer = await served.stranger.get(_path(job["results"][0]["url"]))
+
+    assert answer.status_code == 404
+    assert "script" not in answer.text
+
+
+async def test_link_ends_with_its_result(served: Served) -> None:
+    """410 for an expired result; 404 once its row is gone."""
+    job = await served.completed()
+    path = _path(job["results"][0]["url"])
+    await served.sql("UPDATE results SET expires_at = 1")
+    expired = await served.stranger.get(path)
+    await served.sql("DELETE FROM results")
+    gone = await served.stranger.get(path)
+
+    assert (expired.status_code, gone.status_code) == (410, 404)
+
+
+async def test_short_link_ends_by_itself(served: Served) -> None:
+    """A short-lived link works until its time, and not after; the lasting one goes on."""
+    job = await served.completed()
+    links, now_ms = served.service._base.links, served.service.clock.now_ms()
+    before = await served.stranger.get(_path(links.short(job["id"], 0, now_ms + 60_000)))
+    after = await served.stranger.get(_path(links.short(job["id"], 0, now_ms - 1)))
+    lasting = await served.stranger.get(_path(job["results"][0]["url"]))
+
+    assert [each.status_code for each in (before, after, lasting)] == [200, 410, 200]
+    assert after.json()["code"] == "link_expired"
+
+
+async def test_guessed_link_is_not_found(served: Served) -> None:
+    """A changed character anywhere, another index, nonsense: 404, in the same words."""
+    job = await served.completed()
+    token = _path(job["results"][0]["url"]).removeprefix("/r/")
+    changed = [token[:n] + ("A" if token[n] != "A" else "B") + token[n + 1 :] for n in range(len(token))]
+    other = _path(served.service._base.links.url(job["id"], 1)).removeprefix("/r/")
+    answers = [await served.stranger.get(f"/r/{each}") for each in [*changed, other, "x", "%FF", "x" * 3000, "é"]]
+
+    assert {answer.status_code for answer in answers} == {404}
+    assert {answer.json()["code"] for answer in answers} == {"unknown_link"}
+
+
+async def test_link_takes_no_other_method(served: Served) -> None:
+    """405 for what does not look."""
+    answer = await served.stranger.post("/r/x")
+
+    assert answer.status_code == 405
