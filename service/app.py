@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ DRAIN_S = 20.0  # for submits, polls and deliveries that are out when the servic
 TICK_S = 0.5  # of the duties that find due work
 SWEEP_S = 1.0  # of the duties that end what is over
 CLEAN_S = 60.0
+GC_THRESHOLDS = (20_000, 20, 50)  # new objects before a young collection; young ones before the next two
 FAILED_STATUS = 70  # the exit status after the store failed (EX_SOFTWARE)
 
 _log = structlog.get_logger(__name__)
@@ -329,6 +331,11 @@ class Service:
         if left:
             _log.info("leases_voided", jobs=left)
         self._ticker.start()
+        # What was made up to here stays for good: without this every full collection walks through all of it (some
+        # hundred thousand objects, tens of milliseconds), and the default of 700 new objects collects all the time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         await self._listener.start_on(self._socket)
 
     async def wait(self) -> int:

@@ -5,6 +5,7 @@ It stands outside Litestar's routing, since what no route takes is an exchange t
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from litestar import Litestar
 from litestar.types import HTTPScope, Message, Scope
 
 from service.api.body import header
+from service.api.callbacks import serve_callback
 from service.api.context import Context
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -24,6 +26,7 @@ MAX_LOGGED_PATH: Final = 200  # characters
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 _log = structlog.get_logger(__name__)
+_stdlib_log = logging.getLogger(__name__)  # only asked for its level, which it remembers
 
 
 def request_id(scope: Scope | Any) -> str:
@@ -55,9 +58,10 @@ class Api(Litestar):
             await send(message)
 
         try:
-            await super().__call__(scope, receive, watched)
+            if not (path.startswith("/callbacks/") and await serve_callback(context, scope, receive, watched)):
+                await super().__call__(scope, receive, watched)
         finally:
-            _note(scope, path, status, context.clock.monotonic() - started, context, known_as)
+            _note(context, scope, path, status=status, seconds=context.clock.monotonic() - started, known_as=known_as)
 
 
 def _id_of(scope: Scope, context: Context) -> str:
@@ -67,10 +71,12 @@ def _id_of(scope: Scope, context: Context) -> str:
     return context.randomness.bytes(8).hex()
 
 
-def _note(scope: HTTPScope, path: str, status: int, seconds: float, context: Context, known_as: str) -> None:
+def _note(context: Context, scope: HTTPScope, path: str, *, status: int, seconds: float, known_as: str) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "other"
     route = scope.get("path_template") or _UNMATCHED
     context.metrics.request_served(method, route, status, seconds)
+    if 0 < status < 400 and not _stdlib_log.isEnabledFor(logging.DEBUG):
+        return
     # What went well is only told to those who ask for it: a line costs as much as the whole exchange (docs/operations.md
     # names the metrics that count them all).
     say = _log.debug if 0 < status < 400 else _log.error if status == 500 else _log.info
