@@ -10,7 +10,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from service.providers.forms import (
     PLACEHOLDER,
@@ -21,6 +21,7 @@ from service.providers.forms import (
     HeaderName,
     InputSchema,
     Name,
+    Part,
     PathTemplate,
     Pattern,
     Rate,
@@ -32,11 +33,7 @@ from service.providers.forms import (
 )
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Auth(_Part):
+class Auth(Part):
     """How our key travels: `value` with `{secret}` in it, as one header."""
 
     header: HeaderName = "Authorization"
@@ -49,7 +46,7 @@ class Auth(_Part):
         return self
 
 
-class Failure(_Part):
+class Failure(Part):
     """Where a failed task says why."""
 
     message: Expression | None = None
@@ -57,7 +54,7 @@ class Failure(_Part):
     code: Expression | None = None
 
 
-class Cost(_Part):
+class Cost(Part):
     """Where an answer says what the task costs: a number or a text such as `$0.02`, times `usd_each`."""
 
     path: Expression
@@ -65,14 +62,14 @@ class Cost(_Part):
     basis: Literal["provider", "estimate"] = "provider"
 
 
-class Moment(_Part):
+class Moment(Part):
     """Where an answer gives a time, and how it counts it."""
 
     path: Expression
     unit: Literal["s", "ms", "iso"]
 
 
-class Observe(_Part):
+class Observe(Part):
     """How a document of the provider is read; everything but `states` is a JMESPath expression."""
 
     task_id: Expression | None = None
@@ -91,14 +88,14 @@ class Observe(_Part):
         return self
 
 
-class Slot(_Part):
+class Slot(Part):
     """Where the provider wants the callback URL."""
 
     place: Literal["body", "query"] = Field(default="body", alias="in")
     field: str = Field(min_length=1)
 
 
-class Callback(_Part):
+class Callback(Part):
     """The provider calls back. `observe` is as in poll unless given; `verify: trust` believes what is not fetched."""
 
     slot: Slot
@@ -107,14 +104,14 @@ class Callback(_Part):
     fallback_after: Duration = timedelta(seconds=60)
 
 
-class Accept(_Part):
+class Accept(Part):
     """Which answers mean that the provider took the task."""
 
     http: Statuses = ["2xx"]
     where: Expression | None = None
 
 
-class Submit(_Part):
+class Submit(Part):
     """The request that hands a task in; its body is the input, with `extra` over it."""
 
     method: Literal["POST", "PUT"] = "POST"
@@ -127,7 +124,7 @@ class Submit(_Part):
     timeout: Duration = timedelta(seconds=60)
 
 
-class Poll(_Part):
+class Poll(Part):
     """The request that asks for a task; without `path` only the URL that the provider gave is asked."""
 
     method: Literal["GET", "POST"] = "GET"
@@ -151,14 +148,14 @@ class Poll(_Part):
         return self
 
 
-class PriceRow(_Part):
+class PriceRow(Part):
     """The price of an operation, where the input has these values."""
 
     where: dict[str, str | int | bool] = Field(default_factory=dict)
     usd: Usd
 
 
-class Price(_Part):
+class Price(Part):
     """The price list: the first row that fits, times the input's field `per`."""
 
     rows: list[PriceRow] = Field(min_length=1)
@@ -166,7 +163,7 @@ class Price(_Part):
     failures: Literal["free", "assumed_free", "unknown"] = "unknown"
 
 
-class Operation(_Part):
+class Operation(Part):
     """One thing that the provider can do."""
 
     title: str = ""
@@ -212,7 +209,7 @@ class Operation(_Part):
         return self.poll.observe if self.poll is not None else self.submit_observe()
 
 
-class ErrorRule(_Part):
+class ErrorRule(Part):
     """What an error answer means: all conditions that are given must hold; the first rule that fits counts.
 
     Without `submit` or `poll` the status decides: 429 is worth another try, other 4xx are final, and a 5xx may have
@@ -234,7 +231,7 @@ class ErrorRule(_Part):
         return self
 
 
-class FailureRule(_Part):
+class FailureRule(Part):
     """Which error code a failed task gets, by the provider's own words."""
 
     code: Words | None = None
@@ -249,7 +246,7 @@ class FailureRule(_Part):
         return self
 
 
-class Errors(_Part):
+class Errors(Part):
     """How error answers are read: where the body says what, and the rules.
 
     Args:
@@ -264,7 +261,7 @@ class Errors(_Part):
     failures: list[FailureRule] = Field(default_factory=list)
 
 
-class Limits(_Part):
+class Limits(Part):
     """What the provider's document says of limits; `retention` is how long it keeps files."""
 
     in_flight: int = Field(default=100, ge=1)
@@ -272,7 +269,7 @@ class Limits(_Part):
     retention: Duration | None = None
 
 
-class Card(_Part):
+class Card(Part):
     """One provider."""
 
     card: Literal[1]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from service import notation
 from service.providers.paths import check_expression
@@ -24,6 +24,12 @@ PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _STATE_WORDS: Final = ("queued", "running", "completed", "failed", "cancelled")
 _RATE: Final = re.compile(r"([1-9][0-9]{0,6})/([1-9][0-9]{0,6})?(s|m|h)")
 _STATUS: Final = re.compile(r"[1-5](xx|[0-9]{2})")
+
+
+class Part(BaseModel):
+    """What every mapping of a card is: frozen, and without fields that nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def _duration(value: object) -> timedelta:
