@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from service.egress import Call
-from service.providers.card import Auth, Operation
+from service.providers.card import Auth, Cancel, Operation, Poll
 from service.providers.forms import PLACEHOLDER, Template
 from service.providers.mapping import same_origin
 
@@ -25,12 +25,14 @@ class Requests:
     def __init__(self, operation: Operation, auth: Auth | None, base_url: str, secret: str | None) -> None:
         self._submit = operation.spoken
         self._poll = operation.poll
+        self._cancel = operation.cancel
         self._slot = operation.callback.slot if operation.callback else None
         self._in_path = frozenset(PLACEHOLDER.findall(self._submit.path))
         self._base_url = base_url
         self._auth = {auth.header.lower(): auth.value.replace("{secret}", secret)} if auth and secret else {}
         self.submit_timeout_s = self._submit.timeout.total_seconds()
         self.poll_timeout_s = self._poll.timeout.total_seconds() if self._poll else 0.0
+        self.cancel_timeout_s = self._cancel.timeout.total_seconds() if self._cancel else 0.0
 
     def submit(self, given: Mapping[str, object], callback_url: str | None) -> Call:
         """Hand a task in: the input as it is, the card's `extra` over it, the callback URL in its slot."""
@@ -49,11 +51,22 @@ class Requests:
         """Ask for a task, at the address that the provider gave if our key may go there; None: there is no address."""
         if self._poll is None:
             return None
-        url = same_origin(self._base_url, poll_url) if poll_url else None
-        if url is None and self._poll.path is not None:
-            known = {"id": task_id}
-            url = self._url(_filled(self._poll.path, known, safe=""), _filled_all(self._poll.query, known))
+        url = self._of_task(self._poll, task_id, poll_url)
         return Call(self._poll.method, url, self._headers(self._poll.headers)) if url is not None else None
+
+    def cancel(self, task_id: str, cancel_url: str | None) -> Call | None:
+        """Cancel a task, at the address that the provider gave if our key may go there; None: there is no address."""
+        if self._cancel is None:
+            return None
+        url = self._of_task(self._cancel, task_id, cancel_url)
+        return Call(self._cancel.method, url, self._headers(self._cancel.headers)) if url is not None else None
+
+    def _of_task(self, asked: Poll | Cancel, task_id: str, given_url: str | None) -> str | None:
+        url = same_origin(self._base_url, given_url) if given_url else None
+        if url is not None or asked.path is None:
+            return url
+        known = {"id": task_id}
+        return self._url(_filled(asked.path, known, safe=""), _filled_all(asked.query, known))
 
     def _headers(self, own: Mapping[str, str]) -> dict[str, str]:
         return {"accept": "application/json", **{name.lower(): value for name, value in own.items()}, **self._auth}

@@ -55,11 +55,16 @@ class Failure(Part):
 
 
 class Cost(Part):
-    """Where an answer says what the task costs: a number or a text such as `$0.02`, times `usd_each`."""
+    """Where an answer says what the task costs: a number or a text such as `$0.02`, times `usd_each`.
+
+    Args:
+        usd: What the task costs where the figure is in a unit that nobody explains; the figure is kept beside it.
+    """
 
     path: Expression
     usd_each: Usd = Decimal(1)
-    basis: Literal["provider", "estimate"] = "provider"
+    usd: Usd | None = None
+    basis: Literal["provider", "price_list", "estimate"] = "provider"
 
 
 class Moment(Part):
@@ -78,8 +83,10 @@ class Observe(Part):
     urls: Expression | None = None
     error: Failure = Failure()
     cost: Cost | None = None
+    created_at: Moment | None = None
     finished_at: Moment | None = None
     poll_url: Expression | None = None
+    cancel_url: Expression | None = None
 
     @model_validator(mode="after")
     def _state_and_states(self) -> Self:
@@ -107,7 +114,7 @@ class Callback(Part):
 class Accept(Part):
     """Which answers mean that the provider took the task."""
 
-    http: Statuses = ["2xx"]
+    http: Statuses = Field(default_factory=lambda: ["2xx"])
     where: Expression | None = None
 
 
@@ -148,6 +155,26 @@ class Poll(Part):
         return self
 
 
+class Cancel(Part):
+    """The request that cancels a task, and which answers say that it was or that it is too late."""
+
+    method: Literal["POST", "PUT", "DELETE"] = "POST"
+    path: PathTemplate | None = None
+    query: dict[str, Template] = Field(default_factory=dict)
+    headers: dict[HeaderName, str] = Field(default_factory=dict)
+    accepted: Statuses = Field(default_factory=lambda: ["2xx"])
+    too_late: Statuses = Field(default_factory=lambda: ["409"])
+    observe: Observe | None = None
+    timeout: Duration = timedelta(seconds=15)
+
+    @model_validator(mode="after")
+    def _knows_the_task(self) -> Self:
+        for template in [self.path or "", *self.query.values()]:
+            if set(PLACEHOLDER.findall(template)) - {"id"}:
+                raise ValueError("a cancel knows one placeholder: {id}")
+        return self
+
+
 class PriceRow(Part):
     """The price of an operation, where the input has these values."""
 
@@ -170,6 +197,7 @@ class Operation(Part):
     input: InputSchema
     submit: Submit | None = None
     poll: Poll | None = None
+    cancel: Cancel | None = None
     callback: Callback | None = None
     price: Price | None = None
     typical: Duration = timedelta(seconds=120)
@@ -181,8 +209,10 @@ class Operation(Part):
             raise ValueError("submit.observe is missing: without poll nothing else says how its answer is read")
         if self.submit is not None and self.poll is not None and self.submit_observe().task_id is None:
             raise ValueError("submit.observe.task_id is missing: without the id nothing can be polled")
-        if self.submit is None and (self.poll is not None or self.callback is not None):
-            raise ValueError("poll and callback make no sense without submit")
+        if self.submit is None and (self.poll is not None or self.cancel is not None or self.callback is not None):
+            raise ValueError("poll, cancel and callback make no sense without submit")
+        if self.cancel is not None and self.cancel.path is None and self.submit_observe().cancel_url is None:
+            raise ValueError("write cancel.path, or observe.cancel_url where the provider gives the address")
         return self
 
     @property
@@ -201,6 +231,12 @@ class Operation(Part):
         if self.submit is not None and self.submit.observe is not None:
             return self.submit.observe
         return self.poll.observe if self.poll is not None else Observe()
+
+    def cancel_observe(self) -> Observe:
+        """How a cancel's answer is read."""
+        if self.cancel is not None and self.cancel.observe is not None:
+            return self.cancel.observe
+        return self.poll.observe if self.poll is not None else self.submit_observe()
 
     def callback_observe(self) -> Observe:
         """How a callback is read."""

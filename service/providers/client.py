@@ -75,6 +75,28 @@ class PollOutcome:
     duration_ms: int = 0
 
 
+class CancelVerdict(StrEnum):
+    """What became of the wish to cancel a task."""
+
+    CANCELLED = "cancelled"  # the provider will not go on with it
+    TOO_LATE = "too_late"  # it goes on with it, or has finished it
+    NOT_FOUND = "not_found"  # it knows no such task
+    RETRY = "retry"  # nothing was learnt
+    DENIED = "denied"  # our key is refused, or the provider has no cancel
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOutcome:
+    """What is known after a cancel; the observation is what its answer says of the task, if anything."""
+
+    verdict: CancelVerdict
+    observation: Observation | None = None
+    message: str | None = None
+    http_status: int | None = None
+    retry_after_s: float | None = None
+    duration_ms: int = 0
+
+
 class Outbound(Protocol):
     """The part of `Egress` that a provider is asked through."""
 
@@ -90,6 +112,9 @@ class Speaker(Protocol):
 
     async def poll(self, operation: str, task_id: str, poll_url: str | None) -> PollOutcome:
         """Ask for a task."""
+
+    async def cancel(self, operation: str, task_id: str, cancel_url: str | None) -> CancelOutcome:
+        """Cancel a task; asked only where the card has `cancel`."""
 
     def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
         """What a callback says; garbled: an observation that has seen nothing."""
@@ -146,6 +171,20 @@ class CardSpeaker:
             return PollOutcome(PollVerdict.RETRY, message=message, duration_ms=self._since_ms(began))
         return self._answers[operation].polled(answer)
 
+    async def cancel(self, operation: str, task_id: str, cancel_url: str | None) -> CancelOutcome:
+        """See `Speaker`; a cut answer is worth another try, since cancelling twice does nothing worse than once."""
+        requests = self._requests[operation]
+        began = self._clock.monotonic()
+        call = requests.cancel(task_id, cancel_url)
+        if call is None:
+            return CancelOutcome(CancelVerdict.DENIED, message="there is no address to cancel this task at")
+        try:
+            answer = await self._egress.call(call, timeout_s=requests.cancel_timeout_s, read_bytes=MAX_BYTES)
+        except (EgressRefused, EgressNotSent, EgressCut) as error:
+            message = self._scrubber.line(str(error))
+            return CancelOutcome(CancelVerdict.RETRY, message=message, duration_ms=self._since_ms(began))
+        return self._answers[operation].cancelled(answer)
+
     def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
         """See `Speaker`."""
         return self._answers[operation].called_back(body)
@@ -160,6 +199,7 @@ class _Answers:
     def __init__(self, card: Card, operation: Operation, base_url: str, scrubber: Scrubber, clock: Clock) -> None:
         self._name = card.name
         self._accept = operation.spoken.accept
+        self._cancel = operation.cancel
         self._where = compiled(self._accept.where)
         self._mapper = OperationMapper(operation, card.errors, base_url, scrubber)
         self._scrubber = scrubber
@@ -220,6 +260,31 @@ class _Answers:
             return PollOutcome(PollVerdict.OBSERVED, failed, message)
         return PollOutcome(PollVerdict(meaning.poll), message=message)
 
+    def cancelled(self, answer: Answer) -> CancelOutcome:
+        """What an answer to a cancel means."""
+        document = None if answer.truncated else decode(answer.body)
+        status = self._mapper.errors.status(answer.status, document)
+        outcome = self._given_up(answer, status, document)
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock)
+        return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
+
+    def _given_up(self, answer: Answer, status: int, document: object) -> CancelOutcome:
+        if self._cancel is not None and status_fits(self._cancel.too_late, status):
+            message = self._said(status, self._mapper.errors.meaning(status, document))
+            return CancelOutcome(CancelVerdict.TOO_LATE, message=message)
+        if self._cancel is not None and status_fits(self._cancel.accepted, status):
+            observation = self._mapper.cancel.read(document)
+            word = f"{self._name} says {observation.provider_status}"
+            if observation.seen in {None, Seen.CANCELLED}:
+                return CancelOutcome(CancelVerdict.CANCELLED, observation)
+            if observation.seen in FINAL:
+                return CancelOutcome(CancelVerdict.TOO_LATE, observation, word)
+            return CancelOutcome(CancelVerdict.RETRY, observation, word)
+        if 300 <= status < 400:
+            return CancelOutcome(CancelVerdict.RETRY, message=self._redirected(answer))
+        meaning = self._mapper.errors.meaning(status, document)
+        return CancelOutcome(_cancel_refused(status, meaning), message=self._said(status, meaning))
+
     def called_back(self, body: bytes) -> Observation:
         """What a callback says."""
         return self._mapper.callback.read(decode(body))
@@ -241,6 +306,16 @@ _SUBMIT_VERDICTS: Final[dict[Submitted, Verdict]] = {
     "final": Verdict.REJECTED,
     "unknown": Verdict.UNKNOWN,
 }
+
+
+def _cancel_refused(status: int, meaning: Meaning) -> CancelVerdict:
+    """What a refused cancel means: any 4xx that asking again would not change is the provider's last word."""
+    if meaning.poll == "not_found":
+        return CancelVerdict.NOT_FOUND
+    if meaning.poll == "denied":
+        return CancelVerdict.DENIED
+    final = meaning.poll == "failed" or (400 <= status < 500 and status not in {408, 425, 429})
+    return CancelVerdict.TOO_LATE if final else CancelVerdict.RETRY
 
 
 def retry_after_s(value: str | None, clock: Clock) -> float | None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from service.clock import Clock
 from service.picture import draw
-from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict
+from service.providers.client import CancelOutcome, CancelVerdict, PollOutcome, PollVerdict, SubmitOutcome, Verdict
 from service.providers.mapping import Money, Observation, Seen
 
 SIDE: Final = 512  # pixels, where the input says nothing
@@ -53,6 +53,10 @@ class DrawingSpeaker:
     async def poll(self, operation: str, task_id: str, poll_url: str | None) -> PollOutcome:
         """See `Speaker`; there is never a task to ask for."""
         return PollOutcome(PollVerdict.NOT_FOUND, message="pictures are finished when they are asked for")
+
+    async def cancel(self, operation: str, task_id: str, cancel_url: str | None) -> CancelOutcome:
+        """See `Speaker`; there is never a task to cancel."""
+        return CancelOutcome(CancelVerdict.NOT_FOUND, message="pictures are finished when they are asked for")
 
     def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
         """See `Speaker`; nobody calls back."""

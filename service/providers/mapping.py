@@ -59,7 +59,7 @@ class Observation:
         provider_status: The provider's own word, cut to 64 characters.
         urls: http(s) or data: URLs, of a completed task only; a completed task may have none.
         error_message: Cut to 500 characters, without secrets.
-        poll_url: Absolute, and on the card's own origin.
+        poll_url: Absolute, and on the card's own origin, as is `cancel_url`.
         word_known: False: a state word that the card does not list, which counts as running.
     """
 
@@ -73,6 +73,8 @@ class Observation:
     poll_url: str | None = None
     finished_at_ms: int | None = None
     word_known: bool = True
+    created_at_ms: int | None = None
+    cancel_url: str | None = None
 
 
 NOTHING: Final = Observation(seen=None)
@@ -101,8 +103,10 @@ class Mapper:
         self._urls = compiled(observe.urls)
         self._words = WordsReader(observe.error, origin.scrubber)
         self._cost = _CostReader(observe.cost) if observe.cost else None
+        self._created_at = _MomentReader(observe.created_at) if observe.created_at else None
         self._finished_at = _MomentReader(observe.finished_at) if observe.finished_at else None
         self._poll_url = compiled(observe.poll_url)
+        self._cancel_url = compiled(observe.cancel_url)
         self._origin = origin
 
     def read(self, document: object) -> Observation:
@@ -123,16 +127,26 @@ class Mapper:
             urls=_urls(self._urls.read(document)) if self._urls and seen is Seen.COMPLETED else (),
             error_code=code,
             error_message=message,
-            cost=(self._cost.read(document) if self._cost else None)
-            or (self._origin.failure_cost if seen is Seen.FAILED else None),
+            cost=self._costs(document, seen),
             poll_url=same_origin(self._origin.base_url, self._poll_url.read(document)) if self._poll_url else None,
             finished_at_ms=self._finished_at.read(document) if self._finished_at and seen in FINAL else None,
             word_known=said is None or said in self._states,
+            created_at_ms=self._created_at.read(document) if self._created_at else None,
+            cancel_url=same_origin(self._origin.base_url, self._cancel_url.read(document))
+            if self._cancel_url
+            else None,
         )
+
+    def _costs(self, document: object, seen: Seen | None) -> Money | None:
+        """What the document says; for a failed task only if that is nothing, since a quote may stay in it."""
+        said = self._cost.read(document) if self._cost else None
+        if seen is Seen.FAILED and self._origin.failure_cost is not None:
+            return said if said is not None and not said.micro_usd else self._origin.failure_cost
+        return said
 
 
 class OperationMapper:
-    """The three ways in which a task of one operation is heard of."""
+    """The ways in which a task of one operation is heard of."""
 
     def __init__(self, operation: Operation, errors: Errors, base_url: str, scrubber: Scrubber) -> None:
         self.errors = ErrorReader(errors, scrubber)
@@ -140,6 +154,7 @@ class OperationMapper:
         origin = Origin(base_url, self.errors, scrubber, _FAILURE_COSTS.get(failures))
         self.submit = Mapper(operation.submit_observe(), origin)
         self.poll = Mapper(operation.poll.observe, origin) if operation.poll else self.submit
+        self.cancel = Mapper(operation.cancel_observe(), origin) if operation.cancel else self.poll
         self.callback = Mapper(operation.callback_observe(), origin)
 
 
@@ -210,6 +225,7 @@ class _CostReader:
     def __init__(self, cost: Cost) -> None:
         self._path = compiled(cost.path)
         self._usd_each = cost.usd_each
+        self._usd = cost.usd
         self._basis = cost.basis
 
     def read(self, document: object) -> Money | None:
@@ -218,6 +234,8 @@ class _CostReader:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             return None
         raw = str(value)[:64]
+        if self._usd is not None:
+            return Money(_micro_usd(self._usd), self._basis, raw)
         try:
             amount = Decimal(raw.strip().removeprefix("$").strip()) * self._usd_each
         except ArithmeticError:  # no number, or one beyond all bounds

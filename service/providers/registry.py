@@ -18,7 +18,17 @@ from service import notation
 from service.clock import Clock
 from service.errors import CardInvalid, FieldError, SettingsInvalid
 from service.providers.card import Card, Operation
-from service.providers.client import CardSpeaker, Outbound, PollOutcome, PollVerdict, Speaker, SubmitOutcome, Verdict
+from service.providers.client import (
+    CancelOutcome,
+    CancelVerdict,
+    CardSpeaker,
+    Outbound,
+    PollOutcome,
+    PollVerdict,
+    Speaker,
+    SubmitOutcome,
+    Verdict,
+)
 from service.providers.drawing import DrawingSpeaker
 from service.providers.inputs import InputCheck
 from service.providers.limits import SubmitLimits
@@ -120,6 +130,17 @@ class Provider:
         if self.reason is not None:
             return PollOutcome(PollVerdict.DENIED, message=self.reason)
         return await self._speaker.poll(operation, task_id, poll_url)
+
+    def can_cancel(self, operation: str) -> bool:
+        """Whether the provider can be asked to cancel a task."""
+        return self.card.operations[operation].cancel is not None
+
+    async def cancel(self, operation: str, task_id: str, cancel_url: str | None = None) -> CancelOutcome:
+        """Ask the provider to cancel a task; never raises for anything that the provider does."""
+        reason = self.reason or (None if self.can_cancel(operation) else f"{self.name} cannot cancel {operation}")
+        if reason is not None:
+            return CancelOutcome(CancelVerdict.DENIED, message=reason)
+        return await self._speaker.cancel(operation, task_id, cancel_url)
 
     def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
         """What a callback says; never raises, garbled is an observation that has seen nothing."""
