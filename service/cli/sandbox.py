@@ -1,4 +1,4 @@
-"""`remora sandbox`: the provider in a box as a command.
+"""`remora sandbox`: the providers in a box as a command.
 
 Owns its options, what it prints and that it ends cleanly on a signal. It must not know how the sandbox works.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 from service.sandbox.faults import KINDS, Fault, describe, parse_faults
+from service.sandbox.keys import HELP
 from service.sandbox.server import SandboxOptions, SandboxServer
 
 FAULTS_HELP = f"What befalls every task, such as lost-callback,double-callback=0.5. The words: {', '.join(KINDS)}."
@@ -21,13 +23,17 @@ EPILOG = (
     "or while it runs by POST /_sandbox/faults. Written as word, word:argument, and either with =0.5 (probability) or "
     "=2 (so many tasks):\n\n"
     + "\n\n".join(describe().splitlines())
-    + "\n\nKeys: any Bearer key is taken; one with 'bad' in it is answered 401, one with 'poor' in it 402 on submits. "
-    "GET /_sandbox/tasks and /_sandbox/log tell what it knows and what it has seen."
+    + f"\n\nKeys: {HELP}. GET /_sandbox/tasks and /_sandbox/log tell what it knows and what it has seen."
 )
 
 
 def sandbox(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 9090,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65534, help="The port to listen on, and the next one for sharkai; 0 takes two free ones."
+        ),
+    ] = 9090,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     speed: Annotated[
         float,
@@ -38,13 +44,15 @@ def sandbox(
     faults: Annotated[str, typer.Option(help=FAULTS_HELP)] = "",
     seed: Annotated[int, typer.Option(help="Decides durations and the dice of the faults.")] = 0,
 ) -> None:
-    """Run a provider in a box: it speaks apimodels.app's dialect, draws pictures and misbehaves on request."""
+    """Run the providers in a box: it speaks the dialect of every built-in card, draws pictures and misbehaves on request."""
     options = SandboxOptions(host=host, port=port, speed=speed, faults=_read_faults(faults), seed=seed)
     try:
         asyncio.run(_run(options))
     except OSError as error:
         typer.echo(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --host or --port", err=True
+            f"cannot listen on {error.filename or f'{host} port {port}'}: {error.strerror or error}; "
+            "choose another --host or --port",
+            err=True,
         )
         raise typer.Exit(1) from error
 
@@ -64,15 +72,18 @@ async def _run(options: SandboxOptions) -> None:
     server = SandboxServer(options)
     await server.start()
     try:
-        _introduce(server.base_url)
+        _introduce(server.base_urls)
         await told_to_stop.wait()
     finally:
         await server.stop()
 
 
-def _introduce(base_url: str) -> None:
+def _introduce(base_urls: Mapping[str, str]) -> None:
     typer.echo(
-        f"The sandbox listens on {base_url} (Ctrl-C ends it). Give the service these to use it:\n\n"
-        f"REMORA_PROVIDERS__APIMODELS__BASE_URL={base_url}\n"
-        "REMORA_PROVIDERS__APIMODELS__API_KEY=sandbox\n"
+        f"The sandbox listens on {' and '.join(dict.fromkeys(base_urls.values()))} (Ctrl-C ends it). "
+        "Give the service these to use it:\n"
     )
+    for card, base_url in base_urls.items():
+        name = card.upper().replace("-", "_")
+        typer.echo(f"REMORA_PROVIDERS__{name}__BASE_URL={base_url}\nREMORA_PROVIDERS__{name}__API_KEY=sandbox")
+    typer.echo()

@@ -84,7 +84,7 @@ class Reporter:
             return
         claimed = replace(task, state=State.COMPLETED, finished_ms=self._clock.now_ms())
         false_file = replace(claimed, draft=replace(task.draft, origin="https://forged.example"))
-        foreign = replace(claimed, id=f"cl{task.id[:1:-1]}")
+        foreign = replace(claimed, id=task.id[:2] + task.id[:1:-1])
         await self._caller.call(task, self._dialect.callback(false_file), "forged", insist=False)
         await self._caller.call(task, self._dialect.callback(foreign), "forged", insist=False)
 

@@ -1,30 +1,31 @@
-"""The sandbox's own paths, which no provider has: its files, its faults, its tasks and its log.
+"""The sandbox's own paths, which no provider has: its welcome, its faults, its tasks and its log.
 
-Owns `/`, `/files/` and `/_sandbox/`. It must not know dialects.
+Owns `/` and `/_sandbox/`. It must not know dialects.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from service.picture import draw
+from service.sandbox import keys
 from service.sandbox.dialect import Route
 from service.sandbox.faults import Deck, describe, parse_faults
 from service.sandbox.http import Reply, Request, json_object, json_reply, problem
 from service.sandbox.record import Record
-from service.sandbox.tasks import State, Task, Tasks
+from service.sandbox.tasks import Task, Tasks
 
-_WELCOME: Final = """Remora's sandbox: a provider in a box. It draws pictures and misbehaves on request.
+_WELCOME: Final = """Remora's sandbox: the providers in a box. It draws pictures and misbehaves on request.
 
-POST /api/v1/images/generations             submit, as apimodels.app documents it
-GET  /api/v1/images/generations?task_id=…   how the task stands
+{addresses}
+
+Paths, fields and answers are the providers' own, as their documents have them. Keys: {keys}.
+
 GET  /_sandbox/tasks, /_sandbox/log         what it knows, what it has seen and sent
-POST /_sandbox/faults {"faults": "…"}       the faults of the whole server, as word[:argument][=probability or count]
-A prompt asks for its own: "a cat [fault:lost-callback]".
+POST /_sandbox/faults {{"faults": "…"}}       the faults of the whole server, as word[:argument][=probability or count]
+A prompt asks for its own: "a cat [fault:slow-submit]".
 
 """
 
@@ -32,16 +33,16 @@ A prompt asks for its own: "a cat [fault:lost-callback]".
 class Control:
     """See the module."""
 
-    def __init__(self, deck: Deck, tasks: Tasks, record: Record) -> None:
+    def __init__(self, deck: Deck, tasks: Tasks, record: Record, base_urls: Mapping[str, str]) -> None:
         self._deck = deck
         self._tasks = tasks
         self._record = record
+        self._base_urls = base_urls
 
     def routes(self) -> Sequence[Route]:
         """The paths, first match wins."""
         return (
             Route("GET", re.compile("/"), self._welcome),
-            Route("GET", re.compile(r"/files/(?P<task_id>[a-z0-9]+)\.jpeg"), self._file),
             Route("GET", re.compile("/_sandbox/faults"), self._show_faults),
             Route("POST", re.compile("/_sandbox/faults"), self._set_faults),
             Route("GET", re.compile("/_sandbox/tasks"), self._show_tasks),
@@ -49,16 +50,9 @@ class Control:
         )
 
     async def _welcome(self, request: Request) -> Reply:
-        return Reply(200, (_WELCOME + describe() + "\n").encode(), "text/plain; charset=utf-8")
-
-    async def _file(self, request: Request) -> Reply:
-        """The picture, drawn when it is asked for: most are asked for once or never."""
-        task = self._tasks.get(request.params["task_id"])
-        if task is None or task.state is not State.COMPLETED or task.plan.has("completed-without-file"):
-            return problem(404, "There is no such file")
-        draft = task.draft
-        picture = await asyncio.to_thread(draw, draft.prompt, draft.width, draft.height, image_format="jpeg")
-        return Reply(200, picture, "image/jpeg")
+        addresses = "\n".join(f"{card:12} {url}" for card, url in self._base_urls.items())
+        text = _WELCOME.format(addresses=addresses, keys=keys.HELP) + describe() + "\n"
+        return Reply(200, text.encode(), "text/plain; charset=utf-8")
 
     async def _show_faults(self, request: Request) -> Reply:
         return json_reply(200, {"faults": ",".join(str(fault) for fault in self._deck.faults)})
@@ -92,12 +86,14 @@ class Control:
 def _shown(task: Task) -> dict[str, Any]:
     return {
         "id": task.id,
+        "dialect": task.dialect,
         "state": task.state.value,
         "prompt": task.draft.prompt,
         "model": task.draft.model,
         "callback_url": task.draft.callback_url,
         "faults": [str(fault) for fault in task.plan.faults.values()],
         "polls": task.polls,
+        "cancels": task.cancels,
         "created_ms": task.created_ms,
         "finished_ms": task.finished_ms,
     }

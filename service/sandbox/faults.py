@@ -1,6 +1,7 @@
 """The faults that the sandbox commits on request: their words, how they are written, which of them a task gets.
 
-Owns the table of faults and the dice. It must not know how a fault is carried out; `flow` and `callbacks` do that.
+Owns the table of faults, what each needs to make sense, and the dice. It must not know how a fault is carried out; `flow`
+and `callbacks` do that.
 """
 
 from __future__ import annotations
@@ -10,11 +11,22 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from random import Random
 from typing import Final
 
 _MARKER: Final = re.compile(r"\[fault:([^\]]*)\]")
 _WRITTEN: Final = re.compile(r"(?P<word>[^:=]+)(?::(?P<argument>[^:=]*))?(?:=(?P<often>[^:=]*))?")
+
+
+class Channel(StrEnum):
+    """What there is between provider and client beside the submit; a fault of a channel needs it."""
+
+    CALLBACK = "callback"
+    POLL = "poll"
+    CANCEL = "cancel"
+    LINKS = "links"  # URLs to poll and to cancel at, in the submit's answer
+    CODES = "codes"  # a status code in the body beside HTTP's
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,43 +38,77 @@ class FaultKind:
         default: The argument when none is written; empty where the word takes none.
         choices: The arguments to choose from; empty where the argument is a number (or there is none).
         unit: What the number counts, for the help.
+        needs: The channel without which it makes no sense; None where a submit is enough.
     """
 
     effect: str
     default: str = ""
     choices: tuple[str, ...] = ()
     unit: str = ""
+    needs: Channel | None = None
 
+
+_CALLBACK, _POLL, _CANCEL = Channel.CALLBACK, Channel.POLL, Channel.CANCEL
+_SUBMIT_OR_POLL: Final = ("submit", "poll")
+_ANYWHERE: Final = ("submit", "poll", "cancel")
 
 KINDS: Final[Mapping[str, FaultKind]] = {
-    "lost-callback": FaultKind("the callback is never sent"),
-    "double-callback": FaultKind("the callback is sent twice at the same time"),
-    "late-callback": FaultKind("the callback is sent that long after the end", "5", unit="seconds"),
+    "lost-callback": FaultKind("the callback is never sent", needs=_CALLBACK),
+    "double-callback": FaultKind("the callback is sent twice at the same time", needs=_CALLBACK),
+    "late-callback": FaultKind("the callback is sent that long after the end", "5", unit="seconds", needs=_CALLBACK),
     "early-callback": FaultKind(
-        "the task ends at once; its callback is sent and answered before the submit is answered"
+        "the task ends at once; its callback is sent and answered before the submit is answered", needs=_CALLBACK
     ),
     "forged-callback": FaultKind(
-        "while the task is at work two false callbacks come: its id with a false file, and a foreign id"
+        "while the task is at work two false callbacks come: its id with a false file, and a foreign id",
+        needs=_CALLBACK,
     ),
-    "conflicting-callback": FaultKind("completed, and then failed for the same task; polls keep saying completed"),
-    "garbled-callback": FaultKind("the callback is cut JSON, bad UTF-8 or 1 MB long", "json", ("json", "utf8", "huge")),
-    "refused-submit": FaultKind("nothing is created; 429 comes with Retry-After", "429", ("429", "400", "401", "402")),
+    "conflicting-callback": FaultKind(
+        "completed, and then failed for the same task; polls keep saying completed", needs=_CALLBACK
+    ),
+    "garbled-callback": FaultKind(
+        "the callback is cut JSON, bad UTF-8 or 1 MB long", "json", ("json", "utf8", "huge"), needs=_CALLBACK
+    ),
+    "refused-submit": FaultKind(
+        "nothing is created; 429 comes with Retry-After",
+        "429",
+        ("429", "400", "401", "402", "403", "422", "moderation", "too-large"),
+    ),
     "submit-500": FaultKind("nothing is created and the answer is a 500"),
+    "bad-gateway": FaultKind(
+        "the submit creates nothing and is answered 502, or the task's first poll or cancel is", "submit", _ANYWHERE
+    ),
+    "gateway-timeout": FaultKind(
+        "the task is created; its submit, or its first poll, is answered 504", "submit", _SUBMIT_OR_POLL
+    ),
+    "code-in-200": FaultKind(
+        "the submit creates nothing and is answered HTTP 200 with this code in the body, or the first poll with 500",
+        "400",
+        ("400", "401", "402", "429", "500", "poll"),
+        needs=Channel.CODES,
+    ),
     "cut-submit": FaultKind("the task is created and the connection cut without an answer; its callback comes"),
     "cut-submit-lost": FaultKind("nothing is created and the connection is cut without an answer"),
     "slow-submit": FaultKind("the task is created, the answer comes that much later", "5", unit="seconds"),
-    "failing-polls": FaultKind("the task's first polls are answered 500 and 429 in turn", "3", unit="polls"),
-    "not-found-lag": FaultKind("the task's first polls are answered 404", "3", unit="polls"),
-    "completed-without-file": FaultKind("the task completes with an empty resultUrls"),
+    "failing-polls": FaultKind(
+        "the task's first polls are answered 500 and 429 in turn", "3", unit="polls", needs=_POLL
+    ),
+    "not-found-lag": FaultKind("the task's first polls are answered 404", "3", unit="polls", needs=_POLL),
+    "late-cancel": FaultKind("the task starts just before its cancel comes, which is answered 409", needs=_CANCEL),
+    "ignored-cancel": FaultKind("the cancel is answered as done, and the task goes on to its end", needs=_CANCEL),
+    "cut-cancel": FaultKind("the task is cancelled and the connection cut without an answer", needs=_CANCEL),
+    "foreign-links": FaultKind("the URLs to poll and to cancel at lead to a foreign host", needs=Channel.LINKS),
+    "completed-without-file": FaultKind("the task completes without a file's URL"),
     "failed": FaultKind("the task fails"),
-    "moderated": FaultKind("the task fails with the documented 'Content policy violation'"),
-    "instant": FaultKind("the submit's answer says completed already, with resultUrls"),
-    "unknown-state-word": FaultKind("until its end the task is in a state that no document names"),
+    "moderated": FaultKind("the task fails because of its content, in the documented words"),
+    "stuck": FaultKind("the task never ends"),
+    "instant": FaultKind("the submit's answer says completed already, with the file's URL"),
+    "unknown-state-word": FaultKind("until its end the task is in a state that no document names", needs=_POLL),
     "giant-answer": FaultKind(
-        "the task is created; the answer to its submit, or to its first poll, has 5 MB", "submit", ("submit", "poll")
+        "the task is created; the answer to its submit, or to its first poll, has 5 MB", "submit", _SUBMIT_OR_POLL
     ),
     "html-error": FaultKind(
-        "the task is created; its submit, or its first poll, is answered 502 in HTML", "submit", ("submit", "poll")
+        "the task is created; its submit, or its first poll, is answered 502 in HTML", "submit", _SUBMIT_OR_POLL
     ),
 }
 
@@ -129,11 +175,21 @@ class Deck:
         self._faults = faults
         self._dealt = [0] * len(faults)
 
-    def deal(self, wished: tuple[Fault, ...] = ()) -> Plan:
-        """The next task's faults."""
+    def deal(self, channels: frozenset[Channel], wished: tuple[Fault, ...] = ()) -> Plan:
+        """The next task's faults, of those that make sense for it.
+
+        Args:
+            channels: What its conversation has.
+            wished: What its prompt asks for.
+
+        Raises:
+            ValueError: It wishes for what needs a channel that it has not.
+        """
+        for fault in wished:
+            _check_sense(fault, channels)
         granted: dict[str, Fault] = {}
         for place, fault in enumerate(self._faults):
-            if fault.count is not None and self._dealt[place] >= fault.count:
+            if _lacks(fault, channels) or (fault.count is not None and self._dealt[place] >= fault.count):
                 continue
             if fault.probability < 1 and self._rng.random() >= fault.probability:
                 continue
@@ -158,6 +214,19 @@ def marked_faults(prompt: str) -> tuple[Fault, ...]:
         ValueError: As `parse_faults`.
     """
     return tuple(fault for wish in _MARKER.findall(prompt) for fault in parse_faults(wish))
+
+
+def _lacks(fault: Fault, channels: frozenset[Channel]) -> Channel | None:
+    """The channel that the fault needs and that is not there."""
+    argument = Channel.POLL if fault.argument == "poll" else Channel.CANCEL if fault.argument == "cancel" else None
+    needed = (KINDS[fault.word].needs, argument)
+    return next((channel for channel in needed if channel is not None and channel not in channels), None)
+
+
+def _check_sense(fault: Fault, channels: frozenset[Channel]) -> None:
+    lacking = _lacks(fault, channels)
+    if lacking is not None:
+        raise ValueError(f"fault {fault} makes no sense here: this operation has no {lacking.value}")
 
 
 def _parse_fault(text: str) -> Fault:
@@ -217,5 +286,6 @@ def describe() -> str:
         takes = (
             f" ({'|'.join(kind.choices)})" if kind.choices else f" ({kind.unit}, {kind.default})" if kind.unit else ""
         )
-        lines.append(f"{word}{takes}: {kind.effect}")
+        where = f" [needs {kind.needs.value}]" if kind.needs else ""
+        lines.append(f"{word}{takes}: {kind.effect}{where}")
     return "\n".join(lines)

@@ -26,6 +26,7 @@ class SeenRequest:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: str
+    card: str = ""  # whose path it was; empty where nobody's
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Record:
                 future.set_result(None)
         self._waiting.clear()
 
-    async def until(self, holds: Callable[[], bool], timeout_s: float) -> None:
+    async def until(self, holds: Callable[[], bool], timeout_s: float | None) -> None:
         """Wait for a change after which `holds` is true.
 
         Raises:

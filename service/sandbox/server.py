@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from random import Random
@@ -19,13 +19,20 @@ import uvicorn
 
 from service.clock import Clock, SystemClock
 from service.sandbox.apimodels import APIModels
-from service.sandbox.app import App
+from service.sandbox.apimodels_sync import APIModelsSync
+from service.sandbox.app import App, Speaker
 from service.sandbox.callbacks import Caller
 from service.sandbox.control import Control
+from service.sandbox.dialect import Dialect
 from service.sandbox.faults import Deck, Fault
+from service.sandbox.files import Files
 from service.sandbox.flow import Flow
 from service.sandbox.http import CuttableProtocol
+from service.sandbox.intake import Intake
 from service.sandbox.record import Record, SeenRequest, SentCallback
+from service.sandbox.sharkai import SharkAI
+from service.sandbox.sharkapi import SharkAPI
+from service.sandbox.sharkapi_v1 import SharkAPIv1
 from service.sandbox.tasks import Task, Tasks
 
 _BACKLOG: Final = 2048  # connections
@@ -38,7 +45,8 @@ class SandboxOptions:
 
     Args:
         host: The address to listen on.
-        port: 0 takes a free one.
+        port: The port of all cards but sharkai, which has the next one, because it shares a path with apimodels; 0 takes two
+            free ones.
         speed: Documented durations are divided by it; 10 makes a task take 1-3 s.
         faults: What befalls every task, see `faults.parse_faults`.
         seed: Decides durations, ids and the dice of the faults.
@@ -51,8 +59,18 @@ class SandboxOptions:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What has to be ended, in this order but the caller last."""
+
+    caller: Caller
+    flow: Flow
+    servers: Sequence[_Server]
+    running: Sequence[asyncio.Task[None]]
+
+
 class SandboxServer:
-    """A provider in a box.
+    """The providers in a box.
 
     Args:
         options: How it behaves.
@@ -62,22 +80,29 @@ class SandboxServer:
     def __init__(self, options: SandboxOptions, *, clock: Clock | None = None) -> None:
         if options.speed <= 0:
             raise ValueError(f"speed must be greater than 0, not {options.speed:g}")
+        if not 0 <= options.port < 65535:
+            raise ValueError(f"port must be from 0 to 65534, because the next one is taken too, not {options.port}")
         self._options = options
         self._clock = clock or SystemClock()
         self._record = Record()
         self._deck = Deck(options.faults, Random(options.seed))
         self._tasks = Tasks(self._clock, Random(options.seed + 1), options.speed, self._record)
-        self._base_url = ""
-        self._parts: tuple[Caller, Flow, _Server, asyncio.Task[None]] | None = None
+        self._base_urls: dict[str, str] = {}
+        self._parts: _Parts | None = None
 
     @property
     def base_url(self) -> str:
-        """Where it listens, such as `http://127.0.0.1:12345`, known once it is started."""
-        return self._base_url
+        """Where apimodels is, such as `http://127.0.0.1:12345`; empty until it is started."""
+        return self._base_urls.get(APIModels.card, "")
+
+    @property
+    def base_urls(self) -> Mapping[str, str]:
+        """Where each provider is, by the name of its card; empty until it is started."""
+        return dict(self._base_urls)
 
     @property
     def requests(self) -> tuple[SeenRequest, ...]:
-        """What came to the provider's paths, oldest first; without keys."""
+        """What came to the providers' paths, oldest first; without keys."""
         return tuple(self._record.requests)
 
     @property
@@ -108,28 +133,46 @@ class SandboxServer:
         Raises:
             OSError: The address is taken or not ours.
         """
-        listener = _listen(self._options.host, self._options.port)
-        self._base_url = _url(self._options.host, listener.getsockname()[1])
+        first, second = _listeners(self._options.host, self._options.port)
         caller = Caller(self._clock, self._options.speed, self._record)
         flow = Flow(self._clock, self._deck, self._tasks, caller, self._record)
-        routes = (*APIModels(flow, self._base_url).routes(), *Control(self._deck, self._tasks, self._record).routes())
-        server = _Server(App(routes, self._clock, self._record))
-        running = asyncio.create_task(server.serve(sockets=[listener]))
-        self._parts = caller, flow, server, running
-        await server.ready.wait()
+        dialects = self._dialects(flow, _url(self._options.host, first), _url(self._options.host, second))
+        servers = [
+            (_Server(self._app(spoken)), listener) for spoken, listener in zip(dialects, (first, second), strict=True)
+        ]
+        running = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
+        self._parts = _Parts(caller, flow, [server for server, _ in servers], running)
+        for server, _ in servers:
+            await server.ready.wait()
+
+    def _dialects(self, flow: Flow, first: str, second: str) -> tuple[Sequence[Dialect], Sequence[Dialect]]:
+        """Who speaks at which port."""
+        here, there = Intake(flow, first), Intake(flow, second)
+        at_first = (APIModels(here), APIModelsSync(here), SharkAPI(here), SharkAPIv1(here))
+        at_second = (SharkAI(there, self._clock),)
+        self._base_urls = {dialect.card: first for dialect in at_first} | {
+            dialect.card: second for dialect in at_second
+        }
+        return at_first, at_second
+
+    def _app(self, dialects: Sequence[Dialect]) -> App:
+        control = Control(self._deck, self._tasks, self._record, self._base_urls)
+        own = Speaker((*control.routes(), *Files(self._tasks, self._clock).routes()))
+        spoken = [Speaker(dialect.routes(), dialect.card) for dialect in dialects]
+        return App((*spoken, own), self._clock, self._record)
 
     async def stop(self) -> None:
         """Break off whatever is going on, as a provider does that goes down."""
         if self._parts is None:
             return
-        caller, flow, server, running = self._parts
-        self._parts = None
-        flow.close()
+        parts, self._parts = self._parts, None
+        parts.flow.close()
         self._record.notify()
         await self._tasks.close()
-        server.leave.set()
-        await running
-        await caller.close()
+        for server in parts.servers:
+            server.leave.set()
+        await asyncio.gather(*parts.running)
+        await parts.caller.close()
 
 
 class _Server(uvicorn.Server):
@@ -173,6 +216,16 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
 
 
+def _listeners(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """Sockets at the port and at the next, or at two free ones."""
+    first = _listen(host, port)
+    try:
+        return first, _listen(host, port + 1 if port else 0)
+    except OSError:
+        first.close()
+        raise
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, so that asyncio sets TCP_NODELAY
@@ -180,14 +233,15 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise OSError(error.errno, error.strerror, f"{host} port {port}") from error
     listener.setblocking(False)
     return listener
 
 
-def _url(host: str, port: int) -> str:
+def _url(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
     host = _ANY.get(host, host)
     try:
         bracketed = isinstance(ip_address(host), IPv6Address)

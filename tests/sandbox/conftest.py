@@ -1,4 +1,4 @@
-"""A running sandbox, a client for it and an endpoint for its callbacks, all on 127.0.0.1."""
+"""A running sandbox, clients for it and an endpoint for its callbacks, all on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from service.sandbox.faults import parse_faults
 from service.sandbox.server import SandboxOptions, SandboxServer
 
 QUICK = 500.0  # a task takes 20 to 60 ms
+HEADERS = {"Authorization": "Bearer sk-test", "Content-Type": "application/json"}
 
 
 class WatchedClock(VirtualClock):
@@ -66,11 +67,11 @@ class Endpoint:
 
 @dataclass
 class Caller:
-    """Speaks to the sandbox as a client of apimodels.app does."""
+    """Speaks to the sandbox as a client does; what names no path is apimodels.app's."""
 
     session: aiohttp.ClientSession
     url: str
-    headers: dict[str, str] = field(default_factory=lambda: {"Authorization": "Bearer sk-test"})
+    headers: dict[str, str] = field(default_factory=lambda: dict(HEADERS))
 
     async def post(self, body: object, path: str = "/api/v1/images/generations") -> tuple[int, Any]:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -98,6 +99,14 @@ class Place:
 
     server: SandboxServer
     caller: Caller
+
+    def to(self, card: str) -> Caller:
+        """A client of that card's provider."""
+        return Caller(self.caller.session, self.server.base_urls[card])
+
+    async def ended(self) -> None:
+        """Wait until every task has ended."""
+        await self.server.until(lambda: all(task.ended for task in self.server.tasks))
 
 
 Open = Callable[..., Any]

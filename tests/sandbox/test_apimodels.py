@@ -57,10 +57,11 @@ async def test_poll_walks_through_the_documented_states(start: Open) -> None:
 async def test_file_is_a_jpeg_of_the_ratio(start: Open, ratio: str, size: tuple[int, int]) -> None:
     """The result is a real file of the documented kind, in the shape that was asked for."""
     place = await start()
-    await place.caller.create(aspect_ratio=ratio)
-    await place.server.until(lambda: place.server.tasks[0].state == "completed")
+    task_id = await place.caller.create(aspect_ratio=ratio)
+    await place.ended()
+    [url] = (await place.caller.poll(task_id))[1]["data"]["resultUrls"]
 
-    async with place.caller.session.get(place.server.tasks[0].file_url) as answer:
+    async with place.caller.session.get(url) as answer:
         picture = Image.open(io.BytesIO(await answer.read()))
 
     assert (answer.status, answer.headers["Content-Type"]) == (200, "image/jpeg")

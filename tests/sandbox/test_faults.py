@@ -6,8 +6,10 @@ from random import Random
 
 import pytest
 
-from service.sandbox.faults import Deck, Fault, describe, marked_faults, parse_faults
+from service.sandbox.faults import Channel, Deck, Fault, describe, marked_faults, parse_faults
 
+NONE: frozenset[Channel] = frozenset()
+CALLS = frozenset({Channel.CALLBACK})
 WORDS = {
     "lost-callback",
     "double-callback",
@@ -18,14 +20,22 @@ WORDS = {
     "garbled-callback",
     "refused-submit",
     "submit-500",
+    "bad-gateway",
+    "gateway-timeout",
+    "code-in-200",
     "cut-submit",
     "cut-submit-lost",
     "slow-submit",
     "failing-polls",
     "not-found-lag",
+    "late-cancel",
+    "ignored-cancel",
+    "cut-cancel",
+    "foreign-links",
     "completed-without-file",
     "failed",
     "moderated",
+    "stuck",
     "instant",
     "unknown-state-word",
     "giant-answer",
@@ -90,22 +100,50 @@ def test_deck_counts_tasks() -> None:
     """A count is used up by as many tasks; a new wish starts again."""
     deck = Deck(parse_faults("failed=2"), Random(1))
 
-    assert [deck.deal().has("failed") for _ in range(4)] == [True, True, False, False]
+    assert [deck.deal(NONE).has("failed") for _ in range(4)] == [True, True, False, False]
     deck.replace(parse_faults("failed=1"))
-    assert [deck.deal().has("failed") for _ in range(2)] == [True, False]
+    assert [deck.deal(NONE).has("failed") for _ in range(2)] == [True, False]
 
 
 def test_deck_throws_dice_that_repeat() -> None:
     """A probability holds about as often as it says, and the same seed gives the same run."""
-    runs = [[Deck(parse_faults("failed=0.25"), rng).deal().has("failed")] for rng in [Random(7), Random(7)]]
+    runs = [[Deck(parse_faults("failed=0.25"), rng).deal(NONE).has("failed")] for rng in [Random(7), Random(7)]]
     deck = Deck(parse_faults("failed=0.25"), Random(7))
 
     assert runs[0] == runs[1]
-    assert 200 <= sum(deck.deal().has("failed") for _ in range(1000)) <= 300
+    assert 200 <= sum(deck.deal(NONE).has("failed") for _ in range(1000)) <= 300
 
 
 def test_deck_grants_a_prompt_its_own() -> None:
     """A prompt's wish beats the server's argument for the same word."""
-    plan = Deck(parse_faults("late-callback:9"), Random(1)).deal(parse_faults("late-callback:2"))
+    plan = Deck(parse_faults("late-callback:9"), Random(1)).deal(CALLS, parse_faults("late-callback:2"))
 
     assert plan.number("late-callback") == 2
+
+
+def test_deck_spares_those_who_could_not_notice() -> None:
+    """A fault of callbacks neither befalls nor is used up by a task that has none."""
+    deck = Deck(parse_faults("lost-callback=1,bad-gateway:cancel=1"), Random(1))
+
+    assert deck.deal(frozenset({Channel.POLL})).faults == {}
+    assert set(deck.deal(CALLS | {Channel.CANCEL}).faults) == {"lost-callback", "bad-gateway"}
+
+
+@pytest.mark.parametrize(
+    ("wish", "lacking"),
+    [
+        ("lost-callback", "callback"),
+        ("failing-polls:2", "poll"),
+        ("late-cancel", "cancel"),
+        ("foreign-links", "links"),
+        ("code-in-200:402", "codes"),
+        ("html-error:poll", "poll"),
+        ("bad-gateway:cancel", "cancel"),
+    ],
+)
+def test_deck_refuses_a_wish_that_makes_no_sense(wish: str, lacking: str) -> None:
+    """A test that waits for a callback's loss where there are no callbacks would pass for the wrong reason."""
+    with pytest.raises(ValueError) as caught:
+        Deck((), Random(1)).deal(NONE, parse_faults(wish))
+
+    assert str(caught.value) == f"fault {wish} makes no sense here: this operation has no {lacking}"
