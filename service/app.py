@@ -31,6 +31,7 @@ from service.egress.door import Door
 from service.errors import SettingsInvalid
 from service.ids import Ids
 from service.jobs import claims
+from service.jobs.cancel import Canceller
 from service.jobs.fetch import Fetcher
 from service.jobs.hands import TaskHand
 from service.jobs.intake import Intake
@@ -38,6 +39,7 @@ from service.jobs.pace import Rules
 from service.jobs.submit import Submitter
 from service.jobs.track import Track, Tracker
 from service.jobs.waiters import Waiters
+from service.providers.breaker import Breakers
 from service.providers.registry import Registry
 from service.results.links import ResultLinks
 from service.scheduler.duties import Duty, Ticker
@@ -84,10 +86,13 @@ class Stages:
     tracker: Tracker
     waiters: Waiters
     intake: Intake
+    canceller: Canceller
+    breakers: Breakers
     inbox: Inbox
     sender: Sender
     submit_hand: TaskHand
     fetch_hand: TaskHand
+    rescuer: Rescuer
     duties: list[Duty]
 
 
@@ -110,12 +115,23 @@ def wire(base: Base) -> Stages:
     fanout = Fanout(base.ids, cache, sender.lanes, base.owner, sender.lease_ms)
     tracker.followers.append(fanout.follow)
     Changes(cache, fanout.add, base.ids).register(writer)
+    breakers = Breakers(base.clock, base.randomness)
     submitter = Submitter(
-        writer, base.registry, base.ids, base.clock, base.randomness, settings.public_url, base.metrics
+        writer=writer,
+        registry=base.registry,
+        ids=base.ids,
+        clock=base.clock,
+        randomness=base.randomness,
+        callback_base=settings.public_url,
+        breakers=breakers,
+        observer=base.metrics,
     )
-    fetcher = Fetcher(writer, base.registry, base.randomness, base.metrics)
+    fetcher = Fetcher(writer, base.registry, base.randomness, breakers, base.metrics)
     submit_hand = TaskHand(
-        submitter.submit, places=_submits_at_once(base.registry), willing=lambda _: True, lease_ms=SUBMIT_LEASE_MS
+        submitter.submit,
+        places=_submits_at_once(base.registry, breakers),
+        willing=lambda _: True,
+        lease_ms=SUBMIT_LEASE_MS,
     )
     fetch_hand = TaskHand(
         fetcher.fetch, places=lambda _: FETCHES_PER_PROVIDER, willing=fetcher.can_ask, lease_ms=FETCH_LEASE_MS
@@ -142,7 +158,19 @@ def wire(base: Base) -> Stages:
         Duty("expirer", SWEEP_S, expirer.run_once),
         Duty("cleaner", CLEAN_S, expirer.clean),
     ]
-    return Stages(tracker, waiters, intake, inbox, sender, submit_hand, fetch_hand, duties)
+    return Stages(
+        tracker=tracker,
+        waiters=waiters,
+        intake=intake,
+        canceller=Canceller(writer, base.registry),
+        breakers=breakers,
+        inbox=inbox,
+        sender=sender,
+        submit_hand=submit_hand,
+        fetch_hand=fetch_hand,
+        rescuer=rescuer,
+        duties=duties,
+    )
 
 
 def _sender(base: Base, cache: DestinationCache) -> Sender:
@@ -160,10 +188,12 @@ def _sender(base: Base, cache: DestinationCache) -> Sender:
     )
 
 
-def _submits_at_once(registry: Registry) -> Callable[[str], int]:
+def _submits_at_once(registry: Registry, breakers: Breakers) -> Callable[[str], int]:
     def places(name: str) -> int:
-        provider = registry.get(name)
-        return 1 if provider is None else provider.max_in_flight
+        provider, breaker = registry.get(name), breakers.of(name)
+        if not breaker.allows():
+            return 0
+        return 1 if provider is None or breaker.is_open else provider.max_in_flight
 
     return places
 
@@ -206,6 +236,7 @@ class Service:
         self._base: Base
         self._stages: Stages
         self._ticker: Ticker
+        self._refiller: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -296,6 +327,8 @@ class Service:
             registry=base.registry,
             egress=base.egress,
             intake=stages.intake,
+            canceller=stages.canceller,
+            breakers=stages.breakers,
             waiters=stages.waiters,
             links=base.links,
             receiver=stages.inbox,
@@ -331,6 +364,7 @@ class Service:
         if left:
             _log.info("leases_voided", jobs=left)
         self._ticker.start()
+        self._refiller = asyncio.create_task(stages.rescuer.refill_forever(), name="submit-refiller")
         # What was made up to here stays for good: without this every full collection walks through all of it (some
         # hundred thousand objects, tens of milliseconds), and the default of 700 new objects collects all the time.
         gc.collect()
@@ -355,6 +389,9 @@ class Service:
         stages.waiters.release_all()
         await self._listener.stopped()
         await self._ticker.stop()
+        if self._refiller is not None:
+            self._refiller.cancel()
+            await asyncio.gather(self._refiller, return_exceptions=True)
         await asyncio.gather(
             stages.submit_hand.drain(DRAIN_S), stages.fetch_hand.drain(DRAIN_S), stages.sender.drain(DRAIN_S)
         )

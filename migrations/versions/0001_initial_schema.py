@@ -207,7 +207,10 @@ def upgrade() -> None:
             sqlite_where=sa.text("due_at IS NOT NULL AND status <> 'queued'"),
         )
         batch_op.create_index(
-            "ix_jobs_for_submit", ["provider", "due_at"], unique=False, sqlite_where=sa.text("status = 'queued'")
+            "ix_jobs_for_submit",
+            ["provider", "account_id", "due_at"],
+            unique=False,
+            sqlite_where=sa.text("status = 'queued'"),
         )
         batch_op.create_index(
             "ix_jobs_for_task", ["provider_task_id"], unique=False, sqlite_where=sa.text("provider_task_id IS NOT NULL")

@@ -15,8 +15,10 @@ from service.db.secrets import SecretBox
 from service.db.writer import Writer
 from service.egress import Egress
 from service.ids import Ids
+from service.jobs.cancel import Canceller
 from service.jobs.intake import Intake
 from service.jobs.waiters import Waiters
+from service.providers.breaker import Breakers
 from service.providers.registry import Registry
 from service.results.links import ResultLinks
 from service.settings import Settings
@@ -51,6 +53,8 @@ class Context:
     registry: Registry
     egress: Egress
     intake: Intake
+    canceller: Canceller
+    breakers: Breakers
     waiters: Waiters
     links: ResultLinks
     receiver: Receiver

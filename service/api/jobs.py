@@ -22,7 +22,7 @@ from service.api.waiting import applied, job_when_final, preferred_wait
 from service.errors import FieldError, Gone, Invalid, NotFound
 from service.ids import is_id
 from service.jobs import queries
-from service.jobs.facts import CancelAsked, ResubmitAsked
+from service.jobs.facts import ResubmitAsked
 from service.jobs.intake import Caller
 from service.jobs.request import idempotency_key, parse
 from service.jobs.row import JobRow
@@ -90,11 +90,10 @@ async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Res
 
 @post("/v1/jobs/{job_id:str}/cancel", opt=needs(Scope.JOBS_WRITE))
 async def cancel_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[bytes]:
-    """Cancel what is still queued, or with force what nobody knows the fate of."""
+    """Cancel what is queued, what its provider cancels, or with force what nobody knows the fate of."""
     context, who = context_of(request), principal_of(request)
     force = _force(await optional_body(request))
-    await _owned(context, who.account_id, job_id)
-    await context.writer.run(Track(CancelAsked(job_id, who.account_id, force)))
+    await context.canceller.cancel(await _owned(context, who.account_id, job_id), force=force)
     job = await _owned(context, who.account_id, job_id)
     return raw_answer(await _shown(context, job))
 

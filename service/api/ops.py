@@ -9,6 +9,7 @@ from litestar import HttpMethod, Request, Response, get, route
 from service.api.answers import json_answer
 from service.api.auth import authenticated
 from service.api.context import context_of
+from service.clock import iso
 from service.errors import Unavailable
 from service.jobs.queries import count_by_status
 
@@ -25,11 +26,15 @@ async def healthz() -> Response[bytes]:
 
 @route("/readyz", http_method=_LOOK)
 async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The service can take work; if not, why."""
-    reasons = await context_of(request).not_ready()
+    """The service can take work; if not, why. A provider that is down is told, but makes nobody unready: jobs wait for it."""
+    context = context_of(request)
+    reasons = await context.not_ready()
     if reasons:
         raise Unavailable("; ".join(reasons), code="not_ready", retry_after_s=RETRY_AFTER_S)
-    return json_answer({"status": "ready"}, headers=_NO_STORE)
+    down = {
+        name: {"since": iso(each.opened_at), "error": each.last_error} for name, each in context.breakers.down().items()
+    }
+    return json_answer({"status": "ready", "providers_down": down}, headers=_NO_STORE)
 
 
 @get("/metrics")

@@ -9,12 +9,13 @@ from litestar.params import FromPath
 
 from service.api.answers import json_answer
 from service.api.auth import ANY_KEY, needs
-from service.api.context import context_of
+from service.api.context import Context, context_of
 from service.api.query import query_of
+from service.clock import iso
 from service.errors import NotFound
+from service.providers.breaker import Breaker
 from service.providers.card import Operation, Price
 from service.providers.registry import Provider
-from service.settings import Settings
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -24,7 +25,7 @@ async def list_providers(request: Request[Any, Any, Any]) -> Response[bytes]:
     """All cards in force; a short list, given whole."""
     query_of(request.scope, _NOTHING)
     context = context_of(request)
-    shown = [provider_view(provider, context.settings) for provider in context.registry.all()]
+    shown = [provider_view(provider, context) for provider in context.registry.all()]
     return json_answer({"data": shown, "next_cursor": None})
 
 
@@ -37,13 +38,13 @@ async def get_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> 
     if provider is None:
         known = ", ".join(each.name for each in context.registry.all())
         raise NotFound(f"there is no such provider; known are {known}")
-    return json_answer(provider_view(provider, context.settings))
+    return json_answer(provider_view(provider, context))
 
 
-def provider_view(provider: Provider, settings: Settings) -> dict[str, Any]:
+def provider_view(provider: Provider, context: Context) -> dict[str, Any]:
     """A provider as it is shown. `reason` says why it is not configured, and what to set."""
     card = provider.card
-    given = settings.providers.get(provider.name)
+    given = context.settings.providers.get(provider.name)
     rate = (given.submit_rate if given else None) or card.limits.submit_rate
     return {
         "name": provider.name,
@@ -52,12 +53,23 @@ def provider_view(provider: Provider, settings: Settings) -> dict[str, Any]:
         "reason": provider.reason,
         "default_operation": provider.default_operation,
         "verify": provider.verify,
+        "health": _health(context.breakers.of(provider.name)),
         "limits": {
             "in_flight": provider.max_in_flight,
             "submit_rate": None if rate is None else {"count": rate.count, "per_s": rate.per_s},
             "retention_s": provider.retention_s,
         },
         "operations": {name: _operation_view(provider, name, each) for name, each in card.operations.items()},
+    }
+
+
+def _health(breaker: Breaker) -> dict[str, Any]:
+    """`down`: submissions fail in a row, jobs wait in the queue, and a try is made now and then."""
+    return {
+        "status": "down" if breaker.is_open else "up",
+        "since": iso(breaker.opened_at),
+        "failures_in_a_row": breaker.failures,
+        "last_error": breaker.last_error,
     }
 
 

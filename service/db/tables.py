@@ -87,7 +87,7 @@ class Job(SQLModel, table=True):
         Index("ix_jobs_for_list", "account_id", "id"),
         Index("ix_jobs_for_list_by_status", "account_id", "status", "id"),
         Index("ix_jobs_for_task", "provider_task_id", sqlite_where=text("provider_task_id IS NOT NULL")),
-        Index("ix_jobs_for_submit", "provider", "due_at", sqlite_where=text("status = 'queued'")),
+        Index("ix_jobs_for_submit", "provider", "account_id", "due_at", sqlite_where=text("status = 'queued'")),
         Index("ix_jobs_for_poll", "due_at", sqlite_where=text("due_at IS NOT NULL AND status <> 'queued'")),
         Index("ix_jobs_for_expiry", "expires_at", sqlite_where=text(f"status IN {_ACTIVE}")),
         Index("ix_jobs_for_overdue", "overdue_at", sqlite_where=text("overdue_at IS NOT NULL")),

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.jobs.row import COLUMNS, JobRow, from_row
 
+MAX_ACCOUNTS = 200  # looked at in one claim for one provider
+
 _COLUMNS = ", ".join(COLUMNS)
 
-# Claims queued jobs of one provider in the order in which they fell due; safe because the writer is alone on SQLite.
+# The accounts that have jobs waiting for a provider: the index is skipped through, one step an account.
+_WAITING_ACCOUNTS = """
+WITH RECURSIVE waiting(account) AS (
+    SELECT min(account_id) FROM jobs WHERE status = 'queued' AND provider = :provider
+    UNION ALL
+    SELECT (SELECT min(account_id) FROM jobs WHERE status = 'queued' AND provider = :provider AND account_id > waiting.account)
+    FROM waiting WHERE waiting.account IS NOT NULL
+)
+SELECT account FROM waiting WHERE account IS NOT NULL LIMIT :accounts
+"""
+# Claims one account's queued jobs for one provider in the order in which they fell due; safe because the writer is alone
+# on SQLite.
 _QUEUED = f"""
-SELECT {_COLUMNS} FROM jobs WHERE status = 'queued' AND provider = :provider AND due_at <= :now
+SELECT {_COLUMNS} FROM jobs WHERE status = 'queued' AND provider = :provider AND account_id = :account AND due_at <= :now
     AND (lease_until IS NULL OR lease_until <= :now)
 ORDER BY due_at LIMIT :count
 """
@@ -57,19 +71,32 @@ class ClaimDue(Command[list[JobRow]]):
 async def handle_queued(tx: Tx, commands: Sequence[ClaimQueued]) -> list[list[JobRow] | Exception]:
     """The writer's handler for `ClaimQueued`."""
     [command] = commands
-    asked = [{"provider": name, "count": count, "now": tx.now_ms} for name, count in command.free if count > 0]
-    return [_lease(tx, await tx.rows_each(_QUEUED, asked) if asked else [], command.owner, command.lease_ms)]
+    jobs: list[JobRow] = []
+    for provider, count in command.free:
+        waiting = await tx.rows(_WAITING_ACCOUNTS, {"provider": provider, "accounts": MAX_ACCOUNTS})
+        asked = [{"provider": provider, "account": row["account"], "count": count, "now": tx.now_ms} for row in waiting]
+        found = [from_row(row) for row in await tx.rows_each(_QUEUED, asked)] if asked else []
+        jobs += _in_turn(found, count)
+    return [_lease(tx, jobs, command.owner, command.lease_ms)]
+
+
+def _in_turn(jobs: Sequence[JobRow], count: int) -> list[JobRow]:
+    """So many of the jobs, the accounts in turn, each account's in its order: a large backlog hides no small one."""
+    lines: dict[str, list[JobRow]] = {}
+    for job in jobs:
+        lines.setdefault(job.account_id, []).append(job)
+    rounds = zip_longest(*lines.values())
+    return [job for one_of_each in rounds for job in one_of_each if job is not None][:count]
 
 
 async def handle_due(tx: Tx, commands: Sequence[ClaimDue]) -> list[list[JobRow] | Exception]:
     """The writer's handler for `ClaimDue`."""
     [command] = commands
     found = await tx.rows(_OTHERS, {"now": tx.now_ms, "count": command.count})
-    return [_lease(tx, found, command.owner, command.lease_ms)]
+    return [_lease(tx, [from_row(row) for row in found], command.owner, command.lease_ms)]
 
 
-def _lease(tx: Tx, found: Sequence[object], owner: str, lease_ms: int) -> list[JobRow]:
-    jobs = [from_row(row) for row in found]  # type: ignore[arg-type]
+def _lease(tx: Tx, jobs: list[JobRow], owner: str, lease_ms: int) -> list[JobRow]:
     until = tx.now_ms + lease_ms
     tx.write(
         _LEASE,

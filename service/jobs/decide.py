@@ -10,6 +10,7 @@ from service.jobs import hearing, submitting
 from service.jobs.draft import Draft
 from service.jobs.facts import (
     CallbackHeard,
+    CancelAnswered,
     CancelAsked,
     CannotAsk,
     DeadlinePassed,
@@ -21,6 +22,7 @@ from service.jobs.facts import (
     SubmitAnswered,
     SubmitBegun,
     SubmitImpossible,
+    SubmitPostponed,
 )
 from service.jobs.pace import Rules
 from service.states import ErrorCode, JobStatus, ResolvedBy, Source
@@ -38,6 +40,8 @@ def decide(draft: Draft, fact: Fact, rules: Rules) -> Answer:
     match fact:
         case SubmitBegun():
             return submitting.begin(draft, fact)
+        case SubmitPostponed():
+            return submitting.postponed(draft, fact)
         case SubmitAnswered():
             return submitting.answered(draft, fact, rules)
         case SubmitAbandoned():
@@ -52,6 +56,8 @@ def decide(draft: Draft, fact: Fact, rules: Rules) -> Answer:
             return hearing.cannot_ask(draft, fact)
         case CancelAsked():
             return _cancel(draft, fact)
+        case CancelAnswered():
+            return _cancel_answered(draft, fact)
         case ResubmitAsked():
             return _resubmit(draft, fact)
         case DeadlinePassed():
@@ -72,6 +78,20 @@ def _cancel(draft: Draft, fact: CancelAsked) -> Answer:
     return Conflict(_why_not_cancellable(job.status), code="not_cancellable")
 
 
+def _cancel_answered(draft: Draft, fact: CancelAnswered) -> Answer:
+    job = draft.job
+    if job.account_id != fact.account_id:
+        return NotFound("there is no such job")
+    if job.status is JobStatus.CANCELLED:
+        return False
+    if fact.cancelled and job.status is JobStatus.RUNNING:
+        draft.finish(JobStatus.CANCELLED, Source.API, ResolvedBy.API, {"by": "provider"})
+        return True
+    if job.is_active:
+        draft.note("cancel.refused", Source.API, {"reason": fact.reason})
+    return True
+
+
 def _why_not_cancellable(status: JobStatus) -> str:
     match status:
         case JobStatus.SUBMIT_UNKNOWN:
@@ -80,7 +100,7 @@ def _why_not_cancellable(status: JobStatus) -> str:
                 'send {"force": true}'
             )
         case JobStatus.SUBMITTING | JobStatus.RUNNING:
-            return f"the job is {status.value} and its provider has no way to cancel"
+            return f"the job is {status.value}, and its provider cannot be asked to cancel it"
         case _:
             return f"the job is already {status.value}"
 

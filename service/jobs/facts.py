@@ -24,14 +24,28 @@ class SubmitBegun:
 
 
 @dataclass(frozen=True, slots=True)
+class SubmitPostponed:
+    """The provider is down: the job goes back to the queue without a try."""
+
+    job_id: str
+    epoch: int
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class SubmitAnswered:
-    """The request ended, one way or another."""
+    """The request ended, one way or another.
+
+    Args:
+        probing: The provider counted as down, and this was the try whether it is back: it does not count against the job.
+    """
 
     job_id: str
     submission_id: str
     epoch: int
     outcome: SubmitOutcome
     spread: float = 1.0
+    probing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +113,20 @@ class CancelAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelAnswered:
+    """The provider was asked to cancel on a caller's behalf.
+
+    Args:
+        cancelled: It did; False: it is too late, `reason` says why.
+    """
+
+    job_id: str
+    account_id: str
+    cancelled: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ResubmitAsked:
     """An operator wants a further submission of a job in `submit_unknown`."""
 
@@ -122,6 +150,7 @@ class OverdueNoticed:
 
 Fact = (
     SubmitBegun
+    | SubmitPostponed
     | SubmitAnswered
     | SubmitAbandoned
     | SubmitImpossible
@@ -129,6 +158,7 @@ Fact = (
     | Polled
     | CannotAsk
     | CancelAsked
+    | CancelAnswered
     | ResubmitAsked
     | DeadlinePassed
     | OverdueNoticed

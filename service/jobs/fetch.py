@@ -12,7 +12,11 @@ from service.db.writer import Writer
 from service.jobs.facts import Polled
 from service.jobs.row import JobRow
 from service.jobs.track import Track
+from service.providers.breaker import Breakers
+from service.providers.client import PollOutcome, PollVerdict
 from service.providers.registry import Registry
+
+TOO_MANY = 429  # the answer to polls that come too fast
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +38,7 @@ class Fetcher:
     writer: Writer
     registry: Registry
     randomness: Randomness
+    breakers: Breakers
     observer: Observer
 
     def can_ask(self, job: JobRow) -> bool:
@@ -52,6 +57,7 @@ class Fetcher:
         if provider is None or job.provider_task_id is None:
             return
         outcome = await provider.poll(job.operation, job.provider_task_id, job.poll_url)
+        self._judge(job.provider, outcome)
         self.observer.polled(job.provider, outcome.verdict.value)
         if outcome.observation is not None and not outcome.observation.word_known:
             self.observer.unknown_word(job.provider)
@@ -60,3 +66,10 @@ class Fetcher:
             )
         spread = self.randomness.uniform(0.8, 1.2)
         await self.writer.run(Track(Polled(job.id, job.submission_id, job.lease_epoch, outcome, spread)))
+
+    def _judge(self, provider: str, outcome: PollOutcome) -> None:
+        """Tell the breaker: polls that fail are a sign of the provider's own trouble, a limit on them is not."""
+        if outcome.verdict is not PollVerdict.RETRY:
+            self.breakers.of(provider).worked()
+        elif outcome.http_status != TOO_MANY:
+            self.breakers.of(provider).failed(outcome.message)

@@ -38,6 +38,8 @@ class TaskHand:
         self._taken: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
+        self._behind: set[str] = set()  # providers whose jobs wait in the store
+        self.wake = asyncio.Event()  # a place is free for a provider that is behind
 
     def free(self, provider: str) -> int:
         """How many more pieces this provider may have now."""
@@ -48,8 +50,11 @@ class TaskHand:
         return len(self._tasks)
 
     def reserve(self, job: JobRow) -> bool:
-        """See `Hand`."""
-        if not self.free(job.provider) or not self._willing(job):
+        """See `Hand`. While earlier jobs of the provider wait in the store, new ones queue behind them."""
+        if job.provider in self._behind or not self._willing(job):
+            return False
+        if not self.free(job.provider):
+            self._behind.add(job.provider)
             return False
         self._taken[job.provider] += 1
         return True
@@ -68,6 +73,10 @@ class TaskHand:
         """Begin with a job that was claimed for this process, over the limit if need be."""
         self._taken[job.provider] += 1
         self.give(job)
+
+    def caught_up(self, provider: str) -> None:
+        """Nothing of this provider waits in the store any more."""
+        self._behind.discard(provider)
 
     async def drain(self, timeout_s: float) -> None:
         """Take nothing new, let what runs finish, and cut off what does not finish in time."""
@@ -91,3 +100,5 @@ class TaskHand:
             _log.exception("work_failed", job=job.id)
         finally:
             self._taken[job.provider] -= 1
+            if job.provider in self._behind:
+                self.wake.set()

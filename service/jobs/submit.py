@@ -17,14 +17,17 @@ from service.clock import Clock, Randomness
 from service.db.writer import Writer
 from service.errors import StoreUnavailable
 from service.ids import Ids
-from service.jobs.facts import SubmitAnswered, SubmitBegun, SubmitImpossible
+from service.jobs.facts import SubmitAnswered, SubmitBegun, SubmitImpossible, SubmitPostponed
 from service.jobs.row import JobRow
 from service.jobs.track import Track
+from service.providers.breaker import Breakers
+from service.providers.client import SubmitOutcome, Verdict
 from service.providers.registry import Provider, Registry
 from service.states import ErrorCode
 
 TOKEN_BYTES = 32  # 256 bits: the path is the secret
 LEASE_MARGIN_MS = 30_000  # the lease outlasts the provider's deadline by this
+PROVIDER_DOWN_MS = 5_000  # how long a job that came while its provider is down waits at least
 TURN_S = 0.05  # seconds between looks at a full provider
 
 
@@ -53,6 +56,7 @@ class Submitter:
     clock: Clock
     randomness: Randomness
     callback_base: str | None
+    breakers: Breakers
     observer: Observer
 
     async def submit(self, job: JobRow) -> None:
@@ -67,6 +71,11 @@ class Submitter:
                 Track(SubmitImpossible(job.id, job.lease_epoch, ErrorCode.PROVIDER_REJECTED, message))
             )
             return
+        breaker = self.breakers.of(provider.name)
+        if not breaker.allows():
+            await self.writer.run(Track(SubmitPostponed(job.id, job.lease_epoch, PROVIDER_DOWN_MS)))
+            return
+        breaker.begin()
         # Jobs wait for their turn in the order in which they were handed over.
         while not (turn := provider.limits.enter()).granted:
             await self.clock.sleep(turn.wait_s or TURN_S)
@@ -90,9 +99,20 @@ class Submitter:
         callback_url = None
         if self.callback_base is not None and provider.wants_callback(job.operation):
             callback_url = f"{self.callback_base}/callbacks/{token}"
+        probing = self.breakers.of(provider.name).is_open
         outcome = await provider.submit(job.operation, msgspec.json.decode(job.input_full or job.input), callback_url)
+        self._judge(provider.name, outcome)
         self.observer.submitted(provider.name, outcome.verdict.value)
         if outcome.observation is not None and not outcome.observation.word_known:
             self.observer.unknown_word(provider.name)
         spread = self.randomness.uniform(0.8, 1.2)
-        await self.writer.run(Track(SubmitAnswered(job.id, begun.submission_id, begun.epoch, outcome, spread)))
+        await self.writer.run(Track(SubmitAnswered(job.id, begun.submission_id, begun.epoch, outcome, spread, probing)))
+
+    def _judge(self, provider: str, outcome: SubmitOutcome) -> None:
+        """Tell the breaker: no answer or a broken one is the provider's failure, a refusal of the task is not."""
+        breaker = self.breakers.of(provider)
+        unavailable = outcome.verdict is Verdict.REFUSED and outcome.error_code is not ErrorCode.RATE_LIMITED
+        if unavailable or outcome.verdict in {Verdict.NOT_SENT, Verdict.UNKNOWN}:
+            breaker.failed(outcome.message)
+        else:
+            breaker.worked()

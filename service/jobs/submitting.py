@@ -7,7 +7,14 @@ import msgspec
 from service.backoff import exponential, honouring
 from service.jobs import hearing, observe, pace
 from service.jobs.draft import Draft
-from service.jobs.facts import CallbackHeard, SubmitAbandoned, SubmitAnswered, SubmitBegun, SubmitImpossible
+from service.jobs.facts import (
+    CallbackHeard,
+    SubmitAbandoned,
+    SubmitAnswered,
+    SubmitBegun,
+    SubmitImpossible,
+    SubmitPostponed,
+)
 from service.jobs.hearing import Waiting
 from service.jobs.pace import Rules
 from service.providers.client import SubmitOutcome, Verdict
@@ -38,6 +45,13 @@ def begin(draft: Draft, fact: SubmitBegun) -> bool:
     job.due_at = job.lease_until = draft.now_ms + fact.lease_ms
     job.lease_owner = owner
     return True
+
+
+def postponed(draft: Draft, fact: SubmitPostponed) -> bool:
+    """The provider is down: wait in the queue."""
+    if draft.job.status is JobStatus.QUEUED and draft.job.lease_epoch == fact.epoch:
+        draft.wake_at(draft.now_ms + fact.wait_ms)
+    return False
 
 
 def answered(draft: Draft, fact: SubmitAnswered, rules: Rules) -> bool:
@@ -132,7 +146,7 @@ def _rejected(draft: Draft, outcome: SubmitOutcome, code: ErrorCode) -> None:
 def _try_again(draft: Draft, fact: SubmitAnswered) -> None:
     """Refused for the moment, or never sent: back to the queue, or the end when a broken provider had its three tries."""
     job, outcome = draft.job, fact.outcome
-    if outcome.verdict is Verdict.REFUSED and outcome.error_code is not ErrorCode.RATE_LIMITED:
+    if outcome.verdict is Verdict.REFUSED and outcome.error_code is not ErrorCode.RATE_LIMITED and not fact.probing:
         job.submit_failures += 1
         if job.submit_failures >= pace.SUBMIT_FAILURE_LIMIT:
             _rejected(draft, outcome, ErrorCode.PROVIDER_UNAVAILABLE)

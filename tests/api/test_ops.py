@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -92,8 +93,11 @@ async def test_every_answer_forbids_sniffing(served: Served) -> None:
     assert all("request-id" in answer.headers for answer in answers)
 
 
-async def test_log_has_no_query_and_no_secret(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_log_has_no_query_and_no_secret(
+    served: Served, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """Paths without their query, and result links as their template."""
+    caplog.set_level(logging.DEBUG)  # what went well is told at this level only
     job = await served.completed()
     token = job["results"][0]["url"].rpartition("/")[2]
     await served.client.get("/v1/jobs?tag=very-private")
