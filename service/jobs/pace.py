@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.jobs.schedule import BACK_OFF_GROWTH, Schedule
+
 SLOWEST_POLL_MS = 3 * 3_600_000  # a job that has been stuck for days is asked for eight times a day
 CALLBACK_GROWTH = 4  # with callbacks, the wait is a quarter of the age: the poll is a fallback
-POLL_GROWTH = 8  # without, an eighth: the poll is the way
+MOST_TYPICAL = 60  # polls through the typical duration, where nothing was learned
 HINT_RETRIES_MS = (1_000, 2_000, 5_000, 15_000)  # after a callback, while the provider still says running
 MISSING_RETRY_MS = 15_000  # completed without a file: ask again this often …
 MISSING_LIMIT_MS = 300_000  # … for five minutes
@@ -28,6 +30,8 @@ class Rules:
         called_back: The submission carried a callback URL, so polling is the fallback.
         not_found_grace_ms: How long after submitting a 404 may be replication lag.
         result_ttl_ms: How long our links to results live.
+        schedule: Learned, for polling without callbacks; None: the card's figures hold.
+        late_ms: Learned: before this age a callback is not late, so that asking would be in vain.
     """
 
     can_poll: bool = False
@@ -37,19 +41,40 @@ class Rules:
     typical_ms: int = 120_000
     not_found_grace_ms: int = 60_000
     result_ttl_ms: int = 7 * 86_400_000
+    schedule: Schedule | None = None
+    late_ms: int = 0
 
 
 def first_poll_ms(rules: Rules) -> int:
     """The wait between the accepted submission and the first poll."""
-    return rules.fallback_after_ms if rules.called_back else rules.poll_every_ms
-
-
-def next_poll_ms(rules: Rules, age_ms: int) -> int:
-    """The wait after a poll that found the task still running, `age_ms` after it was submitted."""
     if rules.called_back:
-        wait = max(rules.fallback_after_ms - age_ms, age_ms // CALLBACK_GROWTH)
-    elif age_ms < rules.typical_ms:
-        wait = rules.poll_every_ms
+        return max(rules.fallback_after_ms, rules.late_ms)
+    return rules.schedule.next_wait_ms(0) if rules.schedule else rules.poll_every_ms
+
+
+def next_poll_ms(rules: Rules, age_ms: int, spread: float = 1.0) -> int:
+    """The wait after a poll that found the task still running, `age_ms` after it was submitted.
+
+    Args:
+        rules: Of the job's operation, with what was learned where anything was.
+        age_ms: Since the submission.
+        spread: A factor around 1 for waits that many jobs may share. Moments that were planned are left alone: a plan
+            is exact, and the jobs' ages are spread by their submissions.
+    """
+    schedule = rules.schedule
+    if rules.called_back:
+        wait = max(max(rules.fallback_after_ms, rules.late_ms) - age_ms, age_ms // CALLBACK_GROWTH) * spread
+    elif schedule is None:
+        wait = _unlearned_ms(rules, age_ms) * spread
+    elif schedule.covers(age_ms):
+        wait = schedule.next_wait_ms(age_ms)
     else:
-        wait = age_ms // POLL_GROWTH
-    return min(max(wait, rules.poll_every_ms), SLOWEST_POLL_MS)
+        wait = schedule.next_wait_ms(age_ms) * spread
+    return round(min(max(wait, rules.poll_every_ms), SLOWEST_POLL_MS))
+
+
+def _unlearned_ms(rules: Rules, age_ms: int) -> int:
+    """Through the typical duration at the documented cadence, then backing off."""
+    if age_ms < rules.typical_ms:
+        return max(rules.poll_every_ms, rules.typical_ms // MOST_TYPICAL)
+    return age_ms // BACK_OFF_GROWTH
