@@ -20,8 +20,10 @@ from service.api.context import Context
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNMATCHED: Final = "(none)"
+_CALLBACKS: Final = "/callbacks/"
+_CALLBACK: Final = "/callbacks/{token}"  # named here, since what is served before any routing has no template
 #: Paths that hold a secret are logged as their template.
-_SECRET_PATHS: Final = ("/callbacks/", "/r/")
+_SECRET_PATHS: Final = (_CALLBACKS, "/r/")
 MAX_LOGGED_PATH: Final = 200  # characters
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 
@@ -58,7 +60,7 @@ class Api(Litestar):
             await send(message)
 
         try:
-            if not (path.startswith("/callbacks/") and await serve_callback(context, scope, receive, watched)):
+            if not (path.startswith(_CALLBACKS) and await serve_callback(context, scope, receive, watched)):
                 await super().__call__(scope, receive, watched)
         finally:
             _note(context, scope, path, status=status, seconds=context.clock.monotonic() - started, known_as=known_as)
@@ -73,7 +75,7 @@ def _id_of(scope: Scope, context: Context) -> str:
 
 def _note(context: Context, scope: HTTPScope, path: str, *, status: int, seconds: float, known_as: str) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "other"
-    route = scope.get("path_template") or _UNMATCHED
+    route = _CALLBACK if path.startswith(_CALLBACKS) else scope.get("path_template") or _UNMATCHED
     context.metrics.request_served(method, route, status, seconds)
     if 0 < status < 400 and not _stdlib_log.isEnabledFor(logging.DEBUG):
         return

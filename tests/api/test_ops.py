@@ -38,6 +38,7 @@ async def test_metrics_count_jobs_and_requests_by_route(served: Served) -> None:
     job = await served.take()
     await served.client.get(f"/v1/jobs/{job['id']}")
     await served.stranger.get("/no/such/path")
+    await served.stranger.post("/callbacks/some-token/below")
     await served.stranger.request("PROPFIND", "/healthz")
     answer = await served.stranger.get("/metrics")
     requests = [line for line in answer.text.splitlines() if line.startswith("remora_http_requests_total")]
@@ -45,9 +46,11 @@ async def test_metrics_count_jobs_and_requests_by_route(served: Served) -> None:
     assert answer.headers["content-type"].startswith("text/plain")
     assert 'remora_jobs{status="queued"} 1.0' in answer.text
     assert any('route="/v1/jobs/{job_id}"' in line and 'status="200"' in line for line in requests)
+    assert any('route="/callbacks/{token}"' in line and 'status="404"' in line for line in requests)
     assert any('route="(none)"' in line for line in requests)
     assert any('method="other"' in line for line in requests)
     assert job["id"] not in answer.text
+    assert "some-token" not in answer.text
     assert "PROPFIND" not in answer.text
     assert "/no/such" not in answer.text
 
