@@ -13,6 +13,7 @@ import typer
 from service.cli.demo.command import demo
 from service.cli.doctor import doctor
 from service.cli.migrate import migrate
+from service.cli.providers import app as providers
 from service.cli.sandbox import EPILOG, sandbox
 from service.cli.serve import serve
 
@@ -46,3 +47,4 @@ app.command()(demo)
 app.command(epilog=EPILOG)(sandbox)
 app.command()(migrate)
 app.command()(doctor)
+app.add_typer(providers, name="providers")

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from service.providers.example import Example
 from service.providers.forms import (
     PLACEHOLDER,
     BaseURL,
@@ -318,6 +319,16 @@ class Card(Part):
     errors: Errors = Errors()
     limits: Limits = Limits()
     operations: dict[Name, Operation] = Field(min_length=1)
+    examples: list[Example] = Field(default_factory=list)
+
+    @field_validator("examples")
+    @classmethod
+    def _of_an_operation(cls, value: list[Example], info: ValidationInfo) -> list[Example]:
+        operations = info.data.get("operations", {})
+        for example in value if operations else ():
+            if example.operation not in operations:
+                raise ValueError(f"{example.name!r} is of {example.operation!r}, which is none of operations")
+        return value
 
     @field_validator("adapter")
     @classmethod

@@ -16,6 +16,7 @@ from jsonschema.exceptions import SchemaError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from service import notation
+from service.clock import parse_iso
 from service.providers.paths import check_expression
 from service.settings import SubmitRate
 from service.states import ErrorCode
@@ -114,6 +115,15 @@ def _path(value: str) -> str:
     return _template(value)
 
 
+def _instant(value: object) -> int:
+    """A moment as milliseconds since 1970, or as text such as 2026-11-21T10:00:00Z."""
+    if isinstance(value, str):
+        return parse_iso(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError('write milliseconds since 1970, or a text such as "2026-11-21T10:00:00Z" in quotes')
+
+
 _TEXT_SCHEMA: Final = {"type": "string"}
 _LIST_SCHEMA: Final = {"type": ["string", "integer", "array"], "items": {"type": ["string", "integer"]}}
 
@@ -123,6 +133,7 @@ Duration = Annotated[
 Rate = Annotated[
     SubmitRate, BeforeValidator(_rate), WithJsonSchema({"type": "string", "pattern": f"^{_RATE.pattern}$"})
 ]
+Instant = Annotated[int, BeforeValidator(_instant), WithJsonSchema({"type": ["integer", "string"]})]
 Usd = Annotated[Decimal, BeforeValidator(_usd), WithJsonSchema({"type": ["string", "number"]})]
 Statuses = Annotated[list[str], BeforeValidator(_statuses), WithJsonSchema(_LIST_SCHEMA)]
 Words = Annotated[list[str], BeforeValidator(_words), WithJsonSchema(_LIST_SCHEMA)]

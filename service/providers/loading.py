@@ -36,6 +36,17 @@ def load_card(text: str, name: str, adapters: Collection[str] = ()) -> Card:
         raise CardInvalid("\n".join(f"{name}:{line}: {path}: {reason}" for line, path, reason in lines)) from error
 
 
+def locate(text: str, location: Sequence[str | int]) -> tuple[int, str]:
+    """The line of a thing in a card's text, and its path as messages name it.
+
+    Args:
+        text: A text that `load_card` took.
+        location: The way to the thing, as `("operations", "generate", "input")`.
+    """
+    line, path = _find(_compose(text, "card")[0], location)
+    return line, ".".join(path) or "card"
+
+
 def _compose(text: str, name: str) -> tuple[yaml.Node, Any]:
     if len(text) > MAX_CHARS:
         raise CardInvalid(f"{name}:1: card: longer than {MAX_CHARS} characters")

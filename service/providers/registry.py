@@ -186,6 +186,11 @@ class Registry:
         return [self._providers[name] for name in sorted(self._providers)]
 
 
+def read_card(text: str, name: str) -> Card:
+    """The card in a YAML text, with the adapters that this process knows; raises as `load_card`."""
+    return load_card(text, name, _ADAPTERS)
+
+
 def _built_in() -> Iterator[tuple[str, Traversable]]:
     for file in (resources.files("service.providers") / "cards").iterdir():
         if file.name.endswith(".yaml"):
@@ -209,7 +214,7 @@ def _read(files: Iterable[tuple[str, Traversable]]) -> list[Card]:
     for name, file in files:
         try:
             text = file.read_text("utf-8")
-            card = load_card(text, name, _ADAPTERS)
+            card = read_card(text, name)
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"{name}:1: card: cannot be read as UTF-8 text ({type(error).__name__})")
             continue
