@@ -30,7 +30,7 @@ from service.egress import Egress
 from service.egress.door import Door
 from service.errors import SettingsInvalid
 from service.ids import Ids
-from service.jobs import claims
+from service.jobs import claims, queries
 from service.jobs.cancel import Canceller
 from service.jobs.fetch import Fetcher
 from service.jobs.hands import TaskHand
@@ -56,6 +56,7 @@ DRAIN_S = 20.0  # for submits, polls and deliveries that are out when the servic
 TICK_S = 0.5  # of the duties that find due work
 SWEEP_S = 1.0  # of the duties that end what is over
 CLEAN_S = 60.0
+REMEMBERED_JOBS = 2_000  # finished ones whose durations are looked at when the service starts
 GC_THRESHOLDS = (20_000, 20, 50)  # new objects before a young collection; young ones before the next two
 FAILED_STATUS = 70  # the exit status after the store failed (EX_SOFTWARE)
 
@@ -360,6 +361,7 @@ class Service:
         """Take up what an earlier process left, start all loops, and accept connections."""
         base, stages = self._base, self._stages
         left = await base.store.writer.run(claims.VoidLeases())
+        stages.tracker.learn_from(await queries.recently_finished(base.store.reader, REMEMBERED_JOBS))
         await stages.sender.start()
         if left:
             _log.info("leases_voided", jobs=left)

@@ -155,6 +155,7 @@ def upgrade() -> None:
         sa.Column("hint_at", sa.Integer(), nullable=True),
         sa.Column("hint_tries", sa.Integer(), nullable=False),
         sa.Column("waiting", sa.Text(), nullable=True),
+        sa.Column("running_at", sa.Integer(), nullable=True),
         sa.Column("missing_since", sa.Integer(), nullable=True),
         sa.Column("poll_failures", sa.Integer(), nullable=False),
         sa.Column("overdue", sa.Boolean(), nullable=False),

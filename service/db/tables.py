@@ -127,6 +127,7 @@ class Job(SQLModel, table=True):
     hint_at: int | None = None  # when an unverified callback asked for a fetch
     hint_tries: int = 0
     waiting: str | None = _long()  # an observation that came while the submit's answer was still out
+    running_at: int | None = None  # when a poll last found the task unfinished
     missing_since: int | None = None  # completed, said the provider, but without a file
     poll_failures: int = 0
     overdue: bool = False

@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from service.jobs.pace import Rules
+from service.jobs.row import JobRow
 from service.jobs.schedule import POLL_PRICE_MS, Cell, plan
+from service.states import JobStatus, ResolvedBy
 
 MOST_KINDS = 512  # kinds of task that are remembered, the least recently used goes first; about 10 KB each
 _MOST_MODEL = 100  # characters of a model's name that tell kinds apart; callers choose it
@@ -200,3 +202,18 @@ class Learned:
         if not base.called_back:
             return replace(base, schedule=plan(durations.cells(), base.poll_every_ms, self.price_ms))
         return replace(base, late_ms=durations.late_ms()) if durations.seen >= _ENOUGH else base
+
+
+def duration_of(job: JobRow) -> tuple[int, int] | None:
+    """The ages in ms at which a task was last seen unfinished and first seen finished; None where nothing is learned.
+
+    Only a provider's own word teaches: not our deadline, not a caller, not a submit that was answered with the result.
+    """
+    if job.status not in {JobStatus.COMPLETED, JobStatus.FAILED} or job.finished_at is None or job.submitted_at is None:
+        return None
+    done_ms = job.finished_at - job.submitted_at
+    if job.resolved_by == ResolvedBy.CALLBACK:
+        return done_ms, done_ms
+    if job.resolved_by == ResolvedBy.POLL:
+        return (job.running_at or job.submitted_at) - job.submitted_at, done_ms
+    return None

@@ -16,6 +16,9 @@ from service.providers.client import PollVerdict
 from service.providers.mapping import Observation, Seen
 from service.states import ErrorCode, JobStatus, ResolvedBy, Source
 
+PATIENT_FAILURES = (
+    8  # failed polls in a row that are repeated by their own backoff; afterwards the usual pace is the least
+)
 #: Timeline rows for callbacks of one job; further ones are counted only, so that nobody can flood a timeline.
 NOTED_CALLBACKS = 100
 
@@ -130,6 +133,8 @@ def _polled_observed(draft: Draft, observation: Observation, rules: Rules) -> No
         job.poll_failures += 1
         return
     job.task_confirmed = 1
+    if observation.seen in {Seen.QUEUED, Seen.RUNNING}:
+        job.running_at = draft.now_ms
     resolved_by = ResolvedBy.CALLBACK if job.hint_at is not None else ResolvedBy.POLL
     observe.apply(draft, observation, Source.POLL, resolved_by, rules)
 
@@ -172,6 +177,10 @@ def _plan_next_poll(draft: Draft, fact: Polled, rules: Rules) -> None:
         if fact.outcome.verdict is PollVerdict.DENIED:
             failure_s = pace.FAILURE_CAP_S  # the key is the operator's to mend; asking faster helps nobody
         wait_ms = round(honouring(failure_s * fact.spread, fact.outcome.retry_after_s) * 1000)
+        # A job whose polls have failed for days is not asked more often than one that is stuck.
+        wait_ms = max(
+            wait_ms, pace.next_poll_ms(rules, age_ms, fact.spread) if job.poll_failures > PATIENT_FAILURES else 0
+        )
     elif job.missing_since is not None:
         wait_ms = pace.MISSING_RETRY_MS
     elif job.hint_at is not None and job.hint_tries < len(pace.HINT_RETRIES_MS):
@@ -179,7 +188,7 @@ def _plan_next_poll(draft: Draft, fact: Polled, rules: Rules) -> None:
         job.hint_tries += 1
     else:
         job.hint_at = None
-        wait_ms = round(pace.next_poll_ms(rules, age_ms) * fact.spread)
+        wait_ms = pace.next_poll_ms(rules, age_ms, fact.spread)
     draft.wake_at(observe.wake_up(draft, rules, wait_ms))
 
 

@@ -140,3 +140,12 @@ async def count_by_status(reader: Reader) -> dict[str, int]:
     return {
         row["status"]: row["n"] for row in await reader.rows("SELECT status, count(*) AS n FROM jobs GROUP BY status")
     }
+
+
+async def recently_finished(reader: Reader, count: int) -> list[JobRow]:
+    """The last jobs whose end the provider told us, oldest first."""
+    rows = await reader.rows(
+        f"{SELECT_JOB} WHERE resolved_by IN ('callback', 'poll') AND status IN ('completed', 'failed') ORDER BY id DESC LIMIT :count",
+        {"count": count},
+    )
+    return [from_row(row) for row in reversed(rows)]

@@ -51,6 +51,7 @@ class JobRow:
     hint_at: int | None = None
     hint_tries: int = 0
     waiting: str | None = None
+    running_at: int | None = None
     missing_since: int | None = None
     poll_failures: int = 0
     overdue: int = 0

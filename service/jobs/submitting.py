@@ -30,6 +30,7 @@ def begin(draft: Draft, fact: SubmitBegun) -> bool:
     owner = job.lease_owner
     job.submission_id = fact.submission_id
     job.submit_tries += 1
+    job.running_at = None
     job.provider_task_id = None
     job.task_confirmed = 1
     draft.new_submission = {

@@ -6,7 +6,7 @@ stage still imports no later one. Work that is due at once is given to the hands
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from service.ids import Ids
 from service.jobs import store
 from service.jobs.decide import Answer, decide
 from service.jobs.draft import Draft
+from service.jobs.durations import Learned, duration_of, kind_of
 from service.jobs.events import StateEvent
 from service.jobs.facts import Fact
 from service.jobs.pace import Rules
@@ -88,6 +89,7 @@ class Tracker:
     waiters: Waiters
     observer: Observer | None = None
     followers: list[Follower] = field(default_factory=list)
+    learned: Learned = field(default_factory=Learned)
     submitter: Hand = field(default_factory=NoHand)
     fetcher: Hand = field(default_factory=NoHand)
 
@@ -108,7 +110,9 @@ class Tracker:
             draft = drafts.get(job.id)
             if draft is None:
                 draft = drafts[job.id] = Draft(job, tx.now_ms, self.links)
-            answers.append(decide(draft, fact, self.rules(job.provider, job.operation)))
+            kind = kind_of(job.provider, job.operation, job.input)
+            rules = self.learned.rules(kind, self.rules(job.provider, job.operation))
+            answers.append(decide(draft, fact, rules))
         await self.write(tx, list(drafts.values()))
         return answers
 
@@ -146,7 +150,20 @@ class Tracker:
             job = draft.job
             if job.status in FINAL:
                 self.waiters.notify(job.id)
+                self._learn(job)
             if self.observer is not None:
                 self.observer.moved(job.provider, job.operation, draft.was, job.status)
                 if draft.heard_at is not None and job.resolved_by == ResolvedBy.CALLBACK:
                     self.observer.callback_became_event((self.clock.now_ms() - draft.heard_at) / 1000)
+
+    def learn_from(self, jobs: Iterable[JobRow]) -> None:
+        """After a start: what the store remembers of finished jobs, oldest first."""
+        for job in jobs:
+            self._learn(job)
+
+    def _learn(self, job: JobRow) -> None:
+        """Remember how long the task took: to the moment where a callback told us, else within two polls."""
+        taught = duration_of(job)
+        if taught is not None:
+            kind = kind_of(job.provider, job.operation, job.input)
+            self.learned.record(kind, self.rules(job.provider, job.operation), *taught)
