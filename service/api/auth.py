@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar import Request
 
 from service.accounts.keys import Principal, Scope
 from service.api.body import header
-from service.api.context import Context
+from service.api.context import context_of
 from service.errors import Forbidden, Unauthenticated
 
 #: For routes that take any valid key.
@@ -24,30 +23,32 @@ def needs(scope: Scope | str) -> dict[str, Any]:
     return {"scope": scope}
 
 
-async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Litestar's guard of every route: nothing to do where the route names no scope.
+async def check_key(request: Request[Any, Any, Any]) -> None:
+    """Before every request: nothing to do where the route names no scope.
+
+    Not one of Litestar's guards: for those it copies the whole handler each time, a sixth of what taking a job costs here.
 
     Raises:
         Unauthenticated: There is no key, or it is not valid.
         Forbidden: The key lacks the scope.
     """
-    needed = handler.opt.get("scope")
+    needed = request.scope["route_handler"].opt.get("scope")
     if needed is None:
         return
-    principal = await authenticated(connection)
+    principal = await authenticated(request)
     if needed != ANY_KEY and not principal.may(needed):
         raise Forbidden(f"the key lacks the scope {needed}; use one that has it, or make one with POST /v1/keys")
-    connection.scope["auth"] = principal
+    request.scope["auth"] = principal
 
 
-async def authenticated(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
+async def authenticated(request: Request[Any, Any, Any]) -> Principal:
     """Whom the request's key speaks for.
 
     Raises:
         Unauthenticated: There is no key, or it is not valid.
     """
-    context: Context = connection.app.state.context
-    given = header(connection.scope, b"authorization")
+    context = context_of(request)
+    given = header(request.scope, b"authorization")
     if given is None:
         raise Unauthenticated("send a key: Authorization: Bearer rmk_…")
     scheme, _, key = given.strip().partition(" ")

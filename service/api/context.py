@@ -70,5 +70,5 @@ def context_of(request: Request[Any, Any, Any]) -> Context:
 
 
 def principal_of(request: Request[Any, Any, Any]) -> Principal:
-    """Who asks; the route has a scope, so that the guard has put it there."""
+    """Who asks; the route has a scope, so that `auth.check_key` has put it there."""
     return request.scope["auth"]  # type: ignore[no-any-return]

@@ -7,10 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
-from litestar import get
+from litestar import asgi, get
 from litestar.handlers import HTTPRouteHandler
+from litestar.types import Receive, Scope, Send
 
-from service.accounts.keys import Scope
+from service.accounts.keys import Scope as KeyScope
 from service.api.server import ROUTES, UnguardedRoute, create_api
 from tests.api.conftest import ADMIN_KEY, STUCK, Served
 
@@ -77,14 +78,14 @@ async def test_scheme_is_read_as_http_reads_it(served: Served, header: str) -> N
 @pytest.mark.parametrize(
     ("scope", "allowed"),
     [
-        (Scope.JOBS_READ, {"GET /v1/jobs", "GET /v1/providers"}),
-        (Scope.JOBS_WRITE, {"POST /v1/jobs", "GET /v1/providers"}),
-        (Scope.SUBSCRIPTIONS, {"GET /v1/subscriptions", "GET /v1/providers"}),
-        (Scope.DELIVERIES, {"GET /v1/deliveries", "GET /v1/providers"}),
-        (Scope.ACCOUNT, {"GET /v1/account", "GET /v1/keys", "GET /v1/providers"}),
+        (KeyScope.JOBS_READ, {"GET /v1/jobs", "GET /v1/providers"}),
+        (KeyScope.JOBS_WRITE, {"POST /v1/jobs", "GET /v1/providers"}),
+        (KeyScope.SUBSCRIPTIONS, {"GET /v1/subscriptions", "GET /v1/providers"}),
+        (KeyScope.DELIVERIES, {"GET /v1/deliveries", "GET /v1/providers"}),
+        (KeyScope.ACCOUNT, {"GET /v1/account", "GET /v1/keys", "GET /v1/providers"}),
     ],
 )
-async def test_scope_opens_its_own_routes_only(served: Served, scope: Scope, allowed: set[str]) -> None:
+async def test_scope_opens_its_own_routes_only(served: Served, scope: KeyScope, allowed: set[str]) -> None:
     """Every key sees the providers; beyond that what its scope names, and 403 says which one is missing."""
     key = await served.account(scope.value)
     async with key:
@@ -136,15 +137,22 @@ def _listen_to_others(served: Served) -> None:
     object.__setattr__(context, "open_metrics", False)
 
 
-async def test_route_without_a_scope_does_not_start(served: Served) -> None:
-    """Forgetting the scope of a route below /v1 opens nothing: the application is not made."""
+async def test_route_that_nobody_guards_does_not_start(served: Served) -> None:
+    """Below /v1 a route needs a scope and the check of the key; where either is missing no application is made."""
 
     @get("/v1/forgotten")
     async def forgotten() -> None: ...
 
+    @get("/v1/own", opt={"scope": "any"}, before_request=lambda _: None)
+    async def own() -> None: ...
+
+    @asgi("/v1/raw", opt={"scope": "any"}, copy_scope=False)
+    async def raw(scope: Scope, receive: Receive, send: Send) -> None: ...
+
     context: Any = served.service._app.state.context
-    with pytest.raises(UnguardedRoute, match="/v1/forgotten"):
-        create_api(context, [forgotten])
+    for route in (forgotten, own, raw):
+        with pytest.raises(UnguardedRoute, match="/v1/"):
+            create_api(context, [route])
 
 
 async def test_key_never_reaches_an_answer(served: Served) -> None:
