@@ -21,7 +21,6 @@ from service.providers.card import Card, Operation
 from service.providers.client import (
     CancelOutcome,
     CancelVerdict,
-    CardSpeaker,
     Outbound,
     PollOutcome,
     PollVerdict,
@@ -34,6 +33,7 @@ from service.providers.inputs import InputCheck
 from service.providers.limits import SubmitLimits
 from service.providers.loading import load_card
 from service.providers.mapping import Money, Observation, estimate
+from service.providers.speaker import CardSpeaker
 from service.settings import ProviderSettings, provider_variable
 from service.states import ErrorCode
 

@@ -11,7 +11,8 @@ import pytest
 from service.clock import VirtualClock
 from service.egress import Answer
 from service.errors import EgressCut, EgressError, EgressNotSent, EgressRefused
-from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict, retry_after_s
+from service.providers.answers import retry_after_s
+from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict
 from service.providers.mapping import Money, Seen
 from service.settings import ProviderSettings
 from service.states import ErrorCode

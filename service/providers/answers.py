@@ -1,0 +1,183 @@
+"""What each answer of a provider means for a submission, a poll or a cancel, by the card and by what HTTP says.
+
+Pure but for the clock that a Retry-After date is measured with, and nothing here raises for anything that an answer
+holds. It must not know how answers travel nor what becomes of a job.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+from service.clock import Clock
+from service.egress import Answer
+from service.providers.card import Card, Operation
+from service.providers.client import CancelOutcome, CancelVerdict, PollOutcome, PollVerdict, SubmitOutcome, Verdict
+from service.providers.mapping import FINAL, Observation, OperationMapper, Seen
+from service.providers.paths import compiled, decode
+from service.providers.rules import Meaning, Submitted, status_fits
+from service.providers.text import Scrubber
+from service.settings import provider_variable
+from service.states import ErrorCode
+
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+MAX_RETRY_AFTER_S: Final = 86_400.0  # a day; a longer one is a misread header
+
+
+class Answers:
+    """How the answers of one operation are read."""
+
+    def __init__(self, card: Card, operation: Operation, base_url: str, scrubber: Scrubber, clock: Clock) -> None:
+        self._name = card.name
+        self._accept = operation.spoken.accept
+        self._cancel = operation.cancel
+        self._where = compiled(self._accept.where)
+        self._mapper = OperationMapper(operation, card.errors, base_url, scrubber)
+        self._scrubber = scrubber
+        self._clock = clock
+
+    def submitted(self, answer: Answer) -> SubmitOutcome:
+        """What an answer to a submission means."""
+        document = None if answer.truncated else decode(answer.body)
+        status = self._mapper.errors.status(answer.status, document)
+        outcome = self._judged(answer, status, document)
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock)
+        return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
+
+    def _judged(self, answer: Answer, status: int, document: object) -> SubmitOutcome:
+        if 200 <= status < 300:
+            observation = self._taken(answer.status, document)
+            if observation is not None:
+                return SubmitOutcome(Verdict.ACCEPTED, observation)
+        if 300 <= status < 400:
+            return SubmitOutcome(Verdict.REJECTED, None, ErrorCode.PROVIDER_REJECTED, self._redirected(answer))
+        meaning = self._mapper.errors.meaning(status, document)
+        verdict = _SUBMIT_VERDICTS[meaning.submit]
+        code = ErrorCode.SUBMIT_UNKNOWN if verdict is Verdict.UNKNOWN else meaning.error
+        return SubmitOutcome(verdict, None, code, self._said(status, meaning))
+
+    def _taken(self, http_status: int, document: object) -> Observation | None:
+        """The task that was taken: one with an id to follow, or one that is at its end already."""
+        if not status_fits(self._accept.http, http_status):
+            return None
+        if self._where is not None and not self._where.read(document):
+            return None
+        observation = self._mapper.submit.read(document)
+        if observation.seen is None and observation.task_id is not None:
+            return replace(observation, seen=Seen.QUEUED)
+        return observation if observation.task_id is not None or observation.seen in FINAL else None
+
+    def polled(self, answer: Answer) -> PollOutcome:
+        """What an answer to a poll means."""
+        document = None if answer.truncated else decode(answer.body)
+        status = self._mapper.errors.status(answer.status, document)
+        outcome = self._told(answer, status, document)
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock)
+        return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
+
+    def _told(self, answer: Answer, status: int, document: object) -> PollOutcome:
+        if 200 <= status < 300:
+            observation = self._mapper.poll.read(document)
+            if observation.seen is not None:
+                return PollOutcome(PollVerdict.OBSERVED, observation)
+            message = f"{self._name} answered {answer.status} without a state that can be read"
+            return PollOutcome(PollVerdict.RETRY, message=message)
+        if 300 <= status < 400:
+            return PollOutcome(PollVerdict.RETRY, message=self._redirected(answer))
+        meaning = self._mapper.errors.meaning(status, document)
+        message = self._said(status, meaning)
+        if meaning.poll == "failed":
+            failed = Observation(Seen.FAILED, error_code=meaning.error, error_message=message)
+            return PollOutcome(PollVerdict.OBSERVED, failed, message)
+        return PollOutcome(PollVerdict(meaning.poll), message=message)
+
+    def cancelled(self, answer: Answer) -> CancelOutcome:
+        """What an answer to a cancel means."""
+        document = None if answer.truncated else decode(answer.body)
+        status = self._mapper.errors.status(answer.status, document)
+        outcome = self._given_up(answer, status, document)
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock)
+        return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
+
+    def _given_up(self, answer: Answer, status: int, document: object) -> CancelOutcome:
+        if self._cancel is not None and status_fits(self._cancel.too_late, status):
+            message = self._said(status, self._mapper.errors.meaning(status, document))
+            return CancelOutcome(CancelVerdict.TOO_LATE, message=message)
+        if self._cancel is not None and status_fits(self._cancel.accepted, status):
+            observation = self._mapper.cancel.read(document)
+            word = f"{self._name} says {observation.provider_status}"
+            if observation.seen in {None, Seen.CANCELLED}:
+                return CancelOutcome(CancelVerdict.CANCELLED, observation)
+            if observation.seen in FINAL:
+                return CancelOutcome(CancelVerdict.TOO_LATE, observation, word)
+            return CancelOutcome(CancelVerdict.RETRY, observation, word)
+        if 300 <= status < 400:
+            return CancelOutcome(CancelVerdict.RETRY, message=self._redirected(answer))
+        meaning = self._mapper.errors.meaning(status, document)
+        return CancelOutcome(_cancel_refused(status, meaning), message=self._said(status, meaning))
+
+    def called_back(self, body: bytes) -> Observation:
+        """What a callback says."""
+        return self._mapper.callback.read(decode(body))
+
+    def _said(self, status: int, meaning: Meaning) -> str:
+        if 200 <= status < 300:
+            return f"{self._name} answered {status} without a task that can be followed"
+        words = meaning.words.message or meaning.words.type or meaning.words.code
+        return self._scrubber.line(f"{self._name} answered {status}" + (f": {words}" if words else "")) or self._name
+
+    def _redirected(self, answer: Answer) -> str:
+        variable = provider_variable(self._name, "BASE_URL")
+        to = _origin_of(answer.headers.get("location", ""))
+        return f"{self._name} answered {answer.status}, a redirect{to}, and none is followed: check {variable}"
+
+
+_SUBMIT_VERDICTS: Final[dict[Submitted, Verdict]] = {
+    "retryable": Verdict.REFUSED,
+    "final": Verdict.REJECTED,
+    "unknown": Verdict.UNKNOWN,
+}
+
+
+def _cancel_refused(status: int, meaning: Meaning) -> CancelVerdict:
+    """What a refused cancel means: any 4xx that asking again would not change is the provider's last word."""
+    if meaning.poll == "not_found":
+        return CancelVerdict.NOT_FOUND
+    if meaning.poll == "denied":
+        return CancelVerdict.DENIED
+    final = meaning.poll == "failed" or (400 <= status < 500 and status not in {408, 425, 429})
+    return CancelVerdict.TOO_LATE if final else CancelVerdict.RETRY
+
+
+def retry_after_s(value: str | None, clock: Clock) -> float | None:
+    """Seconds to wait by a Retry-After header, given in seconds or as a date; None where it says nothing usable."""
+    if value is None:
+        return None
+    try:
+        return (
+            min(max(float(value), 0.0), MAX_RETRY_AFTER_S)
+            if _SECONDS.fullmatch(value.strip())
+            else _until(value, clock)
+        )
+    except (ValueError, OverflowError):
+        return None
+
+
+def _until(date: str, clock: Clock) -> float:
+    moment = parsedate_to_datetime(date)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return min(max(moment.timestamp() - clock.now_ms() / 1000, 0.0), MAX_RETRY_AFTER_S)
+
+
+def _origin_of(location: str) -> str:
+    """` to https://host` for a message; a redirect's path may carry anything."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return ""
+    return f" to {parts.scheme}://{parts.hostname}" if parts.scheme in {"http", "https"} and parts.hostname else ""

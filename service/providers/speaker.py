@@ -1,0 +1,101 @@
+"""Speaking with a provider over HTTP: requests as the card describes them, through the one way out.
+
+Owns the path from a request to its answer; requests are made in `build`, answers are read in `answers`. It must not know
+jobs, retries or states of ours. Nothing here raises for anything that a provider does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from service.clock import Clock
+from service.errors import EgressCut, EgressNotSent, EgressRefused
+from service.providers.answers import Answers
+from service.providers.build import Requests
+from service.providers.card import Card
+from service.providers.client import (
+    CancelOutcome,
+    CancelVerdict,
+    Outbound,
+    PollOutcome,
+    PollVerdict,
+    SubmitOutcome,
+    Verdict,
+)
+from service.providers.mapping import Observation
+from service.providers.paths import MAX_BYTES
+from service.providers.text import Scrubber
+from service.states import ErrorCode
+
+
+class CardSpeaker:
+    """Speaks with a provider over HTTP, as its card says.
+
+    Args:
+        base_url: What the card's paths hang on, with the operator's setting applied.
+        secret: Our key at the provider.
+    """
+
+    def __init__(self, card: Card, base_url: str, secret: str | None, egress: Outbound, clock: Clock) -> None:
+        self._egress = egress
+        self._clock = clock
+        self._scrubber = Scrubber(secret)
+        self._requests = {name: Requests(entry, card.auth, base_url, secret) for name, entry in card.operations.items()}
+        self._answers = {
+            name: Answers(card, entry, base_url, self._scrubber, clock) for name, entry in card.operations.items()
+        }
+
+    async def submit(self, operation: str, given: Mapping[str, object], callback_url: str | None) -> SubmitOutcome:
+        """See `Speaker`; on a connection of its own, so that none is reused that the provider was about to close."""
+        requests = self._requests[operation]
+        began = self._clock.monotonic()
+        try:
+            answer = await self._egress.call(
+                requests.submit(given, callback_url),
+                timeout_s=requests.submit_timeout_s,
+                read_bytes=MAX_BYTES,
+                fresh=True,
+            )
+        except (EgressRefused, EgressNotSent) as error:
+            verdict, code, message = Verdict.NOT_SENT, ErrorCode.PROVIDER_UNAVAILABLE, str(error)
+        except EgressCut as error:
+            verdict, code = Verdict.UNKNOWN, ErrorCode.SUBMIT_UNKNOWN
+            message = f"no whole answer came, so the task may have been taken: {error}"
+        else:
+            return self._answers[operation].submitted(answer)
+        return SubmitOutcome(verdict, None, code, self._scrubber.line(message), duration_ms=self._since_ms(began))
+
+    async def poll(self, operation: str, task_id: str, poll_url: str | None) -> PollOutcome:
+        """See `Speaker`."""
+        requests = self._requests[operation]
+        began = self._clock.monotonic()
+        call = requests.poll(task_id, poll_url)
+        if call is None:
+            return PollOutcome(PollVerdict.RETRY, message="there is no address to ask for this task")
+        try:
+            answer = await self._egress.call(call, timeout_s=requests.poll_timeout_s, read_bytes=MAX_BYTES)
+        except (EgressRefused, EgressNotSent, EgressCut) as error:
+            message = self._scrubber.line(str(error))
+            return PollOutcome(PollVerdict.RETRY, message=message, duration_ms=self._since_ms(began))
+        return self._answers[operation].polled(answer)
+
+    async def cancel(self, operation: str, task_id: str, cancel_url: str | None) -> CancelOutcome:
+        """See `Speaker`; a cut answer is worth another try, since cancelling twice does nothing worse than once."""
+        requests = self._requests[operation]
+        began = self._clock.monotonic()
+        call = requests.cancel(task_id, cancel_url)
+        if call is None:
+            return CancelOutcome(CancelVerdict.DENIED, message="there is no address to cancel this task at")
+        try:
+            answer = await self._egress.call(call, timeout_s=requests.cancel_timeout_s, read_bytes=MAX_BYTES)
+        except (EgressRefused, EgressNotSent, EgressCut) as error:
+            message = self._scrubber.line(str(error))
+            return CancelOutcome(CancelVerdict.RETRY, message=message, duration_ms=self._since_ms(began))
+        return self._answers[operation].cancelled(answer)
+
+    def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
+        """See `Speaker`."""
+        return self._answers[operation].called_back(body)
+
+    def _since_ms(self, began: float) -> int:
+        return round((self._clock.monotonic() - began) * 1000)
