@@ -184,9 +184,9 @@ class PriceRow(Part):
 
 
 class Price(Part):
-    """The price list: the first row that fits, times the input's field `per`."""
+    """The price list: the first row that fits, times the input's field `per`; what failures cost needs no rows."""
 
-    rows: list[PriceRow] = Field(min_length=1)
+    rows: list[PriceRow] = Field(default_factory=list)
     per: str | None = None
     failures: Literal["free", "assumed_free", "unknown"] = "unknown"
 

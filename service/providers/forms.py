@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service import notation
 from service.clock import parse_iso
+from service.providers import pictures
 from service.providers.paths import check_expression
 from service.settings import SubmitRate
 from service.states import ErrorCode
@@ -98,7 +99,17 @@ def _schema(value: dict[str, Any]) -> dict[str, Any]:
     except SchemaError as error:
         where = ".".join(str(step) for step in error.absolute_path)
         raise ValueError(f"is no JSON Schema: {where + ': ' if where else ''}{error.message}") from error
+    _check_images(value)
     return value
+
+
+def _check_images(schema: Any) -> None:
+    """Judge every `x-image` in a schema."""
+    entries = schema if isinstance(schema, list) else schema.values() if isinstance(schema, dict) else ()
+    for entry in entries:
+        _check_images(entry)
+    if isinstance(schema, dict) and isinstance(schema.get("x-image"), dict):
+        pictures.check_keyword(schema["x-image"])
 
 
 def _template(value: str) -> str:

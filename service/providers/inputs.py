@@ -12,8 +12,10 @@ from typing import Any, Final
 
 import msgspec
 from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
 
 from service.errors import FieldError
+from service.providers import pictures
 from service.providers.card import Operation
 from service.providers.forms import PLACEHOLDER
 
@@ -37,7 +39,7 @@ class InputCheck:
     """The input schema of one operation, compiled."""
 
     def __init__(self, operation: Operation) -> None:
-        self._validator = Draft202012Validator(_spelt_out(operation.input))
+        self._validator = _Validator(_spelt_out(operation.input))
         submit, callback = operation.submit, operation.callback
         self._in_path = PLACEHOLDER.findall(submit.path) if submit else []
         self._slot = callback.slot.field if callback and callback.slot.place == "body" else None
@@ -66,13 +68,27 @@ class InputCheck:
 
 def _spelt_out(schema: Any) -> Any:
     """The schema with `false` written as `not: {}`: jsonschema 4.26 reports a field that is false without its path."""
+    if isinstance(schema, list):
+        return [_spelt_out(entry) for entry in schema]
     if not isinstance(schema, dict):
         return schema
-    fields = schema.get("properties")
-    if not isinstance(fields, dict):
-        return schema
-    spelt = {name: _NOTHING if field is False else _spelt_out(field) for name, field in fields.items()}
-    return {**schema, "properties": spelt}
+    spelt = {word: _spelt_out(rule) if word in _HOLD_SCHEMAS else rule for word, rule in schema.items()}
+    for word in _NAME_SCHEMAS & spelt.keys():
+        fields = spelt[word]
+        spelt[word] = {name: _NOTHING if field is False else _spelt_out(field) for name, field in fields.items()}
+    return spelt
+
+
+def _image(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """The keyword `x-image`."""
+    fault = pictures.fault(rule, instance) if isinstance(instance, str) else None
+    if fault is not None:
+        yield ValidationError(fault)
+
+
+_HOLD_SCHEMAS: Final = {"allOf", "anyOf", "oneOf", "if", "then", "else", "not", "items", "contains"}
+_NAME_SCHEMAS: Final = {"properties", "patternProperties", "dependentSchemas", "$defs"}
+_Validator: Final = extend(Draft202012Validator, {"x-image": _image})  # type: ignore[no-untyped-call] # jsonschema's stubs leave it out
 
 
 def _can_be_sent(given: Mapping[str, object]) -> bool:
@@ -104,9 +120,9 @@ def _detail(error: ValidationError) -> str:
 def _described(error: ValidationError) -> str:
     """For rules that are no range: the schema's own words, which is what its description is for."""
     schema: Any = error.schema
-    if schema == _NOTHING:
-        return "is not accepted here"
     words = schema.get("description")
+    if schema.get("not") == {}:
+        return words or "is not accepted here"
     return f"does not fit: {words}" if words else f"does not fit the schema's rule {error.validator!r}"
 
 
@@ -188,6 +204,7 @@ _SAYINGS: Final[dict[str, Callable[[ValidationError], str]]] = {
     "maxItems": _ENTRIES,
     "minProperties": _FIELDS,
     "maxProperties": _FIELDS,
+    "x-image": lambda error: error.message,
     "required": lambda _: "is missing",
     "dependentRequired": lambda _: "is missing: another field that is given needs it",
     "additionalProperties": _no_such_field,
