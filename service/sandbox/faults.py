@@ -286,6 +286,6 @@ def describe() -> str:
         takes = (
             f" ({'|'.join(kind.choices)})" if kind.choices else f" ({kind.unit}, {kind.default})" if kind.unit else ""
         )
-        where = f" [needs {kind.needs.value}]" if kind.needs else ""
+        where = f" (needs: {kind.needs.value})" if kind.needs else ""
         lines.append(f"{word}{takes}: {kind.effect}{where}")
     return "\n".join(lines)

@@ -26,14 +26,14 @@ def invoke(*arguments: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_sandbox_prints_settings_that_work_and_ends_cleanly(number: signal.Signals) -> None:
-    """The printed base URL answers; a signal ends it with status 0 and without a traceback."""
+    """Every card has its lines, a printed base URL answers; a signal ends it with status 0 and without a traceback."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", ALONE, "--port", "0", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     lines: dict[str, str] = {}
     async with asyncio.timeout(20):
-        while "REMORA_PROVIDERS__APIMODELS__API_KEY" not in lines:
+        while "REMORA_PROVIDERS__SHARKAI__API_KEY" not in lines:
             name, _, value = (await process.stdout.readline()).decode().strip().partition("=")
             lines[name] = value
     async with aiohttp.ClientSession() as session:
@@ -42,6 +42,11 @@ async def test_sandbox_prints_settings_that_work_and_ends_cleanly(number: signal
         async with session.post(url, json={"prompt": "a cat"}, headers=headers) as answer:
             assert answer.status == 200
 
+    assert {name for name in lines if name.startswith("REMORA")} == {
+        f"REMORA_PROVIDERS__{card}__{what}"
+        for card in ("APIMODELS", "SHARKAI", "SHARKAPI", "SHARKAPI_V1")
+        for what in ("BASE_URL", "API_KEY")
+    }
     process.send_signal(number)
     _, stderr = await asyncio.wait_for(process.communicate(), 10)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -144,3 +145,44 @@ async def test_same_seed_same_run(start: Open) -> None:
     durations = [[task.work_s for task in place.server.tasks] for place in (one, other)]
     assert durations[0] == durations[1]
     assert len(set(durations[0])) == 3
+
+
+async def test_every_card_has_its_address(start: Open) -> None:
+    """Two vendors share a path, so that one of them has a port of its own; the request's card is in the log."""
+    place = await start("instant")
+
+    urls = place.server.base_urls
+    assert set(urls) == {"apimodels", "sharkai", "sharkapi", "sharkapi-v1"}
+    assert place.server.base_url == urls["apimodels"] == urls["sharkapi"] == urls["sharkapi-v1"] != urls["sharkai"]
+    await place.to("sharkai").post({"model": "m", "prompt": "a"}, "/api/v1/images/generations")
+    await place.to("apimodels").post({"prompt": "a"}, "/api/v1/images/generations")
+    await place.to("sharkapi").post({"prompt": "a"}, "/api/v1/image")
+    await place.to("sharkapi-v1").post({"prompt": "a"}, "/v1/generate")
+    await place.to("sharkai").post({"prompt": "a"}, "/v1/generate")
+    assert [seen.card for seen in place.server.requests] == ["sharkai", "apimodels", "sharkapi", "sharkapi-v1", ""]
+    assert [task.dialect for task in place.server.tasks] == ["sharkai", "apimodels", "sharkapi", "sharkapi-v1"]
+
+
+def port_before_a_taken_one() -> tuple[int, socket.socket]:
+    """A free port, and who has the next one."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+            with contextlib.suppress(OSError):  # somebody else has it: look elsewhere
+                return port, socket.create_server(("127.0.0.1", port + 1))
+
+
+async def test_start_needs_the_next_port_too() -> None:
+    """Where only the second port is taken, it is named, and the first is left free."""
+    port, taken = port_before_a_taken_one()
+    with taken, pytest.raises(OSError) as caught:
+        await SandboxServer(SandboxOptions(port=port)).start()
+
+    assert caught.value.filename == f"127.0.0.1 port {port + 1}"
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_options_leave_room_for_the_second_port() -> None:
+    """The last port of all has no next one."""
+    with pytest.raises(ValueError, match="65534"):
+        SandboxServer(SandboxOptions(port=65535))
