@@ -132,6 +132,11 @@ def secret(text: str, *, at_least: int = 1) -> SecretStr:
     return SecretStr(text)
 
 
+def secrets(text: str) -> tuple[SecretStr, ...]:
+    """Several secrets with commas between; none where the text is empty."""
+    return tuple(secret(part.strip()) for part in text.split(",") if part.strip())
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     """A reader for one of these words, in small letters."""
 

@@ -59,6 +59,7 @@ class ProviderSettings:
     poll_every: timedelta | None = None
     max_in_flight: int | None = None
     submit_rate: SubmitRate | None = None
+    webhook_secrets: tuple[SecretStr, ...] = ()  # one that fits is enough; the first is told to the provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Setting:
     help: str
     parse: Callable[[str], object]
     secret: bool = False
+    several: bool = False  # the field's name has an s at the end
 
 
 def _retention(text: str) -> Retention:
@@ -195,7 +197,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
 )
 
-#: What follows `REMORA_PROVIDERS__<CARD>__`; a field of `ProviderSettings` has the name in small letters.
+#: What follows `REMORA_PROVIDERS__<CARD>__`; a field of `ProviderSettings` has the name in small letters, and an `s` for several.
 PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "API_KEY",
@@ -222,6 +224,15 @@ PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
         "MAX_IN_FLIGHT", None, "from 1", "tasks at the provider at once", partial(notation.whole, low=1, high=1_000_000)
     ),
     Setting("SUBMIT_RATE", None, "`N/s`, `N/10s`", "submissions per time", _rate),
+    Setting(
+        "WEBHOOK_SECRET",
+        "",
+        "secrets, commas between",
+        "what the provider's callbacks are verified with; several while one replaces another; the first is told to providers that want one",
+        notation.secrets,
+        secret=True,
+        several=True,
+    ),
 )
 
 _BY_NAME: Final = {PREFIX + row.name: row for row in SETTINGS}
@@ -325,8 +336,12 @@ class _Values:
 
     def provider(self, card: str) -> ProviderSettings:
         """The settings of one card."""
-        pairs = _BY_FIELD.items()
-        return ProviderSettings(**{name.lower(): self.get(provider_variable(card, name), row) for name, row in pairs})
+        return ProviderSettings(
+            **{
+                name.lower() + "s" * row.several: self.get(provider_variable(card, name), row)
+                for name, row in _BY_FIELD.items()
+            }
+        )
 
     def _file(self, name: str, path: str) -> str | None:
         try:

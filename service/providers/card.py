@@ -7,7 +7,6 @@ put to use (mapping, client) nor what the operator's settings say (registry). Th
 from __future__ import annotations
 
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -26,12 +25,14 @@ from service.providers.forms import (
     PathTemplate,
     Pattern,
     Rate,
-    StateWord,
     Statuses,
     Template,
+    TrustedOrigin,
     Usd,
     Words,
 )
+from service.providers.observe import Observe
+from service.providers.verify import Verify
 
 
 class Auth(Part):
@@ -47,69 +48,41 @@ class Auth(Part):
         return self
 
 
-class Failure(Part):
-    """Where a failed task says why."""
-
-    message: Expression | None = None
-    type: Expression | None = None
-    code: Expression | None = None
-
-
-class Cost(Part):
-    """Where an answer says what the task costs: a number or a text such as `$0.02`, times `usd_each`.
-
-    Args:
-        usd: What the task costs where the figure is in a unit that nobody explains; the figure is kept beside it.
-    """
-
-    path: Expression
-    usd_each: Usd = Decimal(1)
-    usd: Usd | None = None
-    basis: Literal["provider", "price_list", "estimate"] = "provider"
-
-
-class Moment(Part):
-    """Where an answer gives a time, and how it counts it."""
-
-    path: Expression
-    unit: Literal["s", "ms", "iso"]
-
-
-class Observe(Part):
-    """How a document of the provider is read; everything but `states` is a JMESPath expression."""
-
-    task_id: Expression | None = None
-    state: Expression | None = None
-    states: dict[str, StateWord] = Field(default_factory=dict)
-    urls: Expression | None = None
-    error: Failure = Failure()
-    cost: Cost | None = None
-    created_at: Moment | None = None
-    finished_at: Moment | None = None
-    poll_url: Expression | None = None
-    cancel_url: Expression | None = None
-
-    @model_validator(mode="after")
-    def _state_and_states(self) -> Self:
-        if (self.state is None) != (not self.states):
-            raise ValueError("state (where the word is) and states (what it means) need each other")
-        return self
-
-
 class Slot(Part):
-    """Where the provider wants the callback URL."""
+    """Where the provider wants the callback URL, and the body's field for the secret that it should sign with."""
 
     place: Literal["body", "query"] = Field(default="body", alias="in")
     field: str = Field(min_length=1)
+    secret_field: str | None = Field(default=None, min_length=1)
 
 
 class Callback(Part):
-    """The provider calls back. `observe` is as in poll unless given; `verify: trust` believes what is not fetched."""
+    """The provider calls back.
+
+    Args:
+        observe: As in poll unless given.
+        verify: How callbacks are signed; `trust` believes what is neither signed nor fetched.
+        refetch_when: A callback of which this holds is only a hint, whoever signed it.
+    """
 
     slot: Slot
     observe: Observe | None = None
-    verify: Literal["fetch", "trust"] = "fetch"
+    verify: Verify = "fetch"
+    refetch_when: Expression | None = None
     fallback_after: Duration = timedelta(seconds=60)
+
+    def check_without_poll(self) -> None:
+        """Refuse what only works where the provider can be asked.
+
+        Raises:
+            ValueError: Something here makes a hint of a callback, and there is nobody to ask.
+        """
+        if self.refetch_when is not None:
+            raise ValueError("callback.refetch_when needs poll: there is nobody to ask")
+        if not isinstance(self.verify, str) and self.verify.scheme == "ed25519":
+            raise ValueError(
+                "callback.verify ed25519 needs poll: its keys may be out of reach, and then somebody is asked"
+            )
 
 
 class Accept(Part):
@@ -132,6 +105,28 @@ class Submit(Part):
     timeout: Duration = timedelta(seconds=60)
 
 
+class Result(Part):
+    """The second request of a poll, made where a state is `fetch_result`: for a result that is not in the first answer.
+
+    It is asked at `poll.observe.result_url` of the first answer, else at `path`.
+    """
+
+    method: Literal["GET", "POST"] = "GET"
+    path: PathTemplate | None = None
+    query: dict[str, Template] = Field(default_factory=dict)
+    headers: dict[HeaderName, str] = Field(default_factory=dict)
+    observe: Observe
+
+    @model_validator(mode="after")
+    def _can_ask(self) -> Self:
+        if self.observe.fetches:
+            raise ValueError("a result cannot ask for the result again")
+        if self.observe.state is None and not self.observe.http:
+            raise ValueError("observe.http is missing: such as {200: completed, 4xx: failed}")
+        _knows_only_id("a result", self.path, self.query)
+        return self
+
+
 class Poll(Part):
     """The request that asks for a task; without `path` only the URL that the provider gave is asked."""
 
@@ -140,17 +135,20 @@ class Poll(Part):
     query: dict[str, Template] = Field(default_factory=dict)
     headers: dict[HeaderName, str] = Field(default_factory=dict)
     observe: Observe
+    result: Result | None = None
     every: Duration = timedelta(seconds=3)
     not_found_grace: Duration = timedelta(seconds=60)
     timeout: Duration = timedelta(seconds=15)
 
     @model_validator(mode="after")
     def _can_ask(self) -> Self:
-        if self.observe.state is None:
+        if self.observe.state is None and not self.observe.http:
             raise ValueError("observe.state is missing: without it a poll never learns the end of a task")
-        for template in [self.path or "", *self.query.values()]:
-            if set(PLACEHOLDER.findall(template)) - {"id"}:
-                raise ValueError("a poll knows one placeholder: {id}")
+        _knows_only_id("a poll", self.path, self.query)
+        if self.observe.fetches != (self.result is not None):
+            raise ValueError("result (the second request) and a state fetch_result (when it is made) need each other")
+        if self.result is not None and self.result.path is None and self.observe.result_url is None:
+            raise ValueError("write result.path, or observe.result_url where the provider gives the address")
         if self.path is None and self.observe.poll_url is None:
             raise ValueError("write path, or observe.poll_url where the provider gives the address")
         return self
@@ -170,10 +168,14 @@ class Cancel(Part):
 
     @model_validator(mode="after")
     def _knows_the_task(self) -> Self:
-        for template in [self.path or "", *self.query.values()]:
-            if set(PLACEHOLDER.findall(template)) - {"id"}:
-                raise ValueError("a cancel knows one placeholder: {id}")
+        _knows_only_id("a cancel", self.path, self.query)
         return self
+
+
+def _knows_only_id(called: str, path: str | None, query: dict[str, str]) -> None:
+    for template in [path or "", *query.values()]:
+        if set(PLACEHOLDER.findall(template)) - {"id"}:
+            raise ValueError(f"{called} knows one placeholder: {{id}}")
 
 
 class PriceRow(Part):
@@ -214,6 +216,8 @@ class Operation(Part):
             raise ValueError("poll, cancel and callback make no sense without submit")
         if self.cancel is not None and self.cancel.path is None and self.submit_observe().cancel_url is None:
             raise ValueError("write cancel.path, or observe.cancel_url where the provider gives the address")
+        if self.poll is None and self.callback is not None:
+            self.callback.check_without_poll()
         return self
 
     @property
@@ -315,6 +319,7 @@ class Card(Part):
     adapter: str | None = None
     base_url: BaseURL | None = None
     auth: Auth | None = None
+    trusted_origins: list[TrustedOrigin] = Field(default_factory=list)
     default_operation: Name | None = None
     errors: Errors = Errors()
     limits: Limits = Limits()

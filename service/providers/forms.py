@@ -23,8 +23,11 @@ from service.settings import SubmitRate
 from service.states import ErrorCode
 
 PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-_STATE_WORDS: Final = ("queued", "running", "completed", "failed", "cancelled")
+FETCH_RESULT: Final = "fetch_result"
+_STATE_WORDS: Final = ("queued", "running", "completed", "failed", "cancelled", FETCH_RESULT)
 _RATE: Final = re.compile(r"([1-9][0-9]{0,6})/([1-9][0-9]{0,6})?(s|m|h)")
+RETRY: Final = "retry"
+_ORIGIN: Final = re.compile(r"https://([a-z0-9*-]+(?:\.[a-z0-9*-]+)+)(?::[0-9]{1,5})?")
 _STATUS: Final = re.compile(r"[1-5](xx|[0-9]{2})")
 
 
@@ -60,6 +63,34 @@ def _state(value: object) -> str:
     known = word in _STATE_WORDS and (not code or (word == "failed" and code in set(ErrorCode)))
     if not isinstance(value, str) or not known or value.endswith("/"):
         raise ValueError(f"write one of {', '.join(_STATE_WORDS)}, or failed/content_moderated and the like")
+    return value
+
+
+def _http_states(value: object) -> object:
+    """What statuses mean, with numbers as texts, since YAML reads `200` as a number."""
+    if not isinstance(value, dict):
+        return value
+    meanings = {str(status): meaning for status, meaning in value.items()}
+    wrong = [status for status in meanings if _STATUS.fullmatch(status) is None]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is no status: write one such as 202 or 4xx")
+    return meanings
+
+
+def _http_state(value: object) -> str:
+    if value == RETRY:
+        return RETRY
+    return _state(value)
+
+
+def _trusted(value: str) -> str:
+    """An origin; a `*` stands for one label of the host, left of the last two."""
+    match = _ORIGIN.fullmatch(value)
+    if match is None:
+        raise ValueError("write an origin such as https://api.eu.example.com or https://api.*.example.com")
+    labels = match[1].split(".")
+    if any("*" in label for label in labels[-2:]) or any("*" in label and label != "*" for label in labels):
+        raise ValueError("a * stands for one whole label of the host, left of the last two")
     return value
 
 
@@ -149,6 +180,9 @@ Usd = Annotated[Decimal, BeforeValidator(_usd), WithJsonSchema({"type": ["string
 Statuses = Annotated[list[str], BeforeValidator(_statuses), WithJsonSchema(_LIST_SCHEMA)]
 Words = Annotated[list[str], BeforeValidator(_words), WithJsonSchema(_LIST_SCHEMA)]
 StateWord = Annotated[str, BeforeValidator(_state), WithJsonSchema(_TEXT_SCHEMA)]
+HttpState = Annotated[str, BeforeValidator(_http_state), WithJsonSchema(_TEXT_SCHEMA)]
+HttpStates = Annotated[dict[str, HttpState], BeforeValidator(_http_states)]
+TrustedOrigin = Annotated[str, AfterValidator(_trusted)]
 Expression = Annotated[str, AfterValidator(check_expression)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 BaseURL = Annotated[str, AfterValidator(_base_url)]

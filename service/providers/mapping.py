@@ -14,7 +14,8 @@ from typing import Final, Literal
 from urllib.parse import urljoin, urlsplit
 
 from service.clock import parse_iso
-from service.providers.card import Cost, Errors, Moment, Observe, Operation
+from service.providers.card import Errors, Operation
+from service.providers.observe import Cost, Moment, Observe
 from service.providers.paths import compiled
 from service.providers.rules import ErrorReader, WordsReader
 from service.providers.text import WORD_CHARS, Scrubber, word

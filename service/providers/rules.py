@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from service.providers.card import ErrorRule, Errors, Failure, FailureRule
+from service.providers.card import ErrorRule, Errors, FailureRule
+from service.providers.observe import Failure
 from service.providers.paths import compiled
 from service.providers.text import Scrubber, word
 from service.states import ErrorCode
