@@ -71,6 +71,18 @@ MOVES: dict[JobStatus, frozenset[JobStatus]] = {
     _S.EXPIRED: frozenset({_S.COMPLETED, _S.FAILED}),
 }
 
+#: What each state means to an outsider; docs/states.md is made of it.
+MEANINGS: dict[JobStatus, str] = {
+    _S.QUEUED: "recorded here, nothing sent yet",
+    _S.SUBMITTING: "a request to the provider is in flight; cut off, timed out or left by a crash it becomes submit_unknown at once",
+    _S.SUBMIT_UNKNOWN: "sent, no answer: the provider may or may not work on it; never sent again by itself",
+    _S.RUNNING: "the provider holds the task",
+    _S.COMPLETED: "final: the provider delivered at least one result",
+    _S.FAILED: "final: `error.code` says why",
+    _S.CANCELLED: "final",
+    _S.EXPIRED: "final for us: nothing decisive was heard before the deadline; a verified fact that comes later replaces it, once",
+}
+
 ACTIVE = frozenset({_S.QUEUED, _S.SUBMITTING, _S.SUBMIT_UNKNOWN, _S.RUNNING})
 FINAL = frozenset(_S) - ACTIVE
 

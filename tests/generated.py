@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from service.settings import PREFIX, PROVIDER_SETTINGS, PROVIDERS_PREFIX, SETTINGS, Setting
+from service.states import MEANINGS, MOVES, ErrorCode, JobStatus
 from service.telemetry import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,9 +93,44 @@ def with_metrics(page: str) -> str:
     )
 
 
+_STATES_INTRO = """# The states of a job
+
+<!-- made from service/states.py by `just docs` -->
+
+A job moves along this table and in no other way; every move, its event, its deliveries and its results are one transaction.
+
+"""
+_STATES_OUTRO = """
+Final states stay. The same one heard again changes nothing; a contradicting one is recorded on the job's timeline as
+`job.conflict`. Completion without a file is no completion: the provider is asked again for five minutes, then the job is
+`failed` with `result_missing`.
+
+`submit_unknown` is the honest answer to a request whose answer was lost: no provider here has an idempotency key, so sending
+again could pay twice. A callback heals it by its token; else `POST /v1/jobs/{id}/resubmit` is an operator's decision,
+`POST /v1/jobs/{id}/cancel` with `{"force": true}` gives it up, and the deadline ends it.
+
+`error.code` is one of CODES.
+"""
+
+
+def states_page() -> str:
+    """docs/states.md as the tables in the code have it."""
+    cells = (
+        (
+            f"`{status.value}`",
+            MEANINGS[status],
+            ", ".join(f"`{to.value}`" for to in JobStatus if to in MOVES[status]) or "–",
+        )
+        for status in JobStatus
+    )
+    codes = ", ".join(f"`{code.value}`" for code in ErrorCode)
+    return _STATES_INTRO + _table(("state", "meaning", "moves to"), cells) + _STATES_OUTRO.replace("CODES", codes)
+
+
 def main() -> None:
     """Write the documents."""
     (ROOT / "docs" / "settings.md").write_text(settings_page(), "utf-8")
+    (ROOT / "docs" / "states.md").write_text(states_page(), "utf-8")
     operations = ROOT / "docs" / "operations.md"
     operations.write_text(with_metrics(operations.read_text("utf-8")), "utf-8")
 

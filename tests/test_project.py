@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from service.telemetry import METRICS
-from tests.generated import ROOT, settings_page, with_metrics
+from tests.generated import ROOT, settings_page, states_page, with_metrics
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SCRIPTS = Path(sys.executable).parent
@@ -132,6 +132,11 @@ def test_every_module_says_what_it_owns() -> None:
 def test_settings_page_is_current() -> None:
     """docs/settings.md is what the table in the code says; `just docs` makes it so."""
     assert (ROOT / "docs" / "settings.md").read_text("utf-8") == settings_page()
+
+
+def test_states_page_is_current() -> None:
+    """docs/states.md is what the tables in the code say; `just docs` makes it so."""
+    assert (ROOT / "docs" / "states.md").read_text("utf-8") == states_page()
 
 
 def test_operations_page_lists_every_metric() -> None:
