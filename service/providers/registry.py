@@ -89,7 +89,8 @@ class Provider:
         self.submit_timeout_s = max(timing.submit_timeout_s for timing in timings)
         self.poll_timeout_s = max(timing.poll_timeout_s for timing in timings)
         self.fallback_after_s = max(timing.fallback_after_s for timing in timings)
-        self.poll_every_s = min(timing.poll_every_s for timing in timings)
+        spacings = [timing.poll_every_s for name, timing in self._timings.items() if self.can_poll(name)]
+        self.poll_every_s = min(spacings, default=0.0)
         self.not_found_grace_s = max(timing.not_found_grace_s for timing in timings)
         self.typical_s = max(timing.typical_s for timing in timings)
         overdue = [timing.overdue_after_s for timing in timings if timing.overdue_after_s is not None]

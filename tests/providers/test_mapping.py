@@ -43,6 +43,7 @@ def test_callback_is_read_like_a_poll() -> None:
         provider_status="completed",
         urls=("https://r2.apimodels.app/images/xxx.jpeg",),
         finished_at_ms=1705123465000,
+        created_at_ms=1705123450000,
     )
     assert (failed.seen, failed.error_code) == (Seen.FAILED, ErrorCode.CONTENT_MODERATED)
 

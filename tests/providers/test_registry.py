@@ -41,7 +41,7 @@ def test_built_in_cards_are_there_without_settings() -> None:
     """The sandbox needs nothing; apimodels says which setting it lacks."""
     registry = loaded()
 
-    assert [provider.name for provider in registry.all()] == ["apimodels", "sandbox"]
+    assert [provider.name for provider in registry.all()] == ["apimodels", "sandbox", "sharkai", "sharkapi", "sharkapi-v1"]
     assert found(registry, "sandbox").configured
     assert not found(registry, "apimodels").configured
     assert "REMORA_PROVIDERS__APIMODELS__API_KEY" in (found(registry, "apimodels").reason or "")
@@ -127,7 +127,7 @@ def test_own_card_replaces_the_built_in_one(tmp_path: Path) -> None:
 
     registry = loaded(tmp_path)
 
-    assert [provider.name for provider in registry.all()] == ["apimodels", "mine", "sandbox"]
+    assert [provider.name for provider in registry.all()] == ["apimodels", "mine", "sandbox", "sharkai", "sharkapi", "sharkapi-v1"]
     assert found(registry, "apimodels").configured
     assert not found(registry, "apimodels").can_poll("generate")
 
