@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -21,6 +22,14 @@ UNITS_S: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES: Final = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}  # bytes
 _SHOWN_CHARS: Final = 80  # of a wrong value in a message
 _MAX_SIZE: Final = 2**50  # bytes, a pebibyte
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitRate:
+    """At most `count` submissions in any `per_s` seconds."""
+
+    count: int
+    per_s: float
 
 
 def database_url(text: str) -> str:
@@ -107,6 +116,14 @@ def duration(text: str, *, low: timedelta = timedelta(milliseconds=1)) -> timede
         least = f"{low / timedelta(seconds=1):g}s"
         raise ValueError(f"write a duration such as 500ms, 30s, 5m, 2h, 7d, from {least} to {MAX_DURATION.days}d")
     return timedelta(seconds=seconds)
+
+
+def rate(text: str) -> SubmitRate:
+    """Submissions per time, as `5/s`, `20/10s` or `100/m`."""
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{0,9})(s|m|h)", text)
+    if match is None or not int(match[1]) or not int(match[2] or 1):
+        raise ValueError("write submissions per time, such as 5/s, 20/10s or 100/m")
+    return SubmitRate(int(match[1]), float(match[2] or 1) * UNITS_S[match[3]])
 
 
 def schedule(text: str) -> tuple[timedelta, ...]:

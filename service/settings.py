@@ -31,14 +31,6 @@ _Pairs = Iterator[tuple[str, str]]  # names and texts
 
 
 @dataclass(frozen=True, slots=True)
-class SubmitRate:
-    """At most `count` submissions in any `per_s` seconds."""
-
-    count: int
-    per_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Retention:
     """How long jobs, the payloads of jobs (inputs, callbacks) and delivery attempts are kept."""
 
@@ -58,7 +50,7 @@ class ProviderSettings:
     fallback_after: timedelta | None = None
     poll_every: timedelta | None = None
     max_in_flight: int | None = None
-    submit_rate: SubmitRate | None = None
+    submit_rate: notation.SubmitRate | None = None
     webhook_secrets: tuple[SecretStr, ...] = ()  # one that fits is enough; the first is told to the provider
 
 
@@ -105,7 +97,6 @@ class Setting:
     help: str
     parse: Callable[[str], object]
     secret: bool = False
-    several: bool = False  # the field's name has an s at the end
 
 
 def _retention(text: str) -> Retention:
@@ -116,13 +107,6 @@ def _retention(text: str) -> Retention:
             raise ValueError(f"{part.strip()!r} is not understood; write {RETENTION_DEFAULT}, or some of these")
         kept[name.strip()] = notation.duration(value.strip(), low=timedelta(seconds=1))
     return Retention(**kept)
-
-
-def _rate(text: str) -> SubmitRate:
-    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{0,9})(s|m|h)", text)
-    if match is None or not int(match[1]) or not int(match[2] or 1):
-        raise ValueError("write submissions per time, such as 5/s, 20/10s or 100/m")
-    return SubmitRate(int(match[1]), float(match[2] or 1) * notation.UNITS_S[match[3]])
 
 
 _ttl = partial(notation.duration, low=timedelta(seconds=1))
@@ -197,7 +181,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
 )
 
-#: What follows `REMORA_PROVIDERS__<CARD>__`; a field of `ProviderSettings` has the name in small letters, and an `s` for several.
+#: What follows `REMORA_PROVIDERS__<CARD>__`; a field of `ProviderSettings` has the name in small letters.
 PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "API_KEY",
@@ -223,15 +207,14 @@ PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "MAX_IN_FLIGHT", None, "from 1", "tasks at the provider at once", partial(notation.whole, low=1, high=1_000_000)
     ),
-    Setting("SUBMIT_RATE", None, "`N/s`, `N/10s`", "submissions per time", _rate),
+    Setting("SUBMIT_RATE", None, "`N/s`, `N/10s`", "submissions per time", notation.rate),
     Setting(
         "WEBHOOK_SECRET",
         "",
         "secrets, commas between",
-        "what the provider's callbacks are verified with; several while one replaces another; the first is told to providers that want one",
+        "what callbacks are verified with",
         notation.secrets,
         secret=True,
-        several=True,
     ),
 )
 
@@ -336,12 +319,8 @@ class _Values:
 
     def provider(self, card: str) -> ProviderSettings:
         """The settings of one card."""
-        return ProviderSettings(
-            **{
-                name.lower() + "s" * row.several: self.get(provider_variable(card, name), row)
-                for name, row in _BY_FIELD.items()
-            }
-        )
+        found = {name.lower(): self.get(provider_variable(card, name), row) for name, row in _BY_FIELD.items()}
+        return ProviderSettings(webhook_secrets=found.pop("webhook_secret") or (), **found)
 
     def _file(self, name: str, path: str) -> str | None:
         try:

@@ -11,13 +11,13 @@ import pytest
 from pydantic import SecretStr
 
 from service.errors import SettingsInvalid
+from service.notation import SubmitRate
 from service.settings import (
     PROVIDER_SETTINGS,
     SETTINGS,
     ProviderSettings,
     Retention,
     Settings,
-    SubmitRate,
     load,
     provider_variable,
 )
@@ -42,7 +42,7 @@ def test_names_are_the_contracts() -> None:
     }
     assert {row.name for row in PROVIDER_SETTINGS} == {
         *("API_KEY", "BASE_URL", "CALLBACKS", "VERIFY", "FALLBACK_AFTER", "POLL_EVERY", "MAX_IN_FLIGHT"),
-        "SUBMIT_RATE",
+        *("SUBMIT_RATE", "WEBHOOK_SECRET"),
     }
 
 
@@ -51,8 +51,9 @@ def test_every_row_is_a_field() -> None:
     fields = {field.name for field in dataclasses.fields(Settings)}
 
     assert fields == {row.name.lower() for row in SETTINGS} | {"providers"}
+    several = {"webhook_secret": "webhook_secrets"}
     assert [field.name for field in dataclasses.fields(ProviderSettings)] == [
-        row.name.lower() for row in PROVIDER_SETTINGS
+        several.get(row.name.lower(), row.name.lower()) for row in PROVIDER_SETTINGS
     ]
 
 
@@ -301,3 +302,19 @@ def test_missing_cards_directory_is_reported(tmp_path: Path) -> None:
     lines = problems({"REMORA_CARDS_DIR": "nowhere"}, tmp_path)
 
     assert lines == ["REMORA_CARDS_DIR='nowhere': there is no such directory; make it, or leave it out"]
+
+
+def test_webhook_secrets_are_read_apart(tmp_path: Path) -> None:
+    """Commas stand between secrets, also in a file; what cannot be one is refused without being shown."""
+    (tmp_path / "secret").write_text("new-1, old-2\n")
+    named = {"REMORA_PROVIDERS__KIE__WEBHOOK_SECRET_FILE": "secret", "REMORA_PROVIDERS__BFL__API_KEY": "key"}
+
+    providers = load(named, tmp_path).providers
+
+    assert [secret.get_secret_value() for secret in providers["kie"].webhook_secrets] == ["new-1", "old-2"]
+    assert providers["bfl"].webhook_secrets == ()
+    with pytest.raises(SettingsInvalid) as caught:
+        load({"REMORA_PROVIDERS__KIE__WEBHOOK_SECRET": "fine, with a blank"}, tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.startswith("REMORA_PROVIDERS__KIE__WEBHOOK_SECRET (")
+    assert "blank" not in problem.partition(":")[0]

@@ -19,13 +19,11 @@ from service import notation
 from service.clock import parse_iso
 from service.providers import pictures
 from service.providers.paths import check_expression
-from service.settings import SubmitRate
 from service.states import ErrorCode
 
 PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 FETCH_RESULT: Final = "fetch_result"
 _STATE_WORDS: Final = ("queued", "running", "completed", "failed", "cancelled", FETCH_RESULT)
-_RATE: Final = re.compile(r"([1-9][0-9]{0,6})/([1-9][0-9]{0,6})?(s|m|h)")
 RETRY: Final = "retry"
 _ORIGIN: Final = re.compile(r"https://([a-z0-9*-]+(?:\.[a-z0-9*-]+)+)(?::[0-9]{1,5})?")
 _STATUS: Final = re.compile(r"[1-5](xx|[0-9]{2})")
@@ -41,11 +39,8 @@ def _duration(value: object) -> timedelta:
     return notation.duration(value if isinstance(value, str) else "")
 
 
-def _rate(value: object) -> SubmitRate:
-    match = _RATE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("write submissions per time, such as 5/s, 20/10s or 100/m")
-    return SubmitRate(int(match[1]), int(match[2] or 1) * notation.UNITS_S[match[3]])
+def _rate(value: object) -> notation.SubmitRate:
+    return notation.rate(value if isinstance(value, str) else "")
 
 
 def _usd(value: object) -> Decimal:
@@ -173,7 +168,9 @@ Duration = Annotated[
     timedelta, BeforeValidator(_duration), WithJsonSchema({"type": "string", "pattern": "^[0-9.]+(ms|s|m|h|d)$"})
 ]
 Rate = Annotated[
-    SubmitRate, BeforeValidator(_rate), WithJsonSchema({"type": "string", "pattern": f"^{_RATE.pattern}$"})
+    notation.SubmitRate,
+    BeforeValidator(_rate),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,9}/[0-9]{0,9}(s|m|h)$"}),
 ]
 Instant = Annotated[int, BeforeValidator(_instant), WithJsonSchema({"type": ["integer", "string"]})]
 Usd = Annotated[Decimal, BeforeValidator(_usd), WithJsonSchema({"type": ["string", "number"]})]

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from service.clock import Clock
-from service.settings import SubmitRate
+from service.notation import SubmitRate
 
 
 @dataclass(frozen=True, slots=True)

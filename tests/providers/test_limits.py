@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from service.clock import VirtualClock
+from service.notation import SubmitRate
 from service.providers.limits import SubmitLimits, Turn
-from service.settings import SubmitRate
 
 GRANTED = Turn(granted=True)
 

@@ -10,10 +10,11 @@ from pydantic import SecretStr
 
 from service.clock import VirtualClock
 from service.errors import CardInvalid, SettingsInvalid
+from service.notation import SubmitRate
 from service.providers.client import PollVerdict, Verdict
 from service.providers.mapping import Money
 from service.providers.registry import Provider, Registry
-from service.settings import ProviderSettings, SubmitRate
+from service.settings import ProviderSettings
 from tests.providers.scripted import ScriptedEgress, answer, provider, quoted
 
 CARD = """\
@@ -41,7 +42,13 @@ def test_built_in_cards_are_there_without_settings() -> None:
     """The sandbox needs nothing; apimodels says which setting it lacks."""
     registry = loaded()
 
-    assert [provider.name for provider in registry.all()] == ["apimodels", "sandbox", "sharkai", "sharkapi", "sharkapi-v1"]
+    assert [provider.name for provider in registry.all()] == [
+        "apimodels",
+        "sandbox",
+        "sharkai",
+        "sharkapi",
+        "sharkapi-v1",
+    ]
     assert found(registry, "sandbox").configured
     assert not found(registry, "apimodels").configured
     assert "REMORA_PROVIDERS__APIMODELS__API_KEY" in (found(registry, "apimodels").reason or "")
@@ -127,7 +134,14 @@ def test_own_card_replaces_the_built_in_one(tmp_path: Path) -> None:
 
     registry = loaded(tmp_path)
 
-    assert [provider.name for provider in registry.all()] == ["apimodels", "mine", "sandbox", "sharkai", "sharkapi", "sharkapi-v1"]
+    assert [provider.name for provider in registry.all()] == [
+        "apimodels",
+        "mine",
+        "sandbox",
+        "sharkai",
+        "sharkapi",
+        "sharkapi-v1",
+    ]
     assert found(registry, "apimodels").configured
     assert not found(registry, "apimodels").can_poll("generate")
 
