@@ -67,7 +67,7 @@ def checked(file: Path) -> tuple[list[str], Card | None]:
     except CardInvalid as error:
         return str(error).splitlines(), None
     except OSError as error:
-        return [f"{file}: cannot be read: {error.strerror}"], None
+        return [f"{file}:1: card: cannot be read: {error.strerror}"], None
     except UnicodeDecodeError:
         return [f"{file}:1: card: is no UTF-8 text"], None
     lines = []
