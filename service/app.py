@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import gc
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -18,205 +16,25 @@ from service.accounts.keys import Keys
 from service.api.context import Context
 from service.api.listener import Listener
 from service.api.server import create_api
-from service.callbacks.inbox import Inbox
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
 from service.db.opening import Store, open_store
-from service.deliveries.changes import Changes
-from service.deliveries.directory import StoreDirectory
-from service.deliveries.fanout import Fanout
-from service.deliveries.send import Sender
-from service.deliveries.subscriptions import DestinationCache
-from service.egress import Egress
 from service.egress.door import Door
 from service.errors import SettingsInvalid
 from service.ids import Ids
 from service.jobs import claims, queries
-from service.jobs.cancel import Canceller
-from service.jobs.fetch import Fetcher
-from service.jobs.hands import TaskHand
-from service.jobs.intake import Intake
-from service.jobs.pace import Rules
-from service.jobs.submit import Submitter
-from service.jobs.track import Track, Tracker
-from service.jobs.waiters import Waiters
-from service.providers.breaker import Breakers
 from service.providers.registry import Registry
 from service.results.links import ResultLinks
-from service.scheduler.duties import Duty, Ticker
-from service.scheduler.expirer import Expirer
-from service.scheduler.poller import Poller
-from service.scheduler.rescuer import Rescuer
+from service.scheduler.duties import Ticker
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.wiring import Base, Stages, wire
 
-SUBMIT_LEASE_MS = 600_000  # a queued job may wait for its turn under a rate limit
-FETCH_LEASE_MS = 120_000  # longer than any poll may take
-FETCHES_PER_PROVIDER = 50  # at once
 DRAIN_S = 20.0  # for submits, polls and deliveries that are out when the service stops
-TICK_S = 0.5  # of the duties that find due work
-SWEEP_S = 1.0  # of the duties that end what is over
-CLEAN_S = 60.0
 REMEMBERED_JOBS = 2_000  # finished ones whose durations are looked at when the service starts
 GC_THRESHOLDS = (20_000, 20, 50)  # new objects before a young collection; young ones before the next two
 FAILED_STATUS = 70  # the exit status after the store failed (EX_SOFTWARE)
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What everything stands on."""
-
-    settings: Settings
-    clock: Clock
-    randomness: Randomness
-    ids: Ids
-    metrics: Metrics
-    store: Store
-    egress: Egress
-    registry: Registry
-    links: ResultLinks
-    keys: Keys
-    owner: str  # the name of this process on leases
-
-
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """The way of a job."""
-
-    tracker: Tracker
-    waiters: Waiters
-    intake: Intake
-    canceller: Canceller
-    breakers: Breakers
-    inbox: Inbox
-    sender: Sender
-    submit_hand: TaskHand
-    fetch_hand: TaskHand
-    rescuer: Rescuer
-    duties: list[Duty]
-
-
-def wire(base: Base) -> Stages:
-    """Wire the way of a job on a base; nothing runs yet, and nothing here knows which store or clock it is."""
-    writer, settings = base.store.writer, base.settings
-    waiters = Waiters()
-    tracker = Tracker(
-        ids=base.ids,
-        clock=base.clock,
-        links=base.links.url,
-        rules=_rules(base),
-        owner=base.owner,
-        waiters=waiters,
-        observer=base.metrics,
-    )
-    writer.handle(Track, tracker.handle)
-    cache = DestinationCache(base.store.box)
-    sender = _sender(base, cache)
-    fanout = Fanout(base.ids, cache, sender.lanes, base.owner, sender.lease_ms)
-    tracker.followers.append(fanout.follow)
-    Changes(cache, fanout.add, base.ids).register(writer)
-    breakers = Breakers(base.clock, base.randomness)
-    submitter = Submitter(
-        writer=writer,
-        registry=base.registry,
-        ids=base.ids,
-        clock=base.clock,
-        randomness=base.randomness,
-        callback_base=settings.public_url,
-        breakers=breakers,
-        observer=base.metrics,
-    )
-    fetcher = Fetcher(writer, base.registry, base.randomness, breakers, base.metrics)
-    submit_hand = TaskHand(
-        submitter.submit,
-        places=_submits_at_once(base.registry, breakers),
-        willing=lambda _: True,
-        lease_ms=SUBMIT_LEASE_MS,
-    )
-    fetch_hand = TaskHand(
-        fetcher.fetch, places=lambda _: FETCHES_PER_PROVIDER, willing=fetcher.can_ask, lease_ms=FETCH_LEASE_MS
-    )
-    tracker.submitter, tracker.fetcher = submit_hand, fetch_hand
-    intake = Intake(
-        writer=writer,
-        reader=base.store.reader,
-        registry=base.registry,
-        egress=base.egress,
-        tracker=tracker,
-        ids=base.ids,
-        clock=base.clock,
-        links=base.links.url,
-        job_ttl_ms=round(settings.job_ttl.total_seconds() * 1000),
-    )
-    inbox = Inbox(writer, base.registry, tracker, base.clock, base.metrics)
-    rescuer = Rescuer(writer, base.registry, submit_hand, sender, base.owner)
-    poller = Poller(writer, fetcher, fetch_hand, base.clock, base.owner)
-    expirer = Expirer(writer, base.store.reader, base.clock)
-    duties = [
-        Duty("rescuer", TICK_S, rescuer.run_once),
-        Duty("poller", TICK_S, poller.run_once),
-        Duty("expirer", SWEEP_S, expirer.run_once),
-        Duty("cleaner", CLEAN_S, expirer.clean),
-    ]
-    return Stages(
-        tracker=tracker,
-        waiters=waiters,
-        intake=intake,
-        canceller=Canceller(writer, base.registry),
-        breakers=breakers,
-        inbox=inbox,
-        sender=sender,
-        submit_hand=submit_hand,
-        fetch_hand=fetch_hand,
-        rescuer=rescuer,
-        duties=duties,
-    )
-
-
-def _sender(base: Base, cache: DestinationCache) -> Sender:
-    store, settings = base.store, base.settings
-    return Sender(
-        writer=store.writer,
-        egress=base.egress,
-        directory=StoreDirectory(store.reader, store.writer, store.box, cache, base.clock),
-        clock=base.clock,
-        randomness=base.randomness,
-        owner=base.owner,
-        timeout_s=settings.delivery_timeout.total_seconds(),
-        schedule_s=tuple(wait.total_seconds() for wait in settings.delivery_schedule),
-        observer=base.metrics,
-    )
-
-
-def _submits_at_once(registry: Registry, breakers: Breakers) -> Callable[[str], int]:
-    def places(name: str) -> int:
-        provider, breaker = registry.get(name), breakers.of(name)
-        if not breaker.allows():
-            return 0
-        return 1 if provider is None or breaker.is_open else provider.max_in_flight
-
-    return places
-
-
-def _rules(base: Base) -> Callable[[str, str], Rules]:
-    """What deciding needs to know, from cards and settings; a card that is gone leaves a job to its deadline."""
-    result_ttl_ms = round(base.settings.result_ttl.total_seconds() * 1000)
-    known: dict[tuple[str, str], Rules] = {}
-    for provider in base.registry.all():
-        for operation in provider.card.operations:
-            timing = provider.timing(operation)
-            known[provider.name, operation] = Rules(
-                can_poll=provider.can_poll(operation),
-                called_back=base.settings.public_url is not None and provider.wants_callback(operation),
-                fallback_after_ms=round(timing.fallback_after_s * 1000),
-                poll_every_ms=round(timing.poll_every_s * 1000),
-                typical_ms=round(timing.typical_s * 1000),
-                not_found_grace_ms=round(timing.not_found_grace_s * 1000),
-                result_ttl_ms=result_ttl_ms,
-            )
-    unknown = Rules(result_ttl_ms=result_ttl_ms)
-    return lambda provider, operation: known.get((provider, operation), unknown)
 
 
 class Service:
@@ -388,6 +206,7 @@ class Service:
         """Stop accepting, let what is out come back, and close everything; safe to call at any moment after `open`."""
         stages = self._stages
         self._listener.begin_drain()
+        stages.submitter.closing = True
         stages.waiters.release_all()
         await self._listener.stopped()
         await self._ticker.stop()

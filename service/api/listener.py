@@ -33,6 +33,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
+        self.access_log = False  # uvicorn's own: it prints whole paths, and with them callback tokens
         self._give(HEADERS_DEADLINE_S)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -28,6 +28,7 @@ from service.states import ErrorCode
 TOKEN_BYTES = 32  # 256 bits: the path is the secret
 LEASE_MARGIN_MS = 30_000  # the lease outlasts the provider's deadline by this
 PROVIDER_DOWN_MS = 5_000  # how long a job that came while its provider is down waits at least
+LONGEST_TURN_S = 0.5  # seconds after which a waiting submit looks whether the service is closing
 TURN_S = 0.05  # seconds between looks at a full provider
 
 
@@ -58,6 +59,7 @@ class Submitter:
     callback_base: str | None
     breakers: Breakers
     observer: Observer
+    closing: bool = False  # nobody begins any more; who waits for a turn lets the job go, it is still queued
 
     async def submit(self, job: JobRow) -> None:
         """Send a leased job and bring back what the provider said."""
@@ -78,7 +80,9 @@ class Submitter:
         breaker.begin()
         # Jobs wait for their turn in the order in which they were handed over.
         while not (turn := provider.limits.enter()).granted:
-            await self.clock.sleep(turn.wait_s or TURN_S)
+            if self.closing:
+                return
+            await self.clock.sleep(min(turn.wait_s or TURN_S, LONGEST_TURN_S))
         try:
             await self._submit(provider, job)
         finally:

@@ -21,7 +21,6 @@ from pydantic import SecretStr
 
 from service.accounts import accounts, bootstrap
 from service.accounts.keys import Keys
-from service.app import Base, Stages, wire
 from service.clock import SeededRandomness, VirtualClock
 from service.db.inline import InlineConnection, InlineReader
 from service.db.keyring import open_box
@@ -41,6 +40,7 @@ from service.providers.registry import Registry
 from service.results.links import ResultLinks
 from service.settings import ProviderSettings, load
 from service.telemetry import Metrics
+from service.wiring import Base, Stages, wire
 
 SUBSCRIBER = "https://shop.example/hooks"
 PUBLIC = "https://remora.example"

@@ -1,0 +1,218 @@
+"""How the objects of the way of a job are wired on a base: part of the composition root, without the process around it.
+
+Nothing here runs by itself, and nothing knows which store, clock or network it is: a simulation wires the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from service.accounts.keys import Keys
+from service.callbacks.inbox import Inbox
+from service.clock import Clock, Randomness
+from service.db.opening import Store
+from service.deliveries.changes import Changes
+from service.deliveries.directory import StoreDirectory
+from service.deliveries.fanout import Fanout
+from service.deliveries.send import Sender
+from service.deliveries.subscriptions import DestinationCache
+from service.egress import Egress
+from service.ids import Ids
+from service.jobs.cancel import Canceller
+from service.jobs.fetch import Fetcher
+from service.jobs.hands import TaskHand
+from service.jobs.intake import Intake
+from service.jobs.pace import Rules
+from service.jobs.submit import Submitter
+from service.jobs.track import Track, Tracker
+from service.jobs.waiters import Waiters
+from service.providers.breaker import Breakers
+from service.providers.registry import Registry
+from service.results.links import ResultLinks
+from service.scheduler.duties import Duty
+from service.scheduler.expirer import Expirer
+from service.scheduler.poller import Poller
+from service.scheduler.rescuer import Rescuer
+from service.settings import Settings
+from service.telemetry import Metrics
+
+SUBMIT_LEASE_MS = 600_000  # a queued job may wait for its turn under a rate limit
+FETCH_LEASE_MS = 120_000  # longer than any poll may take
+FETCHES_PER_PROVIDER = 50  # at once
+TICK_S = 0.5  # of the duties that find due work
+SWEEP_S = 1.0  # of the duties that end what is over
+CLEAN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What everything stands on."""
+
+    settings: Settings
+    clock: Clock
+    randomness: Randomness
+    ids: Ids
+    metrics: Metrics
+    store: Store
+    egress: Egress
+    registry: Registry
+    links: ResultLinks
+    keys: Keys
+    owner: str  # the name of this process on leases
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The way of a job."""
+
+    tracker: Tracker
+    waiters: Waiters
+    intake: Intake
+    canceller: Canceller
+    breakers: Breakers
+    inbox: Inbox
+    sender: Sender
+    submitter: Submitter
+    submit_hand: TaskHand
+    fetch_hand: TaskHand
+    rescuer: Rescuer
+    duties: list[Duty]
+
+
+def wire(base: Base) -> Stages:
+    """Wire the way of a job on a base; nothing runs yet."""
+    writer = base.store.writer
+    waiters = Waiters()
+    tracker = Tracker(
+        ids=base.ids,
+        clock=base.clock,
+        links=base.links.url,
+        rules=_rules(base),
+        owner=base.owner,
+        waiters=waiters,
+        observer=base.metrics,
+    )
+    writer.handle(Track, tracker.handle)
+    sender = _deliveries(base, tracker)
+    breakers = Breakers(base.clock, base.randomness)
+    fetcher = Fetcher(writer, base.registry, base.randomness, breakers, base.metrics)
+    submitter = _submitter(base, breakers)
+    submit_hand = TaskHand(
+        submitter.submit,
+        places=_submits_at_once(base.registry, breakers),
+        willing=lambda _: True,
+        lease_ms=SUBMIT_LEASE_MS,
+    )
+    fetch_hand = TaskHand(
+        fetcher.fetch, places=lambda _: FETCHES_PER_PROVIDER, willing=fetcher.can_ask, lease_ms=FETCH_LEASE_MS
+    )
+    tracker.submitter, tracker.fetcher = submit_hand, fetch_hand
+    rescuer = Rescuer(writer, base.registry, submit_hand, sender, base.owner)
+    poller = Poller(writer, fetcher, fetch_hand, base.clock, base.owner)
+    return Stages(
+        tracker=tracker,
+        waiters=waiters,
+        intake=_intake(base, tracker),
+        canceller=Canceller(writer, base.registry),
+        breakers=breakers,
+        inbox=Inbox(writer, base.registry, tracker, base.clock, base.metrics),
+        sender=sender,
+        submitter=submitter,
+        submit_hand=submit_hand,
+        fetch_hand=fetch_hand,
+        rescuer=rescuer,
+        duties=_duties(base, rescuer, poller),
+    )
+
+
+def _duties(base: Base, rescuer: Rescuer, poller: Poller) -> list[Duty]:
+    expirer = Expirer(base.store.writer, base.store.reader, base.clock)
+    return [
+        Duty("rescuer", TICK_S, rescuer.run_once),
+        Duty("poller", TICK_S, poller.run_once),
+        Duty("expirer", SWEEP_S, expirer.run_once),
+        Duty("cleaner", CLEAN_S, expirer.clean),
+    ]
+
+
+def _intake(base: Base, tracker: Tracker) -> Intake:
+    return Intake(
+        writer=base.store.writer,
+        reader=base.store.reader,
+        registry=base.registry,
+        egress=base.egress,
+        tracker=tracker,
+        ids=base.ids,
+        clock=base.clock,
+        links=base.links.url,
+        job_ttl_ms=round(base.settings.job_ttl.total_seconds() * 1000),
+    )
+
+
+def _submitter(base: Base, breakers: Breakers) -> Submitter:
+    return Submitter(
+        writer=base.store.writer,
+        registry=base.registry,
+        ids=base.ids,
+        clock=base.clock,
+        randomness=base.randomness,
+        callback_base=base.settings.public_url,
+        breakers=breakers,
+        observer=base.metrics,
+    )
+
+
+def _deliveries(base: Base, tracker: Tracker) -> Sender:
+    """The sender, and the follower that gives it its deliveries."""
+    cache = DestinationCache(base.store.box)
+    sender = _sender(base, cache)
+    fanout = Fanout(base.ids, cache, sender.lanes, base.owner, sender.lease_ms)
+    tracker.followers.append(fanout.follow)
+    Changes(cache, fanout.add, base.ids).register(base.store.writer)
+    return sender
+
+
+def _sender(base: Base, cache: DestinationCache) -> Sender:
+    store, settings = base.store, base.settings
+    return Sender(
+        writer=store.writer,
+        egress=base.egress,
+        directory=StoreDirectory(store.reader, store.writer, store.box, cache, base.clock),
+        clock=base.clock,
+        randomness=base.randomness,
+        owner=base.owner,
+        timeout_s=settings.delivery_timeout.total_seconds(),
+        schedule_s=tuple(wait.total_seconds() for wait in settings.delivery_schedule),
+        observer=base.metrics,
+    )
+
+
+def _submits_at_once(registry: Registry, breakers: Breakers) -> Callable[[str], int]:
+    def places(name: str) -> int:
+        provider, breaker = registry.get(name), breakers.of(name)
+        if not breaker.allows():
+            return 0
+        return 1 if provider is None or breaker.is_open else provider.max_in_flight
+
+    return places
+
+
+def _rules(base: Base) -> Callable[[str, str], Rules]:
+    """What deciding needs to know, from cards and settings; a card that is gone leaves a job to its deadline."""
+    result_ttl_ms = round(base.settings.result_ttl.total_seconds() * 1000)
+    known: dict[tuple[str, str], Rules] = {}
+    for provider in base.registry.all():
+        for operation in provider.card.operations:
+            timing = provider.timing(operation)
+            known[provider.name, operation] = Rules(
+                can_poll=provider.can_poll(operation),
+                called_back=base.settings.public_url is not None and provider.wants_callback(operation),
+                fallback_after_ms=round(timing.fallback_after_s * 1000),
+                poll_every_ms=round(timing.poll_every_s * 1000),
+                typical_ms=round(timing.typical_s * 1000),
+                not_found_grace_ms=round(timing.not_found_grace_s * 1000),
+                result_ttl_ms=result_ttl_ms,
+            )
+    unknown = Rules(result_ttl_ms=result_ttl_ms)
+    return lambda provider, operation: known.get((provider, operation), unknown)
