@@ -5,6 +5,7 @@ Owns which cards exist and what is in force where a setting and a card both say 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,9 +31,11 @@ from service.providers.client import (
 )
 from service.providers.drawing import DrawingSpeaker
 from service.providers.inputs import InputCheck
+from service.providers.judges import Judges, KeyRing
 from service.providers.limits import SubmitLimits
 from service.providers.loading import load_card
 from service.providers.mapping import Money, Observation, estimate
+from service.providers.signatures import Judged
 from service.providers.speaker import CardSpeaker
 from service.settings import ProviderSettings, provider_variable
 from service.states import ErrorCode
@@ -68,9 +71,14 @@ class Provider:
 
     The times that are attributes hold for all operations: the longest of the waits, the shortest of the spacings;
     `timing` has those of one operation.
+
+    Args:
+        ring: Where the public keys of providers are; None: callbacks that need them are hints.
     """
 
-    def __init__(self, card: Card, settings: ProviderSettings, egress: Outbound, clock: Clock) -> None:
+    def __init__(
+        self, card: Card, settings: ProviderSettings, egress: Outbound, clock: Clock, ring: KeyRing | None = None
+    ) -> None:
         secret = settings.api_key.get_secret_value() if settings.api_key else None
         self.card = card
         self.name = card.name
@@ -84,6 +92,7 @@ class Provider:
         self._callbacks_off = settings.callbacks == "off"
         self._checks = {name: InputCheck(operation) for name, operation in card.operations.items()}
         self._speaker = _speaker(card, settings, secret, egress, clock)
+        self._judges = Judges(card, settings, self.verify, clock, ring)
         self._timings = {name: _timing(operation, settings) for name, operation in card.operations.items()}
         timings = self._timings.values()
         self.submit_timeout_s = max(timing.submit_timeout_s for timing in timings)
@@ -124,12 +133,20 @@ class Provider:
         """Hand a task in; never raises for anything that the provider does."""
         if self.reason is not None:
             return SubmitOutcome(Verdict.NOT_SENT, None, ErrorCode.PROVIDER_AUTH, self.reason)
-        return await self._speaker.submit(operation, given, callback_url if self.wants_callback(operation) else None)
+        url = callback_url if self.wants_callback(operation) else None
+        submitting = self._speaker.submit(operation, given, url)
+        if url is None or not self._judges.wants_keys(operation):
+            return await submitting
+        # The keys are there before the callback is: they are fetched while the provider takes the task.
+        outcome, _ = await asyncio.gather(submitting, self._judges.refresh(operation))
+        return outcome
 
     async def poll(self, operation: str, task_id: str, poll_url: str | None) -> PollOutcome:
         """Ask for a task; never raises for anything that the provider does."""
         if self.reason is not None:
             return PollOutcome(PollVerdict.DENIED, message=self.reason)
+        if self._judges.wants_keys(operation):
+            await self._judges.refresh(operation)
         return await self._speaker.poll(operation, task_id, poll_url)
 
     def can_cancel(self, operation: str) -> bool:
@@ -146,6 +163,17 @@ class Provider:
     def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
         """What a callback says; never raises, garbled is an observation that has seen nothing."""
         return self._speaker.read_callback(operation, body, headers)
+
+    def judge_callback(self, operation: str, body: bytes, headers: Mapping[str, str], *, url: str = "") -> Judged:
+        """Who sent a callback, as far as that can be told; never raises, and asks nobody.
+
+        Args:
+            operation: Of the submission that the callback's token names.
+            body: As it came, whole: a signature does not fit a part of it.
+            headers: Of the request.
+            url: What the provider asked for, with the query, for cards that need it.
+        """
+        return self._judges.judge(operation, body, headers, url)
 
 
 class Registry:
@@ -168,15 +196,21 @@ class Registry:
 
         Raises:
             CardInvalid: With a line for everything that is wrong with any card.
-            SettingsInvalid: The settings name a card that does not exist.
+            SettingsInvalid: The settings name a card that does not exist, or a secret that its scheme cannot use.
         """
         cards = {card.name: card for card in itertools.chain(_read(_built_in()), _read(_own(cards_dir)))}
         unknown = sorted(set(settings) - set(cards))
         if unknown:
             raise SettingsInvalid([_no_such_card(name, cards) for name in unknown])
-        return cls(
-            Provider(card, settings.get(name, ProviderSettings()), egress, clock) for name, card in cards.items()
-        )
+        ring, problems, providers = KeyRing(egress, clock), list[str](), list[Provider]()
+        for name, card in cards.items():
+            try:
+                providers.append(Provider(card, settings.get(name, ProviderSettings()), egress, clock, ring))
+            except SettingsInvalid as error:
+                problems += error.problems
+        if problems:
+            raise SettingsInvalid(problems)
+        return cls(providers)
 
     def get(self, name: str) -> Provider | None:
         """The provider of that name."""
