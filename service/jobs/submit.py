@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
+import structlog
 
 from service.clock import Clock, Randomness
 from service.db.writer import Writer
@@ -24,6 +25,8 @@ from service.providers.breaker import Breakers
 from service.providers.client import SubmitOutcome, Verdict
 from service.providers.registry import Provider, Registry
 from service.states import ErrorCode
+
+_log = structlog.get_logger(__name__)
 
 TOKEN_BYTES = 32  # 256 bits: the path is the secret
 LEASE_MARGIN_MS = 30_000  # the lease outlasts the provider's deadline by this
@@ -116,7 +119,12 @@ class Submitter:
         """Tell the breaker: no answer or a broken one is the provider's failure, a refusal of the task is not."""
         breaker = self.breakers.of(provider)
         unavailable = outcome.verdict is Verdict.REFUSED and outcome.error_code is not ErrorCode.RATE_LIMITED
+        was_open = breaker.is_open
         if unavailable or outcome.verdict in {Verdict.NOT_SENT, Verdict.UNKNOWN}:
             breaker.failed(outcome.message)
         else:
             breaker.worked()
+        if breaker.is_open and not was_open:
+            _log.warning("provider_down", provider=provider, error=outcome.message, jobs="wait in the queue")
+        elif was_open and not breaker.is_open:
+            _log.warning("provider_back", provider=provider)
