@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from service.providers.schema import card_schema
 from service.settings import PREFIX, PROVIDER_SETTINGS, PROVIDERS_PREFIX, SETTINGS, Setting
 from service.states import MEANINGS, MOVES, ErrorCode, JobStatus
 from service.telemetry import METRICS
@@ -127,8 +129,14 @@ def states_page() -> str:
     return _STATES_INTRO + _table(("state", "meaning", "moves to"), cells) + _STATES_OUTRO.replace("CODES", codes)
 
 
+def card_schema_text() -> str:
+    """docs/card.schema.json, for the editors of those who write cards."""
+    return json.dumps(card_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
     """Write the documents."""
+    (ROOT / "docs" / "card.schema.json").write_text(card_schema_text(), "utf-8")
     (ROOT / "docs" / "settings.md").write_text(settings_page(), "utf-8")
     (ROOT / "docs" / "states.md").write_text(states_page(), "utf-8")
     operations = ROOT / "docs" / "operations.md"

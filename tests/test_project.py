@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from service.telemetry import METRICS
-from tests.generated import ROOT, settings_page, states_page, with_metrics
+from tests.generated import ROOT, card_schema_text, settings_page, states_page, with_metrics
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SCRIPTS = Path(sys.executable).parent
@@ -137,6 +137,11 @@ def test_settings_page_is_current() -> None:
 def test_states_page_is_current() -> None:
     """docs/states.md is what the tables in the code say; `just docs` makes it so."""
     assert (ROOT / "docs" / "states.md").read_text("utf-8") == states_page()
+
+
+def test_card_schema_is_current() -> None:
+    """docs/card.schema.json is the format that the code reads; `just docs` makes it so."""
+    assert (ROOT / "docs" / "card.schema.json").read_text("utf-8") == card_schema_text()
 
 
 def test_operations_page_lists_every_metric() -> None:

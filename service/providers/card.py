@@ -353,8 +353,3 @@ class Card(Part):
         if self.adapter is None and (self.base_url is None or len(spoken) < len(self.operations)):
             raise ValueError("base_url and, in every operation, submit are needed")
         return self
-
-
-def card_schema() -> dict[str, Any]:
-    """The JSON Schema of a card, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Card.model_json_schema()}

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from service.errors import CardInvalid
-from service.providers.card import Card, card_schema
 from service.providers.loading import load_card
 
 GOOD = """\
@@ -127,15 +126,6 @@ def test_shared_parts_may_be_written_once() -> None:
 
     assert operation.callback_observe().state == "event"
     assert operation.callback_observe().urls == "files"
-
-
-def test_schema_for_editors_names_every_field() -> None:
-    """The JSON Schema of the format is that of the model: no other fields, the same names."""
-    schema = card_schema()
-
-    assert set(schema["properties"]) == set(Card.model_fields)
-    assert schema["additionalProperties"] is False
-    assert "in" in schema["$defs"]["Slot"]["properties"]
 
 
 def test_card_of_the_documentation_is_a_card() -> None:
