@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from service.clock import VirtualClock
 from service.egress import Answer, Call
 from service.errors import EgressError
-from service.providers.registry import Provider, Registry
+from service.providers.judges import KeyRing
+from service.providers.registry import Provider, Registry, read_card
 from service.settings import ProviderSettings
 
 KEY = "amk-5f2c9d+/=secret"
@@ -59,3 +60,11 @@ def provider(
     found = Registry.load({name: given}, cards_dir, egress, clock or VirtualClock()).get(name)
     assert found is not None
     return found
+
+
+def provider_of(
+    card: str, egress: ScriptedEgress, settings: ProviderSettings | None = None, *, clock: VirtualClock | None = None
+) -> Provider:
+    """The provider of a card's text, with a key."""
+    given, time = replace(settings or ProviderSettings(), api_key=SecretStr(KEY)), clock or VirtualClock()
+    return Provider(read_card(card, "card.yaml"), given, egress, time, KeyRing(egress, time))
