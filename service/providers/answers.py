@@ -17,7 +17,8 @@ from service.clock import Clock
 from service.egress import Answer
 from service.providers.card import Card, Operation
 from service.providers.client import CancelOutcome, CancelVerdict, PollOutcome, PollVerdict, SubmitOutcome, Verdict
-from service.providers.mapping import FINAL, Observation, OperationMapper, Seen
+from service.providers.mapping import FINAL, Mapper, Observation, OperationMapper, Seen
+from service.providers.origins import Origins
 from service.providers.paths import compiled, decode
 from service.providers.rules import Meaning, Submitted, status_fits
 from service.providers.text import Scrubber
@@ -31,12 +32,12 @@ MAX_RETRY_AFTER_S: Final = 86_400.0  # a day; a longer one is a misread header
 class Answers:
     """How the answers of one operation are read."""
 
-    def __init__(self, card: Card, operation: Operation, base_url: str, scrubber: Scrubber, clock: Clock) -> None:
+    def __init__(self, card: Card, operation: Operation, origins: Origins, scrubber: Scrubber, clock: Clock) -> None:
         self._name = card.name
         self._accept = operation.spoken.accept
         self._cancel = operation.cancel
         self._where = compiled(self._accept.where)
-        self._mapper = OperationMapper(operation, card.errors, base_url, scrubber)
+        self._mapper = OperationMapper(operation, card.errors, origins, scrubber)
         self._scrubber = scrubber
         self._clock = clock
 
@@ -66,7 +67,7 @@ class Answers:
             return None
         if self._where is not None and not self._where.read(document):
             return None
-        observation = self._mapper.submit.read(document)
+        observation = self._mapper.submit.read(document, http_status if self._mapper.submit_statuses else None)
         if observation.seen is None and observation.task_id is not None:
             return replace(observation, seen=Seen.QUEUED)
         return observation if observation.task_id is not None or observation.seen in FINAL else None
@@ -75,13 +76,24 @@ class Answers:
         """What an answer to a poll means."""
         document = None if answer.truncated else decode(answer.body)
         status = self._mapper.errors.status(answer.status, document)
-        outcome = self._told(answer, status, document)
+        outcome = self._told(self._mapper.poll, answer, status, document)
         waits = retry_after_s(answer.headers.get("retry-after"), self._clock)
         return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
 
-    def _told(self, answer: Answer, status: int, document: object) -> PollOutcome:
-        if 200 <= status < 300:
-            observation = self._mapper.poll.read(document)
+    def resulted(self, known: Observation, answer: Answer) -> PollOutcome:
+        """What the answer to a poll's second request means, for what the first one told."""
+        document = None if answer.truncated else decode(answer.body)
+        status = self._mapper.errors.status(answer.status, document)
+        outcome = self._told(self._mapper.result, answer, status, document)
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock)
+        told = _together(known, outcome.observation) if outcome.observation else None
+        return replace(
+            outcome, observation=told, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms
+        )
+
+    def _told(self, mapper: Mapper, answer: Answer, status: int, document: object) -> PollOutcome:
+        if 200 <= status < 300 or mapper.speaks(status):
+            observation = mapper.read(document, status)
             if observation.seen is not None:
                 return PollOutcome(PollVerdict.OBSERVED, observation)
             message = f"{self._name} answered {answer.status} without a state that can be read"
@@ -122,7 +134,12 @@ class Answers:
 
     def called_back(self, body: bytes) -> Observation:
         """What a callback says."""
-        return self._mapper.callback.read(decode(body))
+        document = decode(body)
+        said = self._mapper.callback.read(document)
+        refetch_when = self._mapper.refetch_when
+        if said.awaits_result or (refetch_when is not None and refetch_when.read(document)):
+            return replace(said, seen=None, urls=())  # a hint, whoever signed it
+        return said
 
     def _said(self, status: int, meaning: Meaning) -> str:
         if 200 <= status < 300:
@@ -141,6 +158,20 @@ _SUBMIT_VERDICTS: Final[dict[Submitted, Verdict]] = {
     "final": Verdict.REJECTED,
     "unknown": Verdict.UNKNOWN,
 }
+
+
+def _together(first: Observation, result: Observation) -> Observation:
+    """What both requests of a poll tell; the result is the later word."""
+    return replace(
+        result,
+        task_id=first.task_id or result.task_id,
+        provider_status=result.provider_status or first.provider_status,
+        cost=result.cost or first.cost,
+        created_at_ms=result.created_at_ms or first.created_at_ms,
+        finished_at_ms=result.finished_at_ms or first.finished_at_ms,
+        poll_url=first.poll_url,
+        cancel_url=first.cancel_url,
+    )
 
 
 def _cancel_refused(status: int, meaning: Meaning) -> CancelVerdict:

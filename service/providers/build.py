@@ -12,23 +12,38 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from service.egress import Call
-from service.providers.card import Auth, Cancel, Operation, Poll
+from service.providers.card import Auth, Cancel, Operation, Poll, Result
 from service.providers.forms import PLACEHOLDER, Template
-from service.providers.mapping import same_origin
+from service.providers.origins import Origins
 
 _PATH_SAFE: Final = "/:~"  # kept as they are in an input's value inside a path, such as the model `fal-ai/flux/dev`
 
 
 class Requests:
-    """The requests of one operation."""
+    """The requests of one operation.
 
-    def __init__(self, operation: Operation, auth: Auth | None, base_url: str, secret: str | None) -> None:
+    Args:
+        webhook_secret: What a provider that wants it is told to sign with.
+    """
+
+    def __init__(
+        self,
+        operation: Operation,
+        auth: Auth | None,
+        base_url: str,
+        secret: str | None,
+        *,
+        origins: Origins,
+        webhook_secret: str | None = None,
+    ) -> None:
         self._submit = operation.spoken
         self._poll = operation.poll
         self._cancel = operation.cancel
         self._slot = operation.callback.slot if operation.callback else None
         self._in_path = frozenset(PLACEHOLDER.findall(self._submit.path))
         self._base_url = base_url
+        self._origins = origins
+        self._webhook_secret = webhook_secret
         self._auth = {auth.header.lower(): auth.value.replace("{secret}", secret)} if auth and secret else {}
         self.submit_timeout_s = self._submit.timeout.total_seconds()
         self.poll_timeout_s = self._poll.timeout.total_seconds() if self._poll else 0.0
@@ -43,6 +58,8 @@ class Requests:
                 body[self._slot.field] = callback_url
             else:
                 query[self._slot.field] = callback_url
+            if self._slot.secret_field is not None and self._webhook_secret is not None:
+                body[self._slot.secret_field] = self._webhook_secret
         url = self._url(_filled(self._submit.path, given, safe=_PATH_SAFE), query)
         headers = {"content-type": "application/json", **self._headers(self._submit.headers)}
         return Call(self._submit.method, url, headers, msgspec.json.encode(body))
@@ -54,6 +71,14 @@ class Requests:
         url = self._of_task(self._poll, task_id, poll_url)
         return Call(self._poll.method, url, self._headers(self._poll.headers)) if url is not None else None
 
+    def result(self, task_id: str, result_url: str | None) -> Call | None:
+        """Fetch a task's result, where the poll's answer does not hold it; None: there is no address."""
+        result = self._poll.result if self._poll else None
+        if result is None:
+            return None
+        url = self._of_task(result, task_id, result_url)
+        return Call(result.method, url, self._headers(result.headers)) if url is not None else None
+
     def cancel(self, task_id: str, cancel_url: str | None) -> Call | None:
         """Cancel a task, at the address that the provider gave if our key may go there; None: there is no address."""
         if self._cancel is None:
@@ -61,8 +86,8 @@ class Requests:
         url = self._of_task(self._cancel, task_id, cancel_url)
         return Call(self._cancel.method, url, self._headers(self._cancel.headers)) if url is not None else None
 
-    def _of_task(self, asked: Poll | Cancel, task_id: str, given_url: str | None) -> str | None:
-        url = same_origin(self._base_url, given_url) if given_url else None
+    def _of_task(self, asked: Poll | Result | Cancel, task_id: str, given_url: str | None) -> str | None:
+        url = self._origins.absolute(given_url) if given_url else None
         if url is not None or asked.path is None:
             return url
         known = {"id": task_id}

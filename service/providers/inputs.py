@@ -42,7 +42,9 @@ class InputCheck:
         self._validator = _Validator(_spelt_out(operation.input))
         submit, callback = operation.submit, operation.callback
         self._in_path = PLACEHOLDER.findall(submit.path) if submit else []
-        self._slot = callback.slot.field if callback and callback.slot.place == "body" else None
+        slot = callback.slot if callback else None
+        self._ours = [slot.field] if slot and slot.place == "body" else []
+        self._ours += [slot.secret_field] if slot and slot.secret_field else []
 
     def errors(self, given: Mapping[str, object]) -> list[FieldError]:
         """What is wrong with the input; empty when it can be sent."""
@@ -54,10 +56,11 @@ class InputCheck:
 
     def _own(self, given: Mapping[str, object]) -> Iterator[FieldError]:
         """What the way of a request asks for beyond the schema."""
-        if self._slot is not None and self._slot in given:
-            yield FieldError(
-                f"{ROOT}/{_escaped(self._slot)}", "is set by Remora itself; write the job's callback_url instead"
-            )
+        for name in self._ours:
+            if name in given:
+                yield FieldError(
+                    f"{ROOT}/{_escaped(name)}", "is set by Remora itself; write the job's callback_url instead"
+                )
         for name in self._in_path:
             value = given.get(name)
             if not isinstance(value, str) or _IN_A_PATH.fullmatch(value) is None or ".." in value.split("/"):

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import Final, Literal
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from service.clock import parse_iso
 from service.providers.card import Errors, Operation
+from service.providers.forms import FETCH_RESULT, RETRY
 from service.providers.observe import Cost, Moment, Observe
-from service.providers.paths import compiled
+from service.providers.origins import Origins
+from service.providers.paths import Expression, compiled
 from service.providers.rules import ErrorReader, WordsReader
 from service.providers.text import WORD_CHARS, Scrubber, word
 from service.states import ErrorCode
@@ -62,6 +64,7 @@ class Observation:
         error_message: Cut to 500 characters, without secrets.
         poll_url: Absolute, and on the card's own origin, as is `cancel_url`.
         word_known: False: a state word that the card does not list, which counts as running.
+        awaits_result: The task is at its end, and a second request, at `result_url`, tells which.
     """
 
     seen: Seen | None
@@ -76,10 +79,18 @@ class Observation:
     word_known: bool = True
     created_at_ms: int | None = None
     cancel_url: str | None = None
+    result_url: str | None = None
+    awaits_result: bool = False
 
 
 NOTHING: Final = Observation(seen=None)
 
+#: Statuses about our key, our pace or the address; only a card that writes one out means the task by it.
+NOT_OF_THE_TASK: Final = frozenset({"401", "402", "403", "404", "405", "408", "425", "429"})
+
+_Meaning = tuple[Seen | None, ErrorCode | None, bool]  # state, error, whether the result has to be fetched
+_RUNNING: Final[_Meaning] = (Seen.RUNNING, None, False)
+_SILENT: Final[_Meaning] = (None, None, False)
 
 _FAILURE_COSTS: Final = {"free": Money(0, "price_list"), "assumed_free": Money(0, "assumed")}
 
@@ -88,7 +99,7 @@ _FAILURE_COSTS: Final = {"free": Money(0, "price_list"), "assumed_free": Money(0
 class Origin:
     """What all documents of one operation have in common: where they come from and how their errors are read."""
 
-    base_url: str
+    origins: Origins
     errors: ErrorReader
     scrubber: Scrubber
     failure_cost: Money | None
@@ -108,17 +119,24 @@ class Mapper:
         self._finished_at = _MomentReader(observe.finished_at) if observe.finished_at else None
         self._poll_url = compiled(observe.poll_url)
         self._cancel_url = compiled(observe.cancel_url)
+        self._result_url = compiled(observe.result_url)
+        self._by_status = _StatusReader(observe.http) if observe.http else None
         self._origin = origin
 
-    def read(self, document: object) -> Observation:
-        """What the document says."""
+    def read(self, document: object, status: int | None = None) -> Observation:
+        """What the document says.
+
+        Args:
+            document: Decoded JSON, or None.
+            status: Of the answer that brought it, where statuses may speak for themselves.
+        """
         if not isinstance(document, dict | list):
-            return NOTHING
+            return self._without_document(status)
         said = word(self._state.read(document)) if self._state else None
-        seen, code = self._states.get(said, (Seen.RUNNING, None)) if said else (None, None)
+        seen, code, awaits_result = self._states.get(said, _RUNNING) if said else self._meant(status)
         message = None
         if seen is Seen.FAILED:
-            words = self._words.read(document)
+            words = self._words.read(document) if said else self._origin.errors.words(document)
             code = code or self._origin.errors.failure(words)
             message = words.message or self._origin.scrubber.line(words.type or words.code)
         return Observation(
@@ -129,14 +147,34 @@ class Mapper:
             error_code=code,
             error_message=message,
             cost=self._costs(document, seen),
-            poll_url=same_origin(self._origin.base_url, self._poll_url.read(document)) if self._poll_url else None,
+            poll_url=self._given(self._poll_url, document),
             finished_at_ms=self._finished_at.read(document) if self._finished_at and seen in FINAL else None,
             word_known=said is None or said in self._states,
             created_at_ms=self._created_at.read(document) if self._created_at else None,
-            cancel_url=same_origin(self._origin.base_url, self._cancel_url.read(document))
-            if self._cancel_url
-            else None,
+            cancel_url=self._given(self._cancel_url, document),
+            result_url=self._given(self._result_url, document) if awaits_result else None,
+            awaits_result=awaits_result,
         )
+
+    def speaks(self, status: int) -> bool:
+        """Whether the card says what this status means, whatever stands in the body."""
+        return self._by_status is not None and self._by_status.meaning(status) is not None
+
+    def _meant(self, status: int | None) -> _Meaning:
+        return (self._by_status.meaning(status) if self._by_status and status is not None else None) or _SILENT
+
+    def _without_document(self, status: int | None) -> Observation:
+        """What a status says alone; a result is nothing without its document."""
+        seen, code, awaits_result = self._meant(status)
+        if seen is Seen.COMPLETED:
+            return NOTHING
+        if seen is Seen.FAILED:
+            return Observation(seen, error_code=code or ErrorCode.PROVIDER_FAILED, cost=self._origin.failure_cost)
+        return Observation(seen, awaits_result=awaits_result)
+
+    def _given(self, place: Expression | None, document: object) -> str | None:
+        """An address that the document gives, if our key may go there."""
+        return self._origin.origins.absolute(place.read(document)) if place else None
 
     def _costs(self, document: object, seen: Seen | None) -> Money | None:
         """What the document says; for a failed task only if that is nothing, since a quote may stay in it."""
@@ -149,25 +187,20 @@ class Mapper:
 class OperationMapper:
     """The ways in which a task of one operation is heard of."""
 
-    def __init__(self, operation: Operation, errors: Errors, base_url: str, scrubber: Scrubber) -> None:
+    def __init__(self, operation: Operation, errors: Errors, origins: Origins, scrubber: Scrubber) -> None:
         self.errors = ErrorReader(errors, scrubber)
+        refetch_when = operation.callback.refetch_when if operation.callback else None
+        result = operation.poll.result if operation.poll else None
         failures = operation.price.failures if operation.price else "unknown"
-        origin = Origin(base_url, self.errors, scrubber, _FAILURE_COSTS.get(failures))
+        origin = Origin(origins, self.errors, scrubber, _FAILURE_COSTS.get(failures))
         self.submit = Mapper(operation.submit_observe(), origin)
         self.poll = Mapper(operation.poll.observe, origin) if operation.poll else self.submit
         self.cancel = Mapper(operation.cancel_observe(), origin) if operation.cancel else self.poll
         self.callback = Mapper(operation.callback_observe(), origin)
-
-
-def same_origin(base_url: str, url: object) -> str | None:
-    """The absolute form of a URL that the provider gave, if our key may go there: only to the card's own origin."""
-    if not isinstance(url, str) or not 0 < len(url) <= MAX_URL_CHARS or not url.isprintable():
-        return None
-    try:
-        absolute = urljoin(f"{base_url}/", url)
-        return absolute if _origin(absolute) == _origin(base_url) else None
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        return None
+        self.result = Mapper(result.observe, origin) if result else self.poll
+        self.refetch_when = compiled(refetch_when)
+        # An observe that the submission borrows from the poll says what the statuses of polls mean, not of its own.
+        self.submit_statuses = operation.submit is not None and operation.submit.observe is not None
 
 
 def task_id(value: object) -> str | None:
@@ -191,16 +224,23 @@ def estimate(operation: Operation, given: Mapping[str, object]) -> Money | None:
     return Money(_micro_usd(row.usd * count), "price_list")
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    if "@" in parts.netloc or "\\" in url:
-        raise ValueError("a URL with a user is not one of the provider's own")
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def _meaning(text: str) -> tuple[Seen, ErrorCode | None]:
+def _meaning(text: str) -> _Meaning:
+    if text == FETCH_RESULT:
+        return Seen.RUNNING, None, True
     state, _, code = text.partition("/")
-    return Seen(state), ErrorCode(code) if code else None
+    return Seen(state), ErrorCode(code) if code else None, False
+
+
+class _StatusReader:
+    """What an answer's status says of the task; `retry` says nothing."""
+
+    def __init__(self, meanings: Mapping[str, str]) -> None:
+        self._meanings = {status: _SILENT if text == RETRY else _meaning(text) for status, text in meanings.items()}
+
+    def meaning(self, status: int) -> _Meaning | None:
+        """The meaning of the status itself, else of its hundred; None where the card says nothing."""
+        text = str(status)
+        return self._meanings.get(text) or (None if text in NOT_OF_THE_TASK else self._meanings.get(f"{text[0]}xx"))
 
 
 def _urls(value: object) -> tuple[str, ...]:

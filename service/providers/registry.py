@@ -6,6 +6,7 @@ Owns which cards exist and what is in force where a setting and a card both say 
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ class Registry:
             CardInvalid: With a line for everything that is wrong with any card.
             SettingsInvalid: The settings name a card that does not exist, or a secret that its scheme cannot use.
         """
-        cards = {card.name: card for card in itertools.chain(_read(_built_in()), _read(_own(cards_dir)))}
+        cards = {card.name: card for card in itertools.chain(_shipped(), _read(_own(cards_dir)))}
         unknown = sorted(set(settings) - set(cards))
         if unknown:
             raise SettingsInvalid([_no_such_card(name, cards) for name in unknown])
@@ -224,6 +225,12 @@ class Registry:
 def read_card(text: str, name: str) -> Card:
     """The card in a YAML text, with the adapters that this process knows; raises as `load_card`."""
     return load_card(text, name, _ADAPTERS)
+
+
+@functools.cache
+def _shipped() -> tuple[Card, ...]:
+    """The cards that ship with Remora, read once: they stay what they are while a process lives."""
+    return tuple(_read(_built_in()))
 
 
 def _built_in() -> Iterator[tuple[str, Traversable]]:
@@ -286,7 +293,9 @@ def _verify(card: Card) -> Literal["fetch", "trust"]:
 def _speaker(card: Card, settings: ProviderSettings, secret: str | None, egress: Outbound, clock: Clock) -> Speaker:
     if card.adapter is not None:
         return _ADAPTERS[card.adapter](clock)
-    return CardSpeaker(card, _base_url(card.base_url or "", settings.base_url), secret, egress, clock)
+    base_url = _base_url(card.base_url or "", settings.base_url)
+    webhook_secrets = [each.get_secret_value() for each in settings.webhook_secrets]
+    return CardSpeaker(card, base_url, secret, egress, clock, webhook_secrets=webhook_secrets)
 
 
 def _base_url(of_card: str, of_settings: str | None) -> str:
@@ -303,7 +312,7 @@ def _timing(operation: Operation, settings: ProviderSettings) -> Timing:
     every = poll.every.total_seconds() if poll else 0.0
     return Timing(
         submit_timeout_s=submit.timeout.total_seconds() if submit else _ADAPTER_TIMEOUT_S,
-        poll_timeout_s=poll.timeout.total_seconds() if poll else 0.0,
+        poll_timeout_s=poll.timeout.total_seconds() * (2 if poll.result else 1) if poll else 0.0,
         fallback_after_s=_either(settings.fallback_after, fallback),
         poll_every_s=_either(settings.poll_every, every),
         not_found_grace_s=poll.not_found_grace.total_seconds() if poll else 0.0,

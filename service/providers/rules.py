@@ -81,6 +81,10 @@ class ErrorReader:
             return http_status
         return int(said)
 
+    def words(self, document: object) -> Words:
+        """What an error's body says."""
+        return self._words.read(document)
+
     def meaning(self, status: int, document: object) -> Meaning:
         """What an answer with this status means: the first rule of the card that fits, else what HTTP says."""
         words = self._words.read(document)

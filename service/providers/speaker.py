@@ -6,9 +6,10 @@ jobs, retries or states of ours. Nothing here raises for anything that a provide
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from service.clock import Clock
+from service.egress import Answer, Call
 from service.errors import EgressCut, EgressNotSent, EgressRefused
 from service.providers.answers import Answers
 from service.providers.build import Requests
@@ -23,6 +24,7 @@ from service.providers.client import (
     Verdict,
 )
 from service.providers.mapping import Observation
+from service.providers.origins import Origins
 from service.providers.paths import MAX_BYTES
 from service.providers.text import Scrubber
 from service.states import ErrorCode
@@ -34,15 +36,30 @@ class CardSpeaker:
     Args:
         base_url: What the card's paths hang on, with the operator's setting applied.
         secret: Our key at the provider.
+        webhook_secrets: What its callbacks are signed with; the first is told to a provider that wants one.
     """
 
-    def __init__(self, card: Card, base_url: str, secret: str | None, egress: Outbound, clock: Clock) -> None:
+    def __init__(
+        self,
+        card: Card,
+        base_url: str,
+        secret: str | None,
+        egress: Outbound,
+        clock: Clock,
+        *,
+        webhook_secrets: Sequence[str] = (),
+    ) -> None:
         self._egress = egress
         self._clock = clock
-        self._scrubber = Scrubber(secret)
-        self._requests = {name: Requests(entry, card.auth, base_url, secret) for name, entry in card.operations.items()}
+        self._scrubber = Scrubber(secret, *webhook_secrets)
+        origins = Origins(base_url, card.trusted_origins)
+        told = next(iter(webhook_secrets), None)
+        self._requests = {
+            name: Requests(entry, card.auth, base_url, secret, origins=origins, webhook_secret=told)
+            for name, entry in card.operations.items()
+        }
         self._answers = {
-            name: Answers(card, entry, base_url, self._scrubber, clock) for name, entry in card.operations.items()
+            name: Answers(card, entry, origins, self._scrubber, clock) for name, entry in card.operations.items()
         }
 
     async def submit(self, operation: str, given: Mapping[str, object], callback_url: str | None) -> SubmitOutcome:
@@ -66,18 +83,27 @@ class CardSpeaker:
         return SubmitOutcome(verdict, None, code, self._scrubber.line(message), duration_ms=self._since_ms(began))
 
     async def poll(self, operation: str, task_id: str, poll_url: str | None) -> PollOutcome:
-        """See `Speaker`."""
-        requests = self._requests[operation]
+        """See `Speaker`; where the answer holds no result, the request for it follows at once."""
+        requests, answers = self._requests[operation], self._answers[operation]
         began = self._clock.monotonic()
         call = requests.poll(task_id, poll_url)
         if call is None:
             return PollOutcome(PollVerdict.RETRY, message="there is no address to ask for this task")
         try:
-            answer = await self._egress.call(call, timeout_s=requests.poll_timeout_s, read_bytes=MAX_BYTES)
+            outcome = answers.polled(await self._asked(requests, call))
+            known = outcome.observation
+            if known is None or not known.awaits_result:
+                return outcome
+            call = requests.result(task_id, known.result_url)
+            if call is None:
+                return PollOutcome(PollVerdict.RETRY, message="there is no address to fetch the result at")
+            return answers.resulted(known, await self._asked(requests, call))
         except (EgressRefused, EgressNotSent, EgressCut) as error:
             message = self._scrubber.line(str(error))
             return PollOutcome(PollVerdict.RETRY, message=message, duration_ms=self._since_ms(began))
-        return self._answers[operation].polled(answer)
+
+    async def _asked(self, requests: Requests, call: Call) -> Answer:
+        return await self._egress.call(call, timeout_s=requests.poll_timeout_s, read_bytes=MAX_BYTES)
 
     async def cancel(self, operation: str, task_id: str, cancel_url: str | None) -> CancelOutcome:
         """See `Speaker`; a cut answer is worth another try, since cancelling twice does nothing worse than once."""

@@ -29,8 +29,8 @@ def word(value: object) -> str | None:
 class Scrubber:
     """Makes messages of a provider fit to be shown: without our key and the tokens of our callback URLs."""
 
-    def __init__(self, secret: str | None) -> None:
-        self._secrets = {secret, quote(secret, safe="")} if secret else set()
+    def __init__(self, *secrets: str | None) -> None:
+        self._secrets = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""))}
 
     def line(self, value: object) -> str | None:
         """A message as one line of at most 500 characters; None when there is none."""

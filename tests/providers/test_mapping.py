@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.providers.mapping import Observation, Seen, same_origin, task_id
+from service.providers.mapping import Observation, Seen, task_id
+from service.providers.origins import Origins
 from service.states import ErrorCode
 from tests.providers.scripted import KEY, ScriptedEgress, provider, quoted
 
@@ -175,7 +176,7 @@ def test_task_id_is_a_short_text(value: object, expected: str | None) -> None:
 )
 def test_given_addresses_must_have_the_cards_origin(url: object, expected: str | None) -> None:
     """Our key goes to the provider and nowhere else."""
-    assert same_origin("https://api.example", url) == expected
+    assert Origins("https://api.example").absolute(url) == expected
 
 
 def test_observation_survives_the_store() -> None:
