@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 import aiosqlite
 import structlog
 
+from service.db import sets
 from service.db.transaction import Params, Row
 from service.errors import GuardFailed, StoreUnavailable
 
@@ -190,7 +191,7 @@ def _send(raw: sqlite3.Connection, pending: list[tuple[str, Sequence[Params], in
     if not raw.in_transaction:
         raw.execute("BEGIN IMMEDIATE")
     for sql, rows, expect in pending:
-        changed = raw.executemany(sql, rows).rowcount
+        changed = sets.apply(raw, sql, rows)
         if expect is not None and changed != expect:
             msg = f"{changed} of {expect} rows changed: {sql.strip().splitlines()[0]}"
             raise GuardFailed(msg)

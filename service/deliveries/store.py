@@ -29,7 +29,7 @@ VALUES (:id, :at, :status_code, :error, :duration_ms, :response_body)
 _DELIVERED = """
 UPDATE deliveries SET status = 'delivered', attempt_count = attempt_count + 1, finished_at = :now, due_at = NULL,
     lease_owner = NULL, lease_until = NULL
-WHERE id = :id AND status <> 'delivered'
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'delivered'
 """
 # That it did not is news only from whoever still holds the lease.
 _FAILED = """
@@ -77,7 +77,8 @@ class RecordAttempt(Command[None]):
 async def handle_attempts(tx: Tx, commands: Sequence[RecordAttempt]) -> list[Exception | None]:
     """The writer's handler for `RecordAttempt`: writes only, nothing needs to be read first."""
     tx.write(_INSERT_ATTEMPT, [_attempt(command) for command in commands])
-    tx.write(_DELIVERED, [{"id": command.delivery_id, "now": tx.now_ms} for command in commands if command.delivered])
+    delivered = [command.delivery_id for command in commands if command.delivered]
+    tx.write(_DELIVERED, [{"ids": json_set(delivered), "now": tx.now_ms}] if delivered else [])
     failed = [command for command in commands if not command.delivered]
     tx.write(_FAILED, [_failure(command, tx.now_ms) for command in failed])
     wake = {

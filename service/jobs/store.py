@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 from service.db.transaction import Params, Tx, json_set
 from service.ids import Ids
@@ -65,16 +66,23 @@ def _update_of(changed: tuple[str, ...]) -> str:
     Only what changed is written: SQLite rewrites the index of every column that an UPDATE names. The guard makes that
     whatever was decided on another version of the row changes nothing.
     """
-    columns = ", ".join(f"{name} = :{name}" for name in changed)
-    return f"UPDATE jobs SET {columns} WHERE id = :id AND status = :old_status AND seq = :old_seq"
+    names = ("id", "old_status", "old_seq", *(f"new_{name}" for name in changed))
+    columns = ", ".join(f"{name} = v.new_{name}" for name in changed)
+    row = ", ".join(f"column{place} AS {name}" for place, name in enumerate(names, 1))
+    values = ", ".join(f":{name}" for name in names)
+    return f"""UPDATE jobs SET {columns} FROM (SELECT {row} FROM (VALUES ({values}))) AS v
+WHERE jobs.id = v.id AND jobs.status = v.old_status AND jobs.seq = v.old_seq"""
 
 
 def _changes(draft: Draft) -> tuple[tuple[str, ...], Params]:
     after = mutable_values(draft.job)
-    row = {name: new for name, old, new in zip(MUTABLE, draft.before, after, strict=True) if new != old}
-    changed = tuple(row)
-    row |= {"id": draft.job.id, "old_status": draft.was, "old_seq": draft.was_seq}
-    return changed, row
+    row: dict[str, Any] = {"id": draft.job.id, "old_status": draft.was, "old_seq": draft.was_seq}
+    changed: list[str] = []
+    for name, old, new in zip(MUTABLE, draft.before, after, strict=True):
+        if new != old:
+            changed.append(name)
+            row["new_" + name] = new
+    return tuple(changed), row
 
 
 def update(tx: Tx, drafts: Sequence[Draft]) -> None:
