@@ -3,6 +3,7 @@
 RemoraError
 ├── SettingsInvalid             the process does not start
 ├── CardInvalid                 the process does not start
+├── AdapterFailed               the code of an adapter cannot be used; a job only notes it
 ├── EgressError                 an outbound request did not end with an answer
 │   ├── EgressRefused           our own gate said no; nothing was sent
 │   ├── EgressNotSent           connecting failed; provably nothing was sent
@@ -47,6 +48,10 @@ class SettingsInvalid(RemoraError):
 
 class CardInvalid(RemoraError):
     """A provider card is wrong: the message gives file, line and reason."""
+
+
+class AdapterFailed(RemoraError):
+    """An adapter cannot be imported, raised, or gave something else than it should; the message never quotes a request."""
 
 
 class EgressError(RemoraError):

@@ -7,6 +7,7 @@ holds. It must not know how answers travel nor what becomes of a job.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -132,7 +133,7 @@ class Answers:
         meaning = self._mapper.errors.meaning(status, document)
         return CancelOutcome(_cancel_refused(status, meaning), message=self._said(status, meaning))
 
-    def called_back(self, body: bytes) -> Observation:
+    def called_back(self, body: bytes, headers: Mapping[str, str]) -> Observation:
         """What a callback says."""
         document = decode(body)
         said = self._mapper.callback.read(document)

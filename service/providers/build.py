@@ -6,6 +6,7 @@ Pure. It must not know how a call travels nor how its answer is read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -19,31 +20,33 @@ from service.providers.origins import Origins
 _PATH_SAFE: Final = "/:~"  # kept as they are in an input's value inside a path, such as the model `fal-ai/flux/dev`
 
 
-class Requests:
-    """The requests of one operation.
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a card is bound to.
 
     Args:
+        base_url: What the card's paths hang on, with the operator's setting applied.
+        secret: Our key at the provider.
         webhook_secret: What a provider that wants it is told to sign with.
     """
 
-    def __init__(
-        self,
-        operation: Operation,
-        auth: Auth | None,
-        base_url: str,
-        secret: str | None,
-        *,
-        origins: Origins,
-        webhook_secret: str | None = None,
-    ) -> None:
+    base_url: str
+    secret: str | None
+    origins: Origins
+    webhook_secret: str | None = None
+
+
+class Requests:
+    """The requests of one operation."""
+
+    def __init__(self, operation: Operation, auth: Auth | None, bound: Bound) -> None:
+        secret = bound.secret
+        self.bound = bound
         self._submit = operation.spoken
         self._poll = operation.poll
         self._cancel = operation.cancel
         self._slot = operation.callback.slot if operation.callback else None
         self._in_path = frozenset(PLACEHOLDER.findall(self._submit.path))
-        self._base_url = base_url
-        self._origins = origins
-        self._webhook_secret = webhook_secret
         self._auth = {auth.header.lower(): auth.value.replace("{secret}", secret)} if auth and secret else {}
         self.submit_timeout_s = self._submit.timeout.total_seconds()
         self.poll_timeout_s = self._poll.timeout.total_seconds() if self._poll else 0.0
@@ -58,8 +61,8 @@ class Requests:
                 body[self._slot.field] = callback_url
             else:
                 query[self._slot.field] = callback_url
-            if self._slot.secret_field is not None and self._webhook_secret is not None:
-                body[self._slot.secret_field] = self._webhook_secret
+            if self._slot.secret_field is not None and self.bound.webhook_secret is not None:
+                body[self._slot.secret_field] = self.bound.webhook_secret
         url = self._url(_filled(self._submit.path, given, safe=_PATH_SAFE), query)
         headers = {"content-type": "application/json", **self._headers(self._submit.headers)}
         return Call(self._submit.method, url, headers, msgspec.json.encode(body))
@@ -87,7 +90,7 @@ class Requests:
         return Call(self._cancel.method, url, self._headers(self._cancel.headers)) if url is not None else None
 
     def _of_task(self, asked: Poll | Result | Cancel, task_id: str, given_url: str | None) -> str | None:
-        url = self._origins.absolute(given_url) if given_url else None
+        url = self.bound.origins.absolute(given_url) if given_url else None
         if url is not None or asked.path is None:
             return url
         known = {"id": task_id}
@@ -97,7 +100,7 @@ class Requests:
         return {"accept": "application/json", **{name.lower(): value for name, value in own.items()}, **self._auth}
 
     def _url(self, path: str, query: Mapping[str, str]) -> str:
-        return f"{self._base_url}{path}" + (f"?{urlencode(query, quote_via=quote, safe='')}" if query else "")
+        return f"{self.bound.base_url}{path}" + (f"?{urlencode(query, quote_via=quote, safe='')}" if query else "")
 
 
 def _filled(template: Template, known: Mapping[str, object], *, safe: str) -> str:

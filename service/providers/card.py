@@ -35,6 +35,11 @@ from service.providers.observe import Observe
 from service.providers.verify import Verify
 
 
+def _adapted(info: ValidationInfo) -> bool:
+    """Whether an adapter may say what the card leaves out."""
+    return bool((info.context or {}).get("adapted"))
+
+
 class Auth(Part):
     """How our key travels: `value` with `{secret}` in it, as one header."""
 
@@ -141,10 +146,12 @@ class Poll(Part):
     timeout: Duration = timedelta(seconds=15)
 
     @model_validator(mode="after")
-    def _can_ask(self) -> Self:
+    def _can_ask(self, info: ValidationInfo) -> Self:
+        _knows_only_id("a poll", self.path, self.query)
+        if _adapted(info):
+            return self
         if self.observe.state is None and not self.observe.http:
             raise ValueError("observe.state is missing: without it a poll never learns the end of a task")
-        _knows_only_id("a poll", self.path, self.query)
         if self.observe.fetches != (self.result is not None):
             raise ValueError("result (the second request) and a state fetch_result (when it is made) need each other")
         if self.result is not None and self.result.path is None and self.observe.result_url is None:
@@ -207,14 +214,16 @@ class Operation(Part):
     overdue_after: Duration | None = None
 
     @model_validator(mode="after")
-    def _can_be_read(self) -> Self:
-        if self.submit is not None and self.submit.observe is None and self.poll is None:
-            raise ValueError("submit.observe is missing: without poll nothing else says how its answer is read")
-        if self.submit is not None and self.poll is not None and self.submit_observe().task_id is None:
-            raise ValueError("submit.observe.task_id is missing: without the id nothing can be polled")
+    def _can_be_read(self, info: ValidationInfo) -> Self:
+        if self.submit is not None and not _adapted(info):
+            if self.submit.observe is None and self.poll is None:
+                raise ValueError("submit.observe is missing: without poll nothing else says how its answer is read")
+            if self.poll is not None and self.submit_observe().task_id is None:
+                raise ValueError("submit.observe.task_id is missing: without the id nothing can be polled")
         if self.submit is None and (self.poll is not None or self.cancel is not None or self.callback is not None):
             raise ValueError("poll, cancel and callback make no sense without submit")
-        if self.cancel is not None and self.cancel.path is None and self.submit_observe().cancel_url is None:
+        given = self.submit_observe().cancel_url is not None or _adapted(info)
+        if self.cancel is not None and self.cancel.path is None and not given:
             raise ValueError("write cancel.path, or observe.cancel_url where the provider gives the address")
         if self.poll is None and self.callback is not None:
             self.callback.check_without_poll()
@@ -344,12 +353,13 @@ class Card(Part):
         return value
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _whole(self, info: ValidationInfo) -> Self:
         if self.default_operation is not None and self.default_operation not in self.operations:
             raise ValueError(f"default_operation {self.default_operation!r} is none of operations")
         spoken = [name for name, operation in self.operations.items() if operation.submit is not None]
-        if self.adapter is not None and (self.base_url is not None or self.auth is not None or spoken):
+        over_http = self.adapter is None or _adapted(info)
+        if not over_http and (self.base_url is not None or self.auth is not None or spoken):
             raise ValueError("an adapter speaks for itself: leave out base_url, auth, submit, poll and callback")
-        if self.adapter is None and (self.base_url is None or len(spoken) < len(self.operations)):
+        if over_http and (self.base_url is None or len(spoken) < len(self.operations)):
             raise ValueError("base_url and, in every operation, submit are needed")
         return self

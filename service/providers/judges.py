@@ -10,6 +10,8 @@ from typing import Literal
 
 from service.clock import Clock
 from service.errors import SettingsInvalid
+from service.providers.adapted import AdaptedJudge
+from service.providers.adapters import Adapter
 from service.providers.card import Card, Operation
 from service.providers.client import Outbound
 from service.providers.jwks import KeySet
@@ -38,6 +40,7 @@ class Judges:
     Args:
         trusts: What is in force for callbacks that nothing proves: `trust` believes them.
         ring: Where public keys are; None: there are none here.
+        adapter: What judges instead, if it can.
 
     Raises:
         SettingsInvalid: A secret is not of the form that the card's scheme needs.
@@ -49,14 +52,21 @@ class Judges:
         settings: ProviderSettings,
         trusts: Literal["fetch", "trust"],
         clock: Clock,
+        *,
         ring: KeyRing | None,
+        adapter: Adapter | None = None,
     ) -> None:
         self._name = card.name
         self._secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
         self._trusts = trusts == "trust"
         self._clock = clock
         self._keys: dict[str, KeySet] = {}
-        self._judges = {name: self._judge(name, operation, ring) for name, operation in card.operations.items()}
+        self._judges: dict[str, Judge | AdaptedJudge] = {}
+        for name, operation in card.operations.items():
+            if adapter is not None and adapter.has("verify"):
+                self._judges[name] = AdaptedJudge(adapter, name, tuple(self._secrets), clock)
+            else:
+                self._judges[name] = self._judge(name, operation, ring)
 
     def judge(self, operation: str, body: bytes, headers: Mapping[str, str], url: str) -> Judged:
         """What is known of the sender of a callback."""

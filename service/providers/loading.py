@@ -17,20 +17,23 @@ from service.providers.card import Card
 MAX_CHARS: Final = 1_000_000  # a card is written by hand
 
 
-def load_card(text: str, name: str, adapters: Collection[str] = ()) -> Card:
+def load_card(text: str, name: str, speakers: Collection[str] = (), adapters: Collection[str] = ()) -> Card:
     """The card in a YAML text.
 
     Args:
         text: The file's content.
         name: What messages call the file.
-        adapters: What a card may name as its adapter.
+        speakers: What a card may name as its adapter to speak in its place.
+        adapters: What it may name to do what it cannot say.
 
     Raises:
         CardInvalid: With a line `FILE:LINE: path.to.field: reason` for everything that is wrong.
     """
     root, document = _compose(text, name)
     try:
-        return Card.model_validate(document, context={"adapters": tuple(adapters)})
+        known = (*speakers, *adapters)
+        adapted = isinstance(document, dict) and document.get("adapter") in adapters
+        return Card.model_validate(document, context={"adapters": known, "adapted": adapted})
     except ValidationError as error:
         lines = sorted(_placed(entry, root) for entry in error.errors(include_url=False, include_context=False))
         raise CardInvalid("\n".join(f"{name}:{line}: {path}: {reason}" for line, path, reason in lines)) from error

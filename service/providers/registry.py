@@ -18,7 +18,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from service import notation
 from service.clock import Clock
-from service.errors import CardInvalid, FieldError, SettingsInvalid
+from service.errors import AdapterFailed, CardInvalid, FieldError, SettingsInvalid
+from service.providers.adapters import Adapter, Adapters
 from service.providers.card import Card, Operation
 from service.providers.client import (
     CancelOutcome,
@@ -34,15 +35,15 @@ from service.providers.drawing import DrawingSpeaker
 from service.providers.inputs import InputCheck
 from service.providers.judges import Judges, KeyRing
 from service.providers.limits import SubmitLimits
-from service.providers.loading import load_card
+from service.providers.loading import load_card, locate
 from service.providers.mapping import Money, Observation, estimate
 from service.providers.signatures import Judged
 from service.providers.speaker import CardSpeaker
 from service.settings import ProviderSettings, provider_variable
 from service.states import ErrorCode
 
-#: Speakers that a card can name as its `adapter`.
-_ADAPTERS: Final = {"drawing": DrawingSpeaker}
+#: What a card can name as its `adapter` to speak in its place.
+_SPEAKERS: Final = {"drawing": DrawingSpeaker}
 _ADAPTER_TIMEOUT_S: Final = 60.0  # what a submit to an adapter may take
 
 
@@ -75,10 +76,18 @@ class Provider:
 
     Args:
         ring: Where the public keys of providers are; None: callbacks that need them are hints.
+        adapters: Where the card's adapter is, if it names one; None: among the installed ones.
     """
 
     def __init__(
-        self, card: Card, settings: ProviderSettings, egress: Outbound, clock: Clock, ring: KeyRing | None = None
+        self,
+        card: Card,
+        settings: ProviderSettings,
+        egress: Outbound,
+        clock: Clock,
+        *,
+        ring: KeyRing | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         secret = settings.api_key.get_secret_value() if settings.api_key else None
         self.card = card
@@ -92,8 +101,9 @@ class Provider:
         self.retention_s = _seconds(card.limits.retention)
         self._callbacks_off = settings.callbacks == "off"
         self._checks = {name: InputCheck(operation) for name, operation in card.operations.items()}
-        self._speaker = _speaker(card, settings, secret, egress, clock)
-        self._judges = Judges(card, settings, self.verify, clock, ring)
+        adapter = _adapter(card, adapters)
+        self._speaker = _speaker(card, settings, egress, clock, adapter)
+        self._judges = Judges(card, settings, self.verify, clock, ring=ring, adapter=adapter)
         self._timings = {name: _timing(operation, settings) for name, operation in card.operations.items()}
         timings = self._timings.values()
         self.submit_timeout_s = max(timing.submit_timeout_s for timing in timings)
@@ -206,7 +216,7 @@ class Registry:
         ring, problems, providers = KeyRing(egress, clock), list[str](), list[Provider]()
         for name, card in cards.items():
             try:
-                providers.append(Provider(card, settings.get(name, ProviderSettings()), egress, clock, ring))
+                providers.append(Provider(card, settings.get(name, ProviderSettings()), egress, clock, ring=ring))
             except SettingsInvalid as error:
                 problems += error.problems
         if problems:
@@ -222,9 +232,17 @@ class Registry:
         return [self._providers[name] for name in sorted(self._providers)]
 
 
-def read_card(text: str, name: str) -> Card:
+def read_card(text: str, name: str, adapters: Adapters | None = None) -> Card:
     """The card in a YAML text, with the adapters that this process knows; raises as `load_card`."""
-    return load_card(text, name, _ADAPTERS)
+    known = adapters or Adapters.installed()
+    card = load_card(text, name, _SPEAKERS, known.names)
+    if card.adapter is not None and card.adapter not in _SPEAKERS:
+        try:
+            known.load(card.adapter)
+        except AdapterFailed as error:
+            line, field = locate(text, ("adapter",))
+            raise CardInvalid(f"{name}:{line}: {field}: {error}") from error
+    return card
 
 
 @functools.cache
@@ -290,12 +308,25 @@ def _verify(card: Card) -> Literal["fetch", "trust"]:
     return "trust" if said == {"trust"} else "fetch"
 
 
-def _speaker(card: Card, settings: ProviderSettings, secret: str | None, egress: Outbound, clock: Clock) -> Speaker:
-    if card.adapter is not None:
-        return _ADAPTERS[card.adapter](clock)
+def _adapter(card: Card, adapters: Adapters | None) -> Adapter | None:
+    if card.adapter is None or card.adapter in _SPEAKERS:
+        return None
+    return (adapters or Adapters.installed()).load(card.adapter)
+
+
+def _speaker(
+    card: Card,
+    settings: ProviderSettings,
+    egress: Outbound,
+    clock: Clock,
+    adapter: Adapter | None,
+) -> Speaker:
+    if card.adapter is not None and adapter is None:
+        return _SPEAKERS[card.adapter](clock)
     base_url = _base_url(card.base_url or "", settings.base_url)
+    secret = settings.api_key.get_secret_value() if settings.api_key else None
     webhook_secrets = [each.get_secret_value() for each in settings.webhook_secrets]
-    return CardSpeaker(card, base_url, secret, egress, clock, webhook_secrets=webhook_secrets)
+    return CardSpeaker(card, base_url, secret, egress, clock, webhook_secrets=webhook_secrets, adapter=adapter)
 
 
 def _base_url(of_card: str, of_settings: str | None) -> str:

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from service.clock import Clock
 from service.egress import Answer, Call
-from service.errors import EgressCut, EgressNotSent, EgressRefused
+from service.errors import AdapterFailed, EgressCut, EgressNotSent, EgressRefused
+from service.providers.adapted import AdaptedAnswers, AdaptedRequests
+from service.providers.adapters import Adapter
 from service.providers.answers import Answers
-from service.providers.build import Requests
+from service.providers.build import Bound, Requests
 from service.providers.card import Card
 from service.providers.client import (
     CancelOutcome,
@@ -37,6 +39,7 @@ class CardSpeaker:
         base_url: What the card's paths hang on, with the operator's setting applied.
         secret: Our key at the provider.
         webhook_secrets: What its callbacks are signed with; the first is told to a provider that wants one.
+        adapter: Code for what the card cannot say.
     """
 
     def __init__(
@@ -48,19 +51,24 @@ class CardSpeaker:
         clock: Clock,
         *,
         webhook_secrets: Sequence[str] = (),
+        adapter: Adapter | None = None,
     ) -> None:
         self._egress = egress
         self._clock = clock
         self._scrubber = Scrubber(secret, *webhook_secrets)
         origins = Origins(base_url, card.trusted_origins)
-        told = next(iter(webhook_secrets), None)
-        self._requests = {
-            name: Requests(entry, card.auth, base_url, secret, origins=origins, webhook_secret=told)
-            for name, entry in card.operations.items()
-        }
-        self._answers = {
-            name: Answers(card, entry, origins, self._scrubber, clock) for name, entry in card.operations.items()
-        }
+        bound = Bound(base_url, secret, origins, next(iter(webhook_secrets), None))
+        self._requests: dict[str, Requests] = {}
+        self._answers: dict[str, Answers] = {}
+        for name, entry in card.operations.items():
+            if adapter is None:
+                self._requests[name] = Requests(entry, card.auth, bound)
+                self._answers[name] = Answers(card, entry, origins, self._scrubber, clock)
+            else:
+                self._requests[name] = AdaptedRequests(adapter, name, entry, card.auth, bound)
+                self._answers[name] = AdaptedAnswers(
+                    adapter, name, card, entry, origins=origins, scrubber=self._scrubber, clock=clock
+                )
 
     async def submit(self, operation: str, given: Mapping[str, object], callback_url: str | None) -> SubmitOutcome:
         """See `Speaker`; on a connection of its own, so that none is reused that the provider was about to close."""
@@ -75,6 +83,8 @@ class CardSpeaker:
             )
         except (EgressRefused, EgressNotSent) as error:
             verdict, code, message = Verdict.NOT_SENT, ErrorCode.PROVIDER_UNAVAILABLE, str(error)
+        except AdapterFailed as error:
+            verdict, code, message = Verdict.REJECTED, ErrorCode.INTERNAL, str(error)
         except EgressCut as error:
             verdict, code = Verdict.UNKNOWN, ErrorCode.SUBMIT_UNKNOWN
             message = f"no whole answer came, so the task may have been taken: {error}"
@@ -86,10 +96,10 @@ class CardSpeaker:
         """See `Speaker`; where the answer holds no result, the request for it follows at once."""
         requests, answers = self._requests[operation], self._answers[operation]
         began = self._clock.monotonic()
-        call = requests.poll(task_id, poll_url)
-        if call is None:
-            return PollOutcome(PollVerdict.RETRY, message="there is no address to ask for this task")
         try:
+            call = requests.poll(task_id, poll_url)
+            if call is None:
+                return PollOutcome(PollVerdict.RETRY, message="there is no address to ask for this task")
             outcome = answers.polled(await self._asked(requests, call))
             known = outcome.observation
             if known is None or not known.awaits_result:
@@ -98,7 +108,7 @@ class CardSpeaker:
             if call is None:
                 return PollOutcome(PollVerdict.RETRY, message="there is no address to fetch the result at")
             return answers.resulted(known, await self._asked(requests, call))
-        except (EgressRefused, EgressNotSent, EgressCut) as error:
+        except (AdapterFailed, EgressRefused, EgressNotSent, EgressCut) as error:
             message = self._scrubber.line(str(error))
             return PollOutcome(PollVerdict.RETRY, message=message, duration_ms=self._since_ms(began))
 
@@ -109,19 +119,19 @@ class CardSpeaker:
         """See `Speaker`; a cut answer is worth another try, since cancelling twice does nothing worse than once."""
         requests = self._requests[operation]
         began = self._clock.monotonic()
-        call = requests.cancel(task_id, cancel_url)
-        if call is None:
-            return CancelOutcome(CancelVerdict.DENIED, message="there is no address to cancel this task at")
         try:
+            call = requests.cancel(task_id, cancel_url)
+            if call is None:
+                return CancelOutcome(CancelVerdict.DENIED, message="there is no address to cancel this task at")
             answer = await self._egress.call(call, timeout_s=requests.cancel_timeout_s, read_bytes=MAX_BYTES)
-        except (EgressRefused, EgressNotSent, EgressCut) as error:
+        except (AdapterFailed, EgressRefused, EgressNotSent, EgressCut) as error:
             message = self._scrubber.line(str(error))
             return CancelOutcome(CancelVerdict.RETRY, message=message, duration_ms=self._since_ms(began))
         return self._answers[operation].cancelled(answer)
 
     def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
         """See `Speaker`."""
-        return self._answers[operation].called_back(body)
+        return self._answers[operation].called_back(body, headers)
 
     def _since_ms(self, began: float) -> int:
         return round((self._clock.monotonic() - began) * 1000)

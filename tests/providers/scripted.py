@@ -67,4 +67,4 @@ def provider_of(
 ) -> Provider:
     """The provider of a card's text, with a key."""
     given, time = replace(settings or ProviderSettings(), api_key=SecretStr(KEY)), clock or VirtualClock()
-    return Provider(read_card(card, "card.yaml"), given, egress, time, KeyRing(egress, time))
+    return Provider(read_card(card, "card.yaml"), given, egress, time, ring=KeyRing(egress, time))
