@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from service.providers.rehearsal import rehearse
 from service.settings import ProviderSettings
 from tests.providers.scripted import CALLBACK_URL, KEY, ScriptedEgress, answer, provider_of
 
-CARDS = Path(__file__).resolve().parent.parent.parent / "examples" / "cards"
+ROOT = Path(__file__).resolve().parent.parent.parent
+CARDS = ROOT / "examples" / "cards"
+DOCS = ROOT / "docs" / "providers.md"
 NOW_S = 1_795_000_000  # what VirtualClock starts at
 
 
@@ -168,3 +171,31 @@ def test_bfl_callers_cannot_set_what_remora_sets() -> None:
     errors = provider.validate("generate", {"model": "m", "prompt": "x", "webhook_url": "u", "webhook_secret": "s"})
 
     assert [error.pointer for error in errors] == ["/input/webhook_url", "/input/webhook_secret"]
+
+
+async def test_first_card_of_the_documentation_is_right() -> None:
+    """The card that docs/providers.md begins with and the examples that it shows later fit together."""
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
+    card = read_card(blocks[0] + next(block for block in blocks if block.startswith("examples:")), "docs/providers.md")
+
+    assert await rehearse(card, VirtualClock()) == []
+    assert len(card.examples) == 3
+
+
+@pytest.mark.parametrize("line", re.findall(r"^(verify: .*?})(?: .*)?$", DOCS.read_text("utf-8"), re.MULTILINE))
+def test_documented_schemes_are_right(line: str) -> None:
+    """Each line that shows `verify` can be copied."""
+    card = f"""\
+card: 1
+name: painter
+base_url: https://painter.example
+operations:
+  generate:
+    input: {{type: object}}
+    submit: {{path: /jobs, observe: {{task_id: id}}}}
+    callback:
+      slot: {{field: hook}}
+      {line}
+"""
+
+    assert read_card(card, "one.yaml").operations["generate"].callback is not None
