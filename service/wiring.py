@@ -96,7 +96,7 @@ def wire(base: Base) -> Stages:
     writer.handle(Track, tracker.handle)
     sender = _deliveries(base, tracker)
     breakers = Breakers(base.clock, base.randomness)
-    fetcher = Fetcher(writer, base.registry, base.randomness, breakers, base.metrics)
+    fetcher = Fetcher(writer, base.registry, base.clock, base.randomness, breakers, base.metrics)
     submitter = _submitter(base, breakers)
     submit_hand = TaskHand(
         submitter.submit,

@@ -108,8 +108,10 @@ async def resubmit_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -
         await context.writer.run(Track(ResubmitAsked(job_id, who.account_id)))
         again = await _owned(context, who.account_id, job_id)
         return raw_answer(await _shown(context, again))
-    taken = await context.intake.take_again(Caller(who.account_id, who.key_id), job)
-    return raw_answer(taken.answer, 201, {"Location": f"/v1/jobs/{taken.job_id}"})
+    key = idempotency_key(header(request.scope, b"idempotency-key"))
+    taken = await context.intake.take_again(Caller(who.account_id, who.key_id), job, key)
+    replayed = {"Idempotent-Replayed": "true"} if taken.replayed else {}
+    return raw_answer(taken.answer, 201, {"Location": f"/v1/jobs/{taken.job_id}", **replayed})
 
 
 @get("/v1/jobs/{job_id:str}/events", opt=needs(Scope.JOBS_READ))
@@ -166,7 +168,7 @@ def _force(body: object) -> bool:
     force = fields_of(body, frozenset({"force"})).get("force", False)
     if not isinstance(force, bool):
         detail = "must be true or false"
-        raise Invalid(f"/force {detail}", errors=(FieldError("/force", detail),))
+        raise Invalid.of([FieldError("/force", detail)])
     return force
 
 

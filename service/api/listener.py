@@ -7,6 +7,7 @@ stream holds its shutdown for the whole grace.
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from types import FrameType
@@ -19,6 +20,7 @@ HEADERS_DEADLINE_S = 10.0  # from the first byte of a request, or from connectin
 BODY_DEADLINE_S = 60.0  # from the end of the headers to the end of the body
 MAX_HEADER_BYTES = 64 * 1024  # of one request, its target included
 MAX_CONNECTIONS = 8_000
+OTHER_DESCRIPTORS = 512  # kept for the store, providers and subscribers
 KEEP_ALIVE_S = 30  # longer than most clients keep an idle connection, so that they close it and not we
 DRAIN_S = 20  # seconds for requests that are being answered
 
@@ -33,6 +35,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
+        if len(self.connections) > self.config.limit_concurrency:  # type: ignore[operator]  # it is always set here
+            transport.abort()  # uvicorn would answer 503, and keep the descriptor until the caller lets go
+            return
         self.access_log = False  # uvicorn's own: it prints whole paths, and with them callback tokens
         self._give(HEADERS_DEADLINE_S)
 
@@ -99,7 +104,9 @@ class Listener(uvicorn.Server):
             access_log=False,
             log_config=None,
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
+            limit_concurrency=_connections_allowed(),
+            # Small: with no descriptor left asyncio complains once for every place in it.
+            backlog=256,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S,
         )
@@ -155,3 +162,15 @@ class Listener(uvicorn.Server):
         """Wait until every connection is closed."""
         if self._task is not None:
             await self._task
+
+
+def _connections_allowed() -> int:
+    """As many as the descriptors of this process allow, after raising their limit as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return (
+        MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, min(MAX_CONNECTIONS, soft - OTHER_DESCRIPTORS))
+    )

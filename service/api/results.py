@@ -13,7 +13,7 @@ from litestar.params import FromPath
 
 from service.api.answers import empty_answer
 from service.api.context import context_of
-from service.errors import Gone, NotFound
+from service.errors import EgressRefused, Gone, NotFound
 from service.jobs import queries
 from service.results.inline import inline_picture
 
@@ -43,6 +43,14 @@ async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> 
         raise NotFound("this link names no result", code="unknown_link")
     if result.expires_at <= now_ms:
         raise Gone("the result has expired", code="result_expired")
+    if result.source_url[:4].lower() == "http":
+        # Nobody is led to where our own requests may not go either, whatever a provider says.
+        try:
+            await context.egress.check(result.source_url, unresolved_ok=True)
+        except EgressRefused as error:
+            if error.reason != "address_forbidden":  # odd, but nobody's secret: a browser makes of it what it can
+                return _served(result.source_url)
+            raise NotFound("the provider gave no address that can be followed", code="not_a_picture") from error
     return _served(result.source_url)
 
 

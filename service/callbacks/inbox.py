@@ -116,11 +116,26 @@ class Inbox:
     def _fact(
         self, command: ReceiveCallback, submission: Row, said: Observation, taken: set[tuple[str, str]]
     ) -> CallbackHeard:
-        provider = self._registry.get(submission["provider"])
         operation = submission["operation"]
+        provider = self._registry.get(submission["provider"])
+        if provider is not None and provider.operation(operation) is None:
+            provider = None  # the card was changed: nobody can read or verify this any more
+        judged = None if provider is None else provider.judge_callback(operation, command.body, command.headers)
+        # The token alone is evidence where the operator says so, or where nobody can be asked; a signature that covers the
+        # body is evidence anywhere, and a wrong one takes it from everything.
         evidence = provider is not None and (provider.verify == "trust" or not provider.can_poll(operation))
+        if judged is not None and judged.valid is not None:
+            evidence = judged.valid and (evidence or judged.evidence)
         adoptable = (submission["provider"], said.task_id or "") not in taken
-        return CallbackHeard(submission["job_id"], submission["id"], said, evidence, command.at_ms, adoptable)
+        return CallbackHeard(
+            submission["job_id"],
+            submission["id"],
+            said,
+            evidence,
+            command.at_ms,
+            adoptable,
+            None if judged is None else judged.valid,
+        )
 
     async def _taken_ids(self, tx: Tx, heard: Sequence[tuple[Any, Row, Observation]]) -> set[tuple[str, str]]:
         """Task ids that other submissions have; asked only where an id might be adopted."""

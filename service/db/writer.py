@@ -92,6 +92,11 @@ class Writer:
         self._wake.set()
         return await waiting.answer  # type: ignore[no-any-return]
 
+    @property
+    def closed(self) -> bool:
+        """Whether commands are refused for good."""
+        return self._closing or self.failed.done()
+
     def start(self) -> None:
         """Begin to serve commands."""
         self._task = asyncio.create_task(self._serve(), name="writer")
@@ -117,6 +122,12 @@ class Writer:
                 await self._apply_or_split(batch)
             except StoreFailed as error:
                 self._fail(batch, error)
+                return
+            except (
+                Exception
+            ) as error:  # the task's outermost guard: a writer that is dead but not said to be would hang everybody
+                _log.exception("writer_broke")
+                self._fail(batch, StoreFailed(repr(error)))
                 return
 
     def _take(self) -> list[_Waiting]:
@@ -157,7 +168,9 @@ class Writer:
             tries += 1
             try:
                 return (await self._apply([command]))[0]
-            except GuardFailed as again:
+            except StoreFailed:
+                raise
+            except Exception as again:  # as in the caller: it belongs to whoever sent the command
                 error = again
         if not isinstance(error, StoreUnavailable):
             _log.error("command_failed", command=type(command).__name__, error=repr(error))
@@ -177,10 +190,10 @@ class Writer:
                     answers[position] = answer
             await tx.commit()
         except sqlite3.Error as error:
-            await tx.rollback()
+            await _undo(tx)
             raise _translate(error) from error
         except BaseException:
-            await tx.rollback()
+            await _undo(tx)
             raise
         tx.committed()
         if self._observer is not None:
@@ -204,6 +217,14 @@ def _settle(future: asyncio.Future[Any], answer: object) -> None:
         future.set_exception(answer)
     else:
         future.set_result(answer)
+
+
+async def _undo(tx: SQLiteTx) -> None:
+    """Roll back; an engine that cannot even do that can no longer be trusted."""
+    try:
+        await tx.rollback()
+    except sqlite3.Error as error:
+        raise StoreFailed(f"a transaction cannot be rolled back: {error}") from error
 
 
 def _translate(error: sqlite3.Error) -> Exception:

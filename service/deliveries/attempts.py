@@ -62,11 +62,11 @@ def retry_after(header: str | None, now_ms: int) -> float | None:
         return min(float(text[:9]), RETRY_AFTER_CAP_S)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            return None
+        return min(max(0.0, moment.timestamp() - now_ms / 1000), RETRY_AFTER_CAP_S)
+    except (ValueError, OverflowError):  # OverflowError: an absurd year or zone
         return None
-    if moment.tzinfo is None:
-        return None
-    return min(max(0.0, moment.timestamp() - now_ms / 1000), RETRY_AFTER_CAP_S)
 
 
 def next_due_ms(

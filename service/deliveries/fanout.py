@@ -94,6 +94,7 @@ class Fanout:
                 body=event.body,
                 event_at=event.at,
                 epoch=1,
+                lease_until=tx.now_ms + self.lease_ms,
                 url=target.url,
                 subscription_id=target.subscription_id,
                 failed_before=0,

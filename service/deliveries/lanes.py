@@ -15,6 +15,7 @@ import structlog
 from service.clock import Clock
 
 BUFFER = 256  # deliveries that wait in memory behind those in flight, for one lane
+BUFFERED_S = 30.0  # of a lane with a rate limit: so many seconds' worth wait in memory
 BUFFER_OF_ALL = 20_000  # and for all lanes together
 
 _log = structlog.get_logger(__name__)
@@ -31,6 +32,7 @@ class Sending:
     body: bytes
     event_at: int
     epoch: int
+    lease_until: int  # ms UTC: what has not begun well before is somebody else's
     url: str | None  # a one-off's own; a subscription's is looked up when it is sent
     subscription_id: str | None
     failed_before: int  # failed attempts that count for the schedule
@@ -63,9 +65,10 @@ class _Lane:
 class Lanes:
     """All lanes of this process. `send` sends one delivery and records the attempt; it calls `sent` in between."""
 
-    def __init__(self, send: Callable[[Sending], Awaitable[None]], clock: Clock) -> None:
+    def __init__(self, send: Callable[[Sending], Awaitable[None]], clock: Clock, timeout_s: float) -> None:
         self._send = send
         self._clock = clock
+        self._timeout_ms = round(timeout_s * 1000)  # what one request may take
         self._lanes: dict[str, _Lane] = {}
         self._held = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +79,8 @@ class Lanes:
     def reserve(self, lane_id: str, max_in_flight: int, rate_per_s: float | None = None) -> bool:
         """Keep a place in the lane; False when it is full or behind, and the delivery has to wait in the store."""
         lane = self._lane(lane_id, max_in_flight, rate_per_s)
-        if not self._open or lane.backlog or self._held >= BUFFER_OF_ALL or lane.load >= lane.max_in_flight + BUFFER:
+        if lane.backlog or self._held >= BUFFER_OF_ALL or not self._room(lane):
+            self._drop_if_idle(lane_id, lane)
             return False
         lane.reserved += 1
         self._held += 1
@@ -101,9 +105,16 @@ class Lanes:
     def room(self, lane_id: str) -> int:
         """How many more deliveries the lane would take from the store."""
         lane = self._lanes.get(lane_id)
-        if not self._open:
+        if lane is None:
+            return BUFFER if self._open else 0
+        return self._room(lane)
+
+    def _room(self, lane: _Lane) -> int:
+        """What the lane can hold and begin under its lease; nothing while it has to be slow."""
+        if not self._open or lane.slow_until > self._clock.monotonic():
             return 0
-        return BUFFER if lane is None else max(0, lane.max_in_flight + BUFFER - lane.load)
+        buffer = BUFFER if lane.rate_per_s is None else min(BUFFER, int(lane.rate_per_s * BUFFERED_S))
+        return max(0, lane.max_in_flight + buffer - lane.load)
 
     def full(self) -> list[str]:
         """Lanes that take nothing from the store now."""
@@ -178,10 +189,16 @@ class Lanes:
                 if lane.timer is None:
                     lane.timer = asyncio.create_task(self._pump_later(lane_id, lane, wait_s))
                 return
+            sending = lane.queue.popleft()
+            if sending.lease_until < self._clock.now_ms() + self._timeout_ms:
+                # It waited here too long: its lease ends, and whoever claims it next would send it a second time.
+                self._held -= 1
+                lane.backlog = True
+                continue
             if lane.rate_per_s:
                 lane.next_start = max(now, lane.next_start) + 1 / lane.rate_per_s
             lane.in_flight += 1
-            task = asyncio.create_task(self._run(lane_id, lane, lane.queue.popleft()))
+            task = asyncio.create_task(self._run(lane_id, lane, sending))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -189,6 +206,7 @@ class Lanes:
         await self._clock.sleep(wait_s)
         lane.timer = None
         self._pump(lane_id, lane)
+        self._ask_for_more(lane_id, lane)
 
     async def _run(self, lane_id: str, lane: _Lane, sending: Sending) -> None:
         try:
@@ -202,10 +220,13 @@ class Lanes:
                 lane.in_flight -= 1
             self._held -= 1
             self._pump(lane_id, lane)
-            if lane.backlog and lane.load <= lane.max_in_flight:
-                self.hungry.add(lane_id)
-                self.wake_refill.set()
+            self._ask_for_more(lane_id, lane)
             self._drop_if_idle(lane_id, lane)
+
+    def _ask_for_more(self, lane_id: str, lane: _Lane) -> None:
+        if lane.backlog and lane.load <= lane.max_in_flight:
+            self.hungry.add(lane_id)
+            self.wake_refill.set()
 
     def _drop_if_idle(self, lane_id: str, lane: _Lane) -> None:
         if lane.idle and self._clock.monotonic() >= max(lane.slow_until, lane.next_start):

@@ -88,7 +88,7 @@ class Sender:
         self._timeout_s = timeout_s
         self._schedule_s = schedule_s
         self._observer = observer
-        self.lanes = Lanes(self.send, clock)
+        self.lanes = Lanes(self.send, clock, timeout_s)
         self.lease_ms = (
             round(timeout_s * 1000) + 120_000
         )  # a place in a lane's buffer is waited for under the lease too
@@ -226,6 +226,7 @@ class Sender:
             body=bytes(row["body"]),
             event_at=row["at"],
             epoch=row["lease_epoch"] + 1,
+            lease_until=row["lease_until"],
             url=row["url"],
             subscription_id=row["subscription_id"],
             failed_before=row["attempt_count"] - row["schedule_base"],

@@ -188,7 +188,8 @@ SELECT id FROM lanes WHERE next_due_at <= :now AND id NOT IN (SELECT value FROM 
 """
 # Claims a lane's due deliveries in the order in which they fell due; safe because the writer is alone on SQLite.
 _DUE_ROWS = """
-SELECT d.id, d.event_id, d.account_id, d.lane, d.url, d.subscription_id, d.attempt_count, d.schedule_base, d.lease_epoch, e.body, e.at
+SELECT d.id, d.event_id, d.account_id, d.lane, d.url, d.subscription_id, d.attempt_count, d.schedule_base, d.lease_epoch,
+    :until AS lease_until, e.body, e.at
 FROM deliveries d JOIN events e ON e.id = d.event_id
 WHERE d.lane = :lane AND d.status = 'pending' AND d.due_at <= :now AND (d.lease_until IS NULL OR d.lease_until <= :now)
 ORDER BY d.due_at LIMIT :count
@@ -213,9 +214,9 @@ async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[lis
         lanes = tuple((row["id"], command.per_lane) for row in await tx.rows(_DUE_LANES, asked))
     if not lanes:
         return [[]]
-    wanted = [{"lane": lane, "now": tx.now_ms, "count": count} for lane, count in lanes]
-    found = await tx.rows_each(_DUE_ROWS, wanted)
     until = tx.now_ms + command.lease_ms
+    wanted = [{"lane": lane, "now": tx.now_ms, "count": count, "until": until} for lane, count in lanes]
+    found = await tx.rows_each(_DUE_ROWS, wanted)
     leases = [{"owner": command.owner, "until": until, "id": row["id"], "epoch": row["lease_epoch"]} for row in found]
     tx.write(_LEASE, leases, expect=len(leases))
     tx.write(_NEXT_OF_LANE, [{"lane": lane} for lane, _ in lanes])

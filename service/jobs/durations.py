@@ -33,6 +33,7 @@ _BINS = 270  # up to 17 days
 _EDGES = array("d", [0.0, *(_FIRST_MS * 2 ** (at / _PER_OCTAVE) for at in range(_BINS))])
 
 _MEMORY = 120  # an observation's weight falls to 1/e over this many later ones
+_FEW = 5  # observations below which the documented cadence is kept
 _CARD = 1.0  # observations that the card's typical duration counts for
 _NEWS = 0.02  # observations a bin is credited with when a stretch is shared out, so that what is new is believed
 _STRETCH_LIMIT = 8.0  # a stretch is taken to begin at no less than this fraction of its end
@@ -200,6 +201,8 @@ class Learned:
 
     def _learned(self, durations: Durations, base: Rules) -> Rules:
         if not base.called_back:
+            if durations.seen < _FEW:  # a plan made of the card's guess alone would let short tasks wait for long ones
+                return base
             return replace(base, schedule=plan(durations.cells(), base.poll_every_ms, self.price_ms))
         return replace(base, late_ms=durations.late_ms()) if durations.seen >= _ENOUGH else base
 

@@ -74,6 +74,7 @@ class CallbackHeard:
         evidence: The observation is proof by itself (signature, trust by setting, or no way to ask).
         at_ms: When it came.
         adoptable: No other submission has the task id that the callback names.
+        signed: Whether its signature fits; None where the card asks for none.
     """
 
     job_id: str
@@ -82,6 +83,7 @@ class CallbackHeard:
     evidence: bool
     at_ms: int
     adoptable: bool = True
+    signed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,15 @@ class Polled:
 
 @dataclass(frozen=True, slots=True)
 class CannotAsk:
-    """The job's time to be asked for came, but nobody can be asked: no task id, or the provider's card is gone."""
+    """The job's time to be asked for came, but nobody can be asked.
+
+    Args:
+        for_ever: The card has no way to ask; else its key or the card itself is missing, and may come back.
+    """
 
     job_id: str
     epoch: int
+    for_ever: bool
 
 
 @dataclass(frozen=True, slots=True)

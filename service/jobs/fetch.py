@@ -7,15 +7,17 @@ from typing import Protocol
 
 import structlog
 
-from service.clock import Randomness
+from service.clock import Clock, Randomness
 from service.db.writer import Writer
 from service.jobs.facts import Polled
+from service.jobs.insist import insist
 from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.providers.breaker import Breakers
 from service.providers.client import PollOutcome, PollVerdict
 from service.providers.registry import Registry
 
+PATIENCE_S = 60.0  # seconds for which the store may refuse what a poll has seen; shorter than the lease
 TOO_MANY = 429  # the answer to polls that come too fast
 
 _log = structlog.get_logger(__name__)
@@ -37,6 +39,7 @@ class Fetcher:
 
     writer: Writer
     registry: Registry
+    clock: Clock
     randomness: Randomness
     breakers: Breakers
     observer: Observer
@@ -50,6 +53,12 @@ class Fetcher:
             and provider.configured
             and provider.can_poll(job.operation)
         )
+
+    def never_asks(self, job: JobRow) -> bool:
+        """Whether the card says that this operation has no way to ask."""
+        provider = self.registry.get(job.provider)
+        known = provider is not None and provider.operation(job.operation) is not None
+        return known and provider is not None and not provider.can_poll(job.operation)
 
     async def fetch(self, job: JobRow) -> None:
         """Ask for the task of a leased job."""
@@ -65,7 +74,8 @@ class Fetcher:
                 "unknown_status_word", provider=job.provider, word=outcome.observation.provider_status, job=job.id
             )
         spread = self.randomness.uniform(0.8, 1.2)
-        await self.writer.run(Track(Polled(job.id, job.submission_id, job.lease_epoch, outcome, spread)))
+        polled = Polled(job.id, job.submission_id, job.lease_epoch, outcome, spread)
+        await insist(self.writer, Track(polled), self.clock, PATIENCE_S)
 
     def _judge(self, provider: str, outcome: PollOutcome) -> None:
         """Tell the breaker: polls that fail are a sign of the provider's own trouble, a limit on them is not."""

@@ -42,6 +42,7 @@ def heard(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
             "says": observation.seen.value if observation.seen else "unreadable",
             "provider_task_id": observation.task_id,
             "evidence": fact.evidence,
+            "signed": fact.signed,
         }
         draft.note("callback.received", Source.CALLBACK, detail)
     if fact.submission_id == job.submission_id and job.status is JobStatus.SUBMITTING:
@@ -194,7 +195,14 @@ def _plan_next_poll(draft: Draft, fact: Polled, rules: Rules) -> None:
 
 def cannot_ask(draft: Draft, fact: CannotAsk) -> bool:
     """It is time to ask, and there is nobody to ask: wait for the deadline."""
-    if fact.epoch == draft.job.lease_epoch:
-        draft.job.hint_at = None
-        draft.wake_at(draft.job.expires_at if draft.job.is_active else None)
+    job = draft.job
+    if fact.epoch != job.lease_epoch:
+        return False
+    job.hint_at = None
+    if not job.is_active:
+        draft.wake_at(None)
+    elif fact.for_ever or job.provider_task_id is None:
+        draft.wake_at(job.expires_at)
+    else:  # a key or a card that is missing now may be back tomorrow
+        draft.wake_at(min(draft.now_ms + pace.CANNOT_ASK_MS, job.expires_at))
     return False

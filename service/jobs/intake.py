@@ -6,6 +6,7 @@ Whatever is wrong is told before anything is stored.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from service.jobs.view import Links, job_view, shown
 from service.providers.registry import Provider, Registry
 from service.states import JobStatus, Source
 
+SHOWN_INPUT_BYTES = 64 * 1024  # of an input in answers and events; of a larger one only its digest is shown
 KEY_LIFE_MS = 24 * 3_600_000  # an idempotency key is remembered for a day
 
 
@@ -113,15 +115,13 @@ class Intake:
         provider, operation = self._find(request)
         errors = provider.validate(operation, request.input)
         if errors:
-            raise Invalid(
-                f"the input does not fit {provider.name}/{operation}: {errors[0].detail}", errors=tuple(errors)
-            )
+            raise Invalid.of(errors)
         await self._check_callback(request.callback_url)
         job = self._make(caller, request, provider, operation)
         answer = msgspec.json.encode(job_view(job, (), self._links))
         return await self._writer.run(Accept(job, answer, key, request.body_hash))
 
-    async def take_again(self, caller: Caller, old: JobRow) -> Taken:
+    async def take_again(self, caller: Caller, old: JobRow, key: str | None = None) -> Taken:
         """Make a new job of a failed or expired one, with `retry_of`; its provider must still take the input.
 
         Raises:
@@ -143,7 +143,8 @@ class Intake:
         provider, operation = self._find(request)
         job = self._make(caller, request, provider, operation)
         job.retry_of = old.id
-        return await self._writer.run(Accept(job, msgspec.json.encode(job_view(job, (), self._links))))
+        answer = msgspec.json.encode(job_view(job, (), self._links))
+        return await self._writer.run(Accept(job, answer, key, hashlib.sha256(f"again {old.id}".encode()).digest()))
 
     async def handle(self, tx: Tx, commands: Sequence[Accept]) -> list[Taken | Exception]:
         """The writer's handler for `Accept`."""
@@ -223,15 +224,18 @@ class Intake:
         if url is None:
             return
         try:
-            await self._egress.check(url, field="callback_url")
+            await self._egress.check(url)
         except EgressRefused as error:
-            raise _at("/callback_url", str(error), f"callback_url_{error.reason}") from error
+            raise _at("/callback_url", str(error), f"callback_url_{error.reason.removeprefix('url_')}") from error
 
     def _make(self, caller: Caller, request: JobRequest, provider: Provider, operation: str) -> JobRow:
         now_ms = self._clock.now_ms()
         seen = shown(request.input)
         full = msgspec.json.encode(request.input).decode()
         shown_text = msgspec.json.encode(seen).decode()
+        if len(shown_text) > SHOWN_INPUT_BYTES:
+            digest = hashlib.sha256(full.encode()).hexdigest()
+            shown_text = msgspec.json.encode({"…": f"sha256:{digest} ({len(full.encode())} bytes)"}).decode()
         estimate = provider.estimate(operation, request.input)
         ttl_ms = request.expires_in_s * 1000 if request.expires_in_s is not None else self._job_ttl_ms
         return JobRow(
@@ -267,7 +271,7 @@ def _replay(row: Any, body_hash: bytes) -> Taken | Exception:
 
 
 def _at(pointer: str, detail: str, code: str) -> Invalid:
-    return Invalid(detail, code=code, errors=(FieldError(pointer, detail),))
+    return Invalid.of([FieldError(pointer, detail)], code=code)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ MOST_TYPICAL = 60  # polls through the typical duration, where nothing was learn
 HINT_RETRIES_MS = (1_000, 2_000, 5_000, 15_000)  # after a callback, while the provider still says running
 MISSING_RETRY_MS = 15_000  # completed without a file: ask again this often …
 MISSING_LIMIT_MS = 300_000  # … for five minutes
+CANNOT_ASK_MS = 300_000  # until the next look whether a provider whose key or card is missing can be asked again
 FAILURE_FIRST_S = 2.0  # seconds after a poll that failed
 FAILURE_CAP_S = 600.0
 NOT_SENT_FIRST_S = 1.0  # seconds after a submit that provably never left

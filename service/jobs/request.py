@@ -13,6 +13,7 @@ import msgspec
 from service.errors import FieldError, Invalid, Malformed
 from service.states import EVENT_TYPES
 
+MAX_ERRORS = 20  # told at once; a body of nothing but faults must not become a larger answer
 MAX_METADATA = 50  # pairs
 MAX_METADATA_NAME = 64  # characters
 MAX_METADATA_VALUE = 1_024  # characters
@@ -86,10 +87,7 @@ def parse(body: object) -> JobRequest:
     if request.callback_events is not None and request.callback_url is None:
         errors.append(FieldError("/callback_events", "has no effect without callback_url; add one or leave this out"))
     if errors:
-        raise Invalid(
-            f"{len(errors)} field(s) are invalid: {errors[0].pointer or 'body'}: {errors[0].detail}",
-            errors=tuple(errors),
-        )
+        raise Invalid.of(errors[:MAX_ERRORS])
     return request
 
 

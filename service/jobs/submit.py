@@ -19,6 +19,7 @@ from service.db.writer import Writer
 from service.errors import StoreUnavailable
 from service.ids import Ids
 from service.jobs.facts import SubmitAnswered, SubmitBegun, SubmitImpossible, SubmitPostponed
+from service.jobs.insist import insist
 from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.providers.breaker import Breakers
@@ -113,7 +114,8 @@ class Submitter:
         if outcome.observation is not None and not outcome.observation.word_known:
             self.observer.unknown_word(provider.name)
         spread = self.randomness.uniform(0.8, 1.2)
-        await self.writer.run(Track(SubmitAnswered(job.id, begun.submission_id, begun.epoch, outcome, spread, probing)))
+        answered = SubmitAnswered(job.id, begun.submission_id, begun.epoch, outcome, spread, probing)
+        await insist(self.writer, Track(answered), self.clock, begun.lease_ms / 1000)
 
     def _judge(self, provider: str, outcome: SubmitOutcome) -> None:
         """Tell the breaker: no answer or a broken one is the provider's failure, a refusal of the task is not."""

@@ -46,4 +46,4 @@ class Poller:
         elif self.fetcher.can_ask(job):
             self.hand.take(job)
         else:
-            await self.writer.run(Track(CannotAsk(job.id, job.lease_epoch)))
+            await self.writer.run(Track(CannotAsk(job.id, job.lease_epoch, for_ever=self.fetcher.never_asks(job))))

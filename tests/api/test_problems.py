@@ -51,7 +51,7 @@ STATUS = {
     "EgressCut": 503,
 }
 #: Errors of the start or of our own making: a caller who ever meets one has found a fault of ours.
-INTERNAL = {"SettingsInvalid", "CardInvalid", "SecretKeyWrong", "MoveForbidden", "SignatureInvalid"}
+INTERNAL = {"AdapterFailed", "SettingsInvalid", "CardInvalid", "SecretKeyWrong", "MoveForbidden", "SignatureInvalid"}
 #: Bases that nobody raises.
 BASES = {"RemoraError", "EgressError", "Problem"}
 

@@ -146,7 +146,7 @@ async def desk(directory: Path) -> AsyncIterator[Desk]:
     async def catch(sending: Sending) -> None:
         sent.append(sending)
 
-    lanes = Lanes(catch, clock)
+    lanes = Lanes(catch, clock, timeout_s=15)
     fanout = Fanout(ids, cache, lanes, "me", 60_000)
     subscribe = Subscribe(store.writer, store.reader, door, store.box, ids, randomness)
     made = Desk(store, clock, ids, cache, fanout, subscribe, sent)

@@ -22,6 +22,7 @@ def sending(lane: str, number: int = 0, *, max_in_flight: int = 2, rate_per_s: f
         body=b"{}",
         event_at=0,
         epoch=1,
+        lease_until=VirtualClock().now_ms() + 135_000,
         url="https://shop.example/hook",
         subscription_id=None,
         failed_before=0,
@@ -35,7 +36,7 @@ class Network:
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
-        self.lanes = Lanes(self.send, self.clock)
+        self.lanes = Lanes(self.send, self.clock, timeout_s=15)
         self.out: dict[str, asyncio.Event] = {}
         self.started: list[str] = []
         self.peak: defaultdict[str, int] = defaultdict(int)
@@ -139,16 +140,34 @@ async def test_lane_that_was_asked_to_slow_down_starts_nothing_for_that_long(net
     """429 with Retry-After: what is queued waits, other lanes do not."""
     network.take("a", 1)
     await _turn()
+    network.take("a", 3)
     network.lanes.slow_down("a", 30)
-    network.take("a", 1)
+    taken = network.take("a", 1)
     network.take("b", 1)
-    await _turn()
+    await network.answer("a-0")
     before = list(network.started)
     network.clock.advance(30)
     await _turn()
 
-    assert before == ["a-0", "b-0"]
-    assert len(network.started) == 3
+    assert before == ["a-0", "a-0", "b-0"]
+    assert taken == 0  # what comes meanwhile stays in the store
+    assert len(network.started) > 3
+
+
+async def test_delivery_that_waited_past_its_lease_is_not_sent(network: Network) -> None:
+    """Its lease ends and it is claimed again: sending it from memory, too, would send it twice."""
+    network.take("a", 4)
+    await _turn()
+    network.clock.advance(121)  # the lease has 14 s left, a request may take 15
+    await network.answer("a-0")
+
+    assert network.started == ["a-0", "a-1"]
+    assert network.lanes.hungry == {"a"}
+
+
+async def test_rate_limited_lane_holds_no_more_than_its_rate_allows(network: Network) -> None:
+    """One in five seconds: six in half a minute, the rest waits in the store."""
+    assert network.take("a", 1_000, max_in_flight=10, rate_per_s=0.2) == 10 + 6
 
 
 async def test_reserved_place_is_given_back(network: Network) -> None:

@@ -329,6 +329,9 @@ class SlowReader:
         found = await self.rows(sql, params)
         return found[0] if found else None
 
+    async def close(self) -> None:
+        """Nothing: the desk closes its own."""
+
 
 async def test_cache_keeps_nothing_that_was_read_before_a_change(at: Desk) -> None:
     """The sender's look-up overlaps a change: its stale answer is not what the next one gets."""

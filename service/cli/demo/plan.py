@@ -15,7 +15,53 @@ _CAT: Final = {"prompt": "A cute cat wearing a space helmet, digital art", "aspe
 DOCUMENTED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
     # apimodels-sparkpix.txt, "Code Example", seen 2026-11-21; the model is the page's own.
     ("apimodels", "generate"): {"model": "sparkpix", **_CAT},
+    # The same, "Code Example".
+    ("apimodels", "sparkpix"): {**_CAT, "seed": 42},
+    ("apimodels", "sparkpix-edit"): {
+        "prompt": "Make the background a sunset beach",
+        "images": ["https://example.com/photo.jpg"],
+        "aspect_ratio": "16:9",
+    },
     ("sandbox", "generate"): _CAT,
+    # sharkai-images.txt, "Code Examples".
+    ("sharkai", "generate"): {
+        "model": "openai/gpt-image-2",
+        "prompt": "A cute baby sea otter floating on calm water",
+        "size": "1024x1024",
+        "quality": "high",
+        "n": 1,
+    },
+    # sharkai-gpt-image-2.txt, "Code Examples".
+    ("sharkai", "generate-sync"): {
+        "model": "openai/gpt-image-2",
+        "n": 1,
+        "size": "auto",
+        "prompt": "Your prompt here",
+        "quality": "auto",
+        "background": "auto",
+        "output_format": "png",
+    },
+    # sharkapi-image.txt, "Text-only (cURL)".
+    ("sharkapi", "generate"): {
+        "prompt": "A great white shark in bioluminescent deep ocean, cinematic lighting, 8K",
+        "variant": "1k",
+    },
+    # sharkapi-generate.txt, "Integrate in 60 seconds".
+    ("sharkapi-v1", "generate"): {"mode": "2k", "prompt": "Deep ocean shark, cinematic lighting, 8K"},
+}
+
+_AT_ONCE: Final = "answered at once → one event"
+_POLLED: Final = "no callbacks there → found by polling"
+
+#: What the operations other than apimodels' asynchronous one show: title, who tells of the end, lesson.
+_SHOWN: Final[Mapping[tuple[str, str], tuple[str, str, str]]] = {
+    ("apimodels", "sparkpix"): ("Cat, synchronous", "response", _AT_ONCE),
+    ("apimodels", "sparkpix-edit"): ("Sunset beach", "response", _AT_ONCE),
+    ("sandbox", "generate"): ("Drawn right here", "response", "finished at once → one event"),
+    ("sharkai", "generate"): ("Baby sea otter", "poll", _POLLED),
+    ("sharkai", "generate-sync"): ("Otter, synchronous", "response", _AT_ONCE),
+    ("sharkapi", "generate"): ("Great white shark", "poll", _POLLED),
+    ("sharkapi-v1", "generate"): ("Deep ocean shark", "poll", _POLLED),
 }
 
 
@@ -50,13 +96,11 @@ def plan(operations: Iterable[tuple[str, str]]) -> list[Errand]:
     errands: list[Errand] = []
     for provider, operation in operations:
         documented = DOCUMENTED[provider, operation]
-        if provider == "sandbox":
-            drawn = Errand(
-                "Drawn right here", provider, operation, documented, "response", lesson="finished at once → one event"
-            )
-            errands.append(drawn)
-        else:
+        if (provider, operation) == ("apimodels", "generate"):
             errands += _with_mishaps(provider, operation, documented)
+        else:
+            title, resolved_by, lesson = _SHOWN[provider, operation]
+            errands.append(Errand(title, provider, operation, documented, resolved_by, lesson=lesson, callbacks=0))
     return errands
 
 

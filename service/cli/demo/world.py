@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -20,7 +20,7 @@ from service.cli.outcome import Refused
 from service.clock import Clock
 from service.egress.door import Door
 from service.sandbox.server import SandboxOptions, SandboxServer
-from service.settings import load
+from service.settings import load, provider_variable
 from service.signing import decode_secret
 
 USUAL_PORT: Final = 8080
@@ -31,7 +31,7 @@ FALLBACK_AFTER: Final = "4s"
 LOOPBACK: Final = "127.0.0.0/8"
 
 #: The built-in cards whose dialect the sandbox speaks.
-IN_THE_SANDBOX: Final = ("APIMODELS",)
+IN_THE_SANDBOX: Final = ("apimodels", "sharkai", "sharkapi", "sharkapi-v1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ async def open_world(directory: Path, clock: Clock) -> AsyncIterator[World]:
         await door.start()
         stack.push_async_callback(door.close)
 
-        service = await _service(directory, sandbox.base_url)
+        service = await _service(directory, sandbox.base_urls)
         stack.push_async_callback(service.close)
         await service.listen()
         if service.admin_key is None:
@@ -74,17 +74,17 @@ async def open_world(directory: Path, clock: Clock) -> AsyncIterator[World]:
         yield World(service, sandbox, subscriber, client, service.admin_key)
 
 
-async def _service(directory: Path, provider_url: str) -> Service:
+async def _service(directory: Path, providers: Mapping[str, str]) -> Service:
     """A service on the usual port, else on a free one."""
     port = USUAL_PORT if _is_free(USUAL_PORT) else _free_port()
-    environ = demo_environment(directory, port, provider_url)
+    environ = demo_environment(directory, port, providers)
     try:
         return await Service.open(load(environ, directory))
     except OSError as error:
         raise Refused(f"cannot listen on 127.0.0.1 port {port}: {error.strerror}; try again") from error
 
 
-def demo_environment(directory: Path, port: int, provider_url: str) -> dict[str, str]:
+def demo_environment(directory: Path, port: int, providers: Mapping[str, str]) -> dict[str, str]:
     """The settings of the demo: what an operator would set, and nothing that only a demo could."""
     environ = {
         "REMORA_DATABASE_URL": f"sqlite:///{directory / 'remora.db'}",
@@ -94,10 +94,10 @@ def demo_environment(directory: Path, port: int, provider_url: str) -> dict[str,
     }
     for card in IN_THE_SANDBOX:
         environ |= {
-            f"REMORA_PROVIDERS__{card}__BASE_URL": provider_url,
-            f"REMORA_PROVIDERS__{card}__API_KEY": "sandbox",
-            f"REMORA_PROVIDERS__{card}__FALLBACK_AFTER": FALLBACK_AFTER,
+            provider_variable(card, "BASE_URL"): providers[card],
+            provider_variable(card, "API_KEY"): "sandbox",
         }
+    environ[provider_variable("apimodels", "FALLBACK_AFTER")] = FALLBACK_AFTER
     return environ
 
 
