@@ -23,7 +23,7 @@ from service.providers.jwks import KeySet
 from service.providers.paths import compiled, decode
 from service.providers.verify import Ed25519, Hmac, Piece, Scheme, StandardWebhooks, Static, Timestamp, pieces
 
-_MAX_SIGNATURES: Final = 16  # in one header; a sender that rotates has two
+_MAX_SIGNATURES: Final = 4  # in one header; a sender that rotates has two, and each costs a check with every key
 _MAX_DIGITS: Final = 15  # of a time in seconds or milliseconds
 
 
