@@ -118,7 +118,7 @@ async def _session(path: Path, callers: int, seconds: float) -> float:
     @event.listens_for(engine.sync_engine, "connect")
     def _pragmas(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000"):
-            connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
+            connection.execute(f"PRAGMA {pragma}")
 
     async with engine.begin() as connection:
         await connection.exec_driver_sql(_CREATE)

@@ -47,7 +47,9 @@ async def serve_callback(context: Context, scope: HTTPScope, receive: Receive, s
 async def _stored(context: Context, scope: Scope, path: str, body: bytes) -> bool:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     token = path.strip("/").partition("/")[0]
-    return await context.receiver.receive(token, body, headers.get("content-type"), headers)
+    query = scope["query_string"]
+    url = f"{scope['path']}?{query.decode('latin-1')}" if query else scope["path"]
+    return await context.receiver.receive(token, body, headers.get("content-type"), headers, url)
 
 
 # A mount, since Litestar 2.25 finds no ASGI route that has a path parameter: it looks the parameters up by the method

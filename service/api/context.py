@@ -28,7 +28,9 @@ from service.telemetry import Metrics
 class Receiver(Protocol):
     """Who takes callbacks."""
 
-    async def receive(self, token: str, body: bytes, content_type: str | None, headers: Mapping[str, str]) -> bool:
+    async def receive(
+        self, token: str, body: bytes, content_type: str | None, headers: Mapping[str, str], url: str = ""
+    ) -> bool:
         """Store a callback; True once it is durable, False for an unknown token."""
 
 

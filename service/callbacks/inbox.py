@@ -33,6 +33,7 @@ class ReceiveCallback(Command[bool]):
     at_ms: int
     content_type: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    url: str = ""
 
 
 _FIND_SUBMISSION = """
@@ -72,8 +73,17 @@ class Inbox:
         self._observer = observer
         writer.handle(ReceiveCallback, self.handle)
 
-    async def receive(self, token: str, body: bytes, content_type: str | None, headers: Mapping[str, str]) -> bool:
+    async def receive(
+        self, token: str, body: bytes, content_type: str | None, headers: Mapping[str, str], url: str = ""
+    ) -> bool:
         """Store a callback; True once it is durable, False for an unknown token.
+
+        Args:
+            token: The first part of the path behind `/callbacks/`.
+            body: At most 256 KiB of it are kept.
+            content_type: As it was sent.
+            headers: Of the request, names in lower case; a signature may be among them.
+            url: The path and query that were asked for; some signatures cover them.
 
         Raises:
             StoreUnavailable: It could not be stored; the provider should send it again.
@@ -82,7 +92,7 @@ class Inbox:
             return False
         cut = body[:MAX_BODY_BYTES]
         return await self._writer.run(
-            ReceiveCallback(token_hash(token), cut, self._clock.now_ms(), content_type, headers)
+            ReceiveCallback(token_hash(token), cut, self._clock.now_ms(), content_type, headers, url)
         )
 
     async def handle(self, tx: Tx, commands: Sequence[ReceiveCallback]) -> list[bool | Exception]:
@@ -120,13 +130,12 @@ class Inbox:
         provider = self._registry.get(submission["provider"])
         if provider is not None and provider.operation(operation) is None:
             provider = None  # the card was changed: nobody can read or verify this any more
-        judged = None if provider is None else provider.judge_callback(operation, command.body, command.headers)
-        # The token alone is evidence where the operator says so, or where nobody can be asked; a signature that covers the
-        # body is evidence anywhere, and a wrong one takes it from everything.
-        evidence = provider is not None and (provider.verify == "trust" or not provider.can_poll(operation))
-        if judged is not None and judged.valid is not None:
-            evidence = judged.valid and (evidence or judged.evidence)
-        adoptable = (submission["provider"], said.task_id or "") not in taken
+        judged = None
+        if provider is not None:
+            judged = provider.judge_callback(operation, command.body, command.headers, url=command.url)
+        evidence = judged is not None and judged.evidence
+        forged = judged is not None and judged.valid is False
+        adoptable = not forged and (submission["provider"], said.task_id or "") not in taken
         return CallbackHeard(
             submission["job_id"],
             submission["id"],

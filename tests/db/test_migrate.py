@@ -10,9 +10,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
+from sqlmodel import SQLModel
 
+import service.db.tables  # noqa: F401 - fills SQLModel's metadata
 from service.db.migrate import current, newest, upgrade
-from service.db.tables import SQLModel
 
 
 def test_migrations_and_tables_do_not_drift(tmp_path: Path) -> None:

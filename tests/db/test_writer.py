@@ -162,8 +162,11 @@ async def test_writer_tells_followers_only_after_the_commit(writer: Writer, coun
 async def test_writer_keeps_a_commit_whose_follow_up_fails(writer: Writer, counters: Counters, path: Path) -> None:
     """A follow-up that raises neither undoes nor repeats what is committed."""
 
+    def broken() -> None:
+        raise RuntimeError
+
     async def handle(tx: Tx, commands: Sequence[Add]) -> list[int | Exception]:
-        tx.after_commit(lambda: 1 // 0)
+        tx.after_commit(broken)
         return await counters.handle(tx, commands)
 
     writer.handle(Add, handle)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import httpx
 from service.app import Service
 from service.db.invariants import breaches
 from service.sandbox.server import SandboxOptions, SandboxServer
-from service.settings import load
+from service.settings import load, provider_variable
 from tests.receiver import PATIENCE_S, Receiver
 
 ADMIN_KEY = "rmk_an-admin-key-for-tests-only"
@@ -31,19 +31,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(directory: Path, port: int, provider: str, **more: str) -> dict[str, str]:
-    """The settings of a service that talks to a sandbox."""
-    return {
-        "REMORA_DATABASE_URL": f"sqlite:///{directory}/remora.db",
-        "REMORA_PORT": str(port),
-        "REMORA_PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "REMORA_ADMIN_KEY": ADMIN_KEY,
-        "REMORA_EGRESS_ALLOW": "127.0.0.0/8",
-        "REMORA_PROVIDERS__APIMODELS__API_KEY": "sk-test",
-        "REMORA_PROVIDERS__APIMODELS__BASE_URL": provider,
-        "REMORA_DELIVERY_SCHEDULE": "1s,1s,1s",
-        "REMORA_LOG_LEVEL": "warning",
-    } | more
+def environment(directory: Path, port: int, providers: Mapping[str, str], **more: str) -> dict[str, str]:
+    """The settings of a service that talks to a sandbox; `providers` are base URLs by card."""
+    cards = {provider_variable(card, "BASE_URL"): url for card, url in providers.items()}
+    cards |= {provider_variable(card, "API_KEY"): "sk-test" for card in providers}
+    return (
+        cards
+        | {
+            "REMORA_DATABASE_URL": f"sqlite:///{directory}/remora.db",
+            "REMORA_PORT": str(port),
+            "REMORA_PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "REMORA_ADMIN_KEY": ADMIN_KEY,
+            "REMORA_EGRESS_ALLOW": "127.0.0.0/8",
+            "REMORA_DELIVERY_SCHEDULE": "1s,1s,1s",
+            "REMORA_LOG_LEVEL": "warning",
+        }
+        | more
+    )
 
 
 @dataclass(slots=True)
@@ -118,14 +122,16 @@ def check(directory: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def rig(directory: Path, *, speed: float = 40.0, faults: str = "", **more: str) -> AsyncIterator[Rig]:
+async def rig(
+    directory: Path, *, speed: float = 40.0, faults: str = "", env: Mapping[str, str] | None = None, **more: str
+) -> AsyncIterator[Rig]:
     """Start everything; at the end stop it and check the invariants."""
     from service.sandbox.faults import parse_faults  # noqa: PLC0415 - the words of one test
 
     sandbox = SandboxServer(SandboxOptions(speed=speed, faults=parse_faults(faults), seed=1))
     await sandbox.start()
     port = free_port()
-    settings = load(environment(directory, port, sandbox.base_url, **more), directory)
+    settings = load(environment(directory, port, sandbox.base_urls, **{**(env or {}), **more}), directory)
     service = await Service.open(settings)
     try:
         await service.listen()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from aiohttp import web
 
 from tests.e2e.rig import rig
 from tests.receiver import Received, verified
@@ -60,7 +63,7 @@ FAULTS = ("double-callback", "late-callback:1", "early-callback", "conflicting-c
 async def test_callbacks_that_go_wrong_end_in_one_state_and_one_event(tmp_path: Path, fault: str, verify: str) -> None:
     """Doubled, late, early, forged, conflicting, garbled: one final state, one event."""
     fallback = {"REMORA_PROVIDERS__APIMODELS__FALLBACK_AFTER": "2s", "REMORA_PROVIDERS__APIMODELS__VERIFY": verify}
-    async with rig(tmp_path, **fallback) as remora:
+    async with rig(tmp_path, env=fallback) as remora:
         taken = await remora.take(f"a cat [fault:{fault}]")
         job = await remora.finished(taken["id"])
         await remora.receiver.wait_for(1)
@@ -142,7 +145,6 @@ async def test_dead_delivery_can_be_retried_by_hand(tmp_path: Path) -> None:
 
 async def test_redirect_is_never_followed(tmp_path: Path) -> None:
     """A 302 to another address is a failed attempt, nothing more."""
-    from aiohttp import web  # noqa: PLC0415 - the answer of this test
 
     def redirect(_: Received) -> web.Response:
         return web.Response(status=302, headers={"Location": remora.receiver.url.replace("hooks", "elsewhere")})
@@ -156,11 +158,8 @@ async def test_redirect_is_never_followed(tmp_path: Path) -> None:
     assert [attempt["status_code"] for attempt in dead["attempts"]] == [302, 302]
 
 
-async def _delivery(api: object, status: str) -> dict[str, object]:
+async def _delivery(api: httpx.AsyncClient, status: str) -> dict[str, Any]:
     """The newest delivery once it has that status, with its attempts."""
-    import httpx  # noqa: PLC0415 - for the type
-
-    assert isinstance(api, httpx.AsyncClient)
     async with asyncio.timeout(20):
         while not (found := (await api.get("/v1/deliveries", params={"status": status})).json()["data"]):  # noqa: ASYNC110 - the API is what is asked, as a caller would
             await asyncio.sleep(0.02)

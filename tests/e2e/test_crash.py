@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -25,9 +26,9 @@ KILLS = 3
 class Process:
     """`remora serve` as a process of its own, which can be killed and started again on the same port and database."""
 
-    def __init__(self, directory: Path, port: int, provider: str) -> None:
+    def __init__(self, directory: Path, port: int, providers: Mapping[str, str]) -> None:
         more = {"REMORA_PROVIDERS__APIMODELS__FALLBACK_AFTER": "1s", "REMORA_LOG_FORMAT": "json"}
-        self._environment = {"PATH": os.environ["PATH"]} | environment(directory, port, provider, **more)
+        self._environment = {"PATH": os.environ["PATH"]} | environment(directory, port, providers, **more)
         self._directory = directory
         self.url = f"http://127.0.0.1:{port}"
         self._process: asyncio.subprocess.Process | None = None
@@ -72,7 +73,7 @@ async def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path, seed: int)
     chance = random.Random(seed)
     sandbox = SandboxServer(SandboxOptions(speed=20.0, faults=parse_faults("lost-callback=0.2"), seed=seed))
     await sandbox.start()
-    process = Process(tmp_path, free_port(), sandbox.base_url)
+    process = Process(tmp_path, free_port(), sandbox.base_urls)
     taken: dict[int, str] = {}
     async with Receiver() as receiver, httpx.AsyncClient(timeout=10, trust_env=False) as client:
         await process.start()
@@ -122,7 +123,7 @@ async def test_second_process_on_the_same_database_is_refused(tmp_path: Path) ->
     """One process per file: the second one says so and ends."""
     sandbox = SandboxServer(SandboxOptions())
     await sandbox.start()
-    first, second = Process(tmp_path, free_port(), sandbox.base_url), Process(tmp_path, free_port(), sandbox.base_url)
+    first, second = Process(tmp_path, free_port(), sandbox.base_urls), Process(tmp_path, free_port(), sandbox.base_urls)
     await first.start()
     with pytest.raises(AssertionError, match="in use by another Remora process"):
         await second.start()
