@@ -123,9 +123,7 @@ class Writer:
             except StoreFailed as error:
                 self._fail(batch, error)
                 return
-            except (
-                Exception
-            ) as error:  # the task's outermost guard: a writer that is dead but not said to be would hang everybody
+            except Exception as error:  # the outermost guard: a writer that died unheard would hang everybody
                 _log.exception("writer_broke")
                 self._fail(batch, StoreFailed(repr(error)))
                 return
