@@ -39,7 +39,7 @@ from service.telemetry import Metrics
 
 SUBMIT_LEASE_MS = 600_000  # a queued job may wait for its turn under a rate limit
 FETCH_LEASE_MS = 120_000  # longer than any poll may take
-FETCHES_PER_PROVIDER = 50  # at once
+FETCHES_PER_PROVIDER = 100  # at once
 TICK_S = 0.5  # of the duties that find due work
 SWEEP_S = 1.0  # of the duties that end what is over
 CLEAN_S = 60.0
@@ -103,6 +103,7 @@ def wire(base: Base) -> Stages:
         places=_submits_at_once(base.registry, breakers),
         willing=lambda _: True,
         lease_ms=SUBMIT_LEASE_MS,
+        in_order=True,
     )
     fetch_hand = TaskHand(
         fetcher.fetch, places=lambda _: FETCHES_PER_PROVIDER, willing=fetcher.can_ask, lease_ms=FETCH_LEASE_MS

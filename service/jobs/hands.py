@@ -21,6 +21,7 @@ class TaskHand:
         places: How many pieces may run at once for a provider.
         willing: Whether this kind of work can be done for the job at all.
         lease_ms: How long a lease lasts; longer than the work can take.
+        in_order: New work queues behind what waits in the store; whoever claims says `caught_up`.
     """
 
     def __init__(
@@ -30,7 +31,9 @@ class TaskHand:
         places: Callable[[str], int],
         willing: Callable[[JobRow], bool],
         lease_ms: int,
+        in_order: bool = False,
     ) -> None:
+        self._in_order = in_order
         self.lease_ms = lease_ms
         self._work = work
         self._places = places
@@ -54,7 +57,8 @@ class TaskHand:
         if job.provider in self._behind or not self._willing(job):
             return False
         if not self.free(job.provider):
-            self._behind.add(job.provider)
+            if self._in_order:
+                self._behind.add(job.provider)
             return False
         self._taken[job.provider] += 1
         return True
