@@ -30,8 +30,9 @@ Only `api/problems.py` turns these into HTTP answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class RemoraError(Exception):
@@ -197,6 +198,13 @@ class Invalid(Problem):
     status = 422
     default_code = "invalid"
     title = "The request has invalid fields"
+
+    @classmethod
+    def of(cls, errors: Sequence[FieldError], *, code: str | None = None) -> Self:
+        """Fields at fault, at least one; `detail` tells the first of them with its fix, too."""
+        first = errors[0]
+        more = f"; {len(errors) - 1} more in errors" if len(errors) > 1 else ""
+        return cls(f"{first.pointer or 'the body'}: {first.detail}{more}", code=code, errors=tuple(errors))
 
 
 class TooManyRequests(Problem):

@@ -133,7 +133,7 @@ async def _account(context: Context, account_id: str) -> accounts.AccountRow:
 
 def _refuse(errors: list[FieldError]) -> None:
     if errors:
-        raise Invalid(f"{errors[0].pointer}: {errors[0].detail}", errors=tuple(errors))
+        raise Invalid.of(errors)
 
 
 def _name(body: dict[str, Any], errors: list[FieldError]) -> str:

@@ -72,8 +72,8 @@ def fields_of(body: object, known: frozenset[str]) -> dict[str, Any]:
     unknown = [name for name in body if name not in known]
     if unknown:
         allowed = ", ".join(sorted(known)) or "none"
-        errors = tuple(FieldError(f"/{escaped(name)}", f"unknown field; known: {allowed}") for name in unknown[:20])
-        raise Invalid(f"the body has unknown fields; known: {allowed}", code="unknown_field", errors=errors)
+        errors = [FieldError(f"/{escaped(name)}", f"unknown field; known: {allowed}") for name in unknown[:20]]
+        raise Invalid.of(errors, code="unknown_field")
     return body
 
 

@@ -152,10 +152,7 @@ def _parse(body: object, known: frozenset[str], *, required: str | None = None) 
 
 def _refuse(errors: list[FieldError]) -> None:
     if errors:
-        first = errors[0]
-        raise Invalid(
-            f"{len(errors)} field(s) are invalid: {first.pointer or 'body'}: {first.detail}", errors=tuple(errors)
-        )
+        raise Invalid.of(errors)
 
 
 def _fields(body: object, known: frozenset[str], errors: list[FieldError]) -> Mapping[str, Any]:

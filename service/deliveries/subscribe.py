@@ -125,10 +125,10 @@ class Subscribe:
         if not request.url:
             return
         try:
-            await self.egress.check(request.url, field="url", unresolved_ok=True)
+            await self.egress.check(request.url, unresolved_ok=True)
         except EgressRefused as error:
             code = f"url_{error.reason.removeprefix('url_')}"
-            raise Invalid(str(error), code=code, errors=(FieldError("/url", str(error)),)) from error
+            raise Invalid.of([FieldError("/url", str(error))], code=code) from error
 
     async def _check_destination(self, account_id: str, subscription_id: str) -> None:
         found = await queries.find_subscription(self.reader, self.box, account_id, subscription_id)

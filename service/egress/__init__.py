@@ -66,12 +66,11 @@ class Egress(Protocol):
             fresh: Dial a connection for this call alone and send the request once at most.
         """
 
-    async def check(self, url: str, *, field: str = "url", unresolved_ok: bool = False) -> None:
+    async def check(self, url: str, *, unresolved_ok: bool = False) -> None:
         """Judge a URL that a caller handed in, before it is stored.
 
         Args:
             url: Anything.
-            field: How the caller calls it; stands in the message.
             unresolved_ok: A name that does not exist (yet) is no fault.
 
         Raises:

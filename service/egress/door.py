@@ -126,13 +126,10 @@ class Door:
             raise fault(error, target.host, call.headers, left=progress.left) from None
         return Answer(response.status_code, dict(response.headers), read, truncated, self._since_ms(began))
 
-    async def check(self, url: str, *, field: str = "url", unresolved_ok: bool = False) -> None:
+    async def check(self, url: str, *, unresolved_ok: bool = False) -> None:
         """See `Egress`. A name that cannot be looked up now passes: it is judged again whenever it is dialled."""
-        try:
-            target = read_target(url)
-            self._gate.admit(target.host, await self._addresses(target, unresolved_ok=unresolved_ok))
-        except EgressRefused as error:
-            raise EgressRefused(error.reason, f"{field}: {error}") from None
+        target = read_target(url)
+        self._gate.admit(target.host, await self._addresses(target, unresolved_ok=unresolved_ok))
 
     async def _addresses(self, target: Target, *, unresolved_ok: bool) -> tuple[str, ...]:
         if target.address is not None:

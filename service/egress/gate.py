@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from service.errors import EgressRefused
 
@@ -47,6 +47,9 @@ PRIVATE_V4 = tuple(
         "240.0.0.0/4",  # reserved, and the broadcast address
     )
 )
+
+#: This machine itself: where a subscriber or a sandbox is tried out.
+LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
 #: The only IPv6 space that is handed out for the public internet. Loopback, unspecified, IPv4-compatible (::/96),
 #: IPv4-translated (::ffff:0:0:0/96), local NAT64 (64:ff9b:1::/48), discard-only (100::/64), SRv6 (5f00::/16), unique
@@ -165,7 +168,8 @@ class Gate:
             EgressRefused: One may not. The message names the host, and not the address: what our name servers know
                 of the inside is not for those who hand us URLs.
         """
-        verdicts = {verdict(ip_address(address), self.allow) for address in addresses}
+        found = [ip_address(address) for address in addresses]
+        verdicts = {verdict(address, self.allow) for address in found}
         if Verdict.NEVER in verdicts:
             raise EgressRefused(
                 "address_forbidden", f"{host} is a metadata service, which is never reached: use another host"
@@ -173,6 +177,15 @@ class Gate:
         if Verdict.PRIVATE in verdicts:
             raise EgressRefused(
                 "address_forbidden",
-                f"{host} has a private or reserved address: use a public host, or have the operator add its network "
-                "to REMORA_EGRESS_ALLOW",
+                f"{host} has a private or reserved address: use a public host, or let the operator add "
+                f"{self._opening(host, found)} to REMORA_EGRESS_ALLOW",
             )
+
+    def _opening(self, host: str, addresses: Iterable[Address]) -> str:
+        """What to allow: named only where the URL itself says the address, since a name's addresses are not told."""
+        if host != "localhost" and host not in map(str, addresses):
+            return "its network"
+        shut = [address for address in addresses if verdict(address, self.allow) is Verdict.PRIVATE]
+        loopback = [network for network in LOOPBACK if any(address in network for address in shut)]
+        others = [ip_network(address) for address in shut if not any(address in network for network in LOOPBACK)]
+        return " and ".join(map(str, [*loopback, *others]))

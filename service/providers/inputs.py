@@ -21,8 +21,14 @@ from service.providers.forms import PLACEHOLDER
 
 ROOT: Final = "/input"
 MAX_ERRORS: Final = 20  # of one request; nobody mends more at once
+MAX_NAMED: Final = 12  # words of an enumeration that are told of a field that is missing
 _IN_A_PATH: Final = re.compile(r"[A-Za-z0-9._:~-]+(/[A-Za-z0-9._:~-]+)*")
 
+_RANGES: Final = (
+    ("minLength", "maxLength", "of", " characters"),
+    ("minItems", "maxItems", "of", " entries"),
+    ("minimum", "maximum", "from", ""),
+)
 _NOTHING: Final[dict[str, Any]] = {"not": {}}
 _TYPES: Final = {
     "string": "a text",
@@ -106,9 +112,11 @@ def _fields(error: ValidationError) -> Iterator[FieldError]:
     """The fields at fault: the one that is wrong, or each one that is missing or too many."""
     names = _NAMING.get(str(error.validator))
     where = "/".join([ROOT, *(_escaped(str(step)) for step in error.absolute_path)])
-    pointers = [f"{where}/{_escaped(name)}" for name in names(error)] if names else [where]
-    for pointer in pointers:
-        yield FieldError(pointer, _detail(error))
+    if names is None:
+        yield FieldError(where, _detail(error))
+        return
+    for name in names(error):
+        yield FieldError(f"{where}/{_escaped(name)}", _detail(error) + _wanted(error, name))
 
 
 def _escaped(step: str) -> str:
@@ -118,6 +126,31 @@ def _escaped(step: str) -> str:
 def _detail(error: ValidationError) -> str:
     say = _SAYINGS.get(str(error.validator))
     return say(error) if say else _described(error)
+
+
+def _wanted(error: ValidationError, name: str) -> str:
+    """What a field that is missing should be, in brackets, as far as the same schema says it."""
+    schema: Any = error.schema
+    field = schema.get("properties", {}).get(name)
+    if error.validator not in {"required", "dependentRequired"} or not isinstance(field, dict):
+        return ""
+    if len(field.get("enum", [])) in range(1, MAX_NAMED):
+        return f" (one of {', '.join(map(_shown, field['enum']))})"
+    kind = _TYPES.get(str(field.get("type")))
+    return f" ({kind}{_bounds(field)})" if kind else ""
+
+
+def _bounds(field: Mapping[str, Any]) -> str:
+    """How long a text or a list, or how large a number may be, to stand behind its kind."""
+    for low_key, high_key, word, unit in _RANGES:
+        low, high = field.get(low_key), field.get(high_key)
+        if low is not None and high is not None:
+            return f" {word} {low} to {high}{unit}"
+        if high is not None:
+            return f" of at most {high}{unit}"
+        if low is not None and low > 1:  # of what is required, that it is not empty needs no words
+            return f" of at least {low}{unit}"
+    return ""
 
 
 def _described(error: ValidationError) -> str:
@@ -208,8 +241,8 @@ _SAYINGS: Final[dict[str, Callable[[ValidationError], str]]] = {
     "minProperties": _FIELDS,
     "maxProperties": _FIELDS,
     "x-image": lambda error: error.message,
-    "required": lambda _: "is missing",
-    "dependentRequired": lambda _: "is missing: another field that is given needs it",
+    "required": lambda _: "is required",
+    "dependentRequired": lambda _: "is required, since another field that is given needs it",
     "additionalProperties": _no_such_field,
     "unevaluatedProperties": _no_such_field,
 }

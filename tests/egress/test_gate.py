@@ -98,3 +98,19 @@ def test_one_forbidden_address_refuses_the_host(allow: tuple[Network, ...], addr
     assert caught.value.reason == "address_forbidden"
     assert "two.test" in str(caught.value)
     assert addresses[1] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses", "opening"),
+    [
+        ("127.0.0.1", ["127.0.0.1"], "add 127.0.0.0/8 to"),
+        ("localhost", ["::1", "127.0.0.1"], "add 127.0.0.0/8 and ::1/128 to"),
+        ("10.1.2.3", ["10.1.2.3"], "add 10.1.2.3/32 to"),
+        ("fd00::7", ["fd00::7"], "add fd00::7/128 to"),
+        ("db.internal", ["10.1.2.3"], "add its network to"),
+    ],
+)
+def test_refusal_names_the_network_to_allow(host: str, addresses: list[str], opening: str) -> None:
+    """It can be pasted, and opens no more than is needed; what only our name servers know is not told."""
+    with pytest.raises(EgressRefused, match=opening):
+        Gate(()).admit(host, addresses)

@@ -33,7 +33,7 @@ CHECK = InputCheck(Operation.model_validate({"input": SCHEMA}))
 @pytest.mark.parametrize(
     ("given", "pointer", "detail"),
     [
-        ({}, "/input/prompt", "is missing"),
+        ({}, "/input/prompt", "is required (a text of 1 to 5 characters)"),
         ({"prompt": ""}, "/input/prompt", "must have from 1 to 5 characters"),
         ({"prompt": "too long"}, "/input/prompt", "must have from 1 to 5 characters"),
         ({"prompt": 7}, "/input/prompt", "must be a text"),
@@ -47,7 +47,11 @@ CHECK = InputCheck(Operation.model_validate({"input": SCHEMA}))
         ({"prompt": "x", "image": 7}, "/input/image", "must be a text or null"),
         ({"prompt": "x", "odd/~name": 1}, "/input/odd~1~0name", "must be true or false"),
         ({"prompt": "x", "hidden": 1}, "/input/hidden", "is not accepted here"),
-        ({"prompt": "x", "width": 256}, "/input/ratio", "is missing: another field that is given needs it"),
+        (
+            {"prompt": "x", "width": 256},
+            "/input/ratio",
+            "is required, since another field that is given needs it (one of 1:1, 16:9)",
+        ),
         ({"prompt": "x", "image": "a", "url": "b"}, "/input", "does not fit the schema's rule 'not'"),
     ],
 )
@@ -72,7 +76,10 @@ def test_every_missing_field_is_named_once() -> None:
     """Apimodels needs a model and a prompt."""
     errors = provider(ScriptedEgress()).validate("generate", {})
 
-    assert errors == [FieldError("/input/model", "is missing"), FieldError("/input/prompt", "is missing")]
+    assert errors == [
+        FieldError("/input/model", "is required (a text of 1 to 200 characters)"),
+        FieldError("/input/prompt", "is required (a text)"),
+    ]
 
 
 def test_fields_of_the_providers_own_pass() -> None:

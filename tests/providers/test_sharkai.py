@@ -96,7 +96,10 @@ def test_unknown_field_of_a_known_model_is_refused_and_of_an_unknown_one_passed_
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_model_and_prompt_are_required(operation: str) -> None:
     """The two that every model has."""
-    assert pointers({}, operation) == {"/input/model": "is missing", "/input/prompt": "is missing"}
+    assert pointers({}, operation) == {
+        "/input/model": "is required (a text of 1 to 200 characters)",
+        "/input/prompt": "is required (a text)",
+    }
 
 
 @pytest.mark.parametrize(
@@ -315,4 +318,6 @@ def test_cadence_and_operations_are_the_documented_ones() -> None:
     assert shark.timing("generate-sync").submit_timeout_s > 180.0
     assert [shark.can_poll(operation) for operation in OPERATIONS] == [True, False]
     assert shark.estimate("generate", GPT) is None
-    assert shark.validate("generate", {"prompt": "x"}) == [FieldError("/input/model", "is missing")]
+    assert shark.validate("generate", {"prompt": "x"}) == [
+        FieldError("/input/model", "is required (a text of 1 to 200 characters)")
+    ]

@@ -219,7 +219,10 @@ async def test_poll_asks_the_documented_address(name: str, url: str) -> None:
 
 def test_older_api_needs_its_mode_and_passes_other_fields_on() -> None:
     """The page: "POST to /v1/generate with your prompt, mode, and optional image", whose field has no name there."""
-    assert pointers({}, "sharkapi-v1") == {"/input/prompt": "is missing", "/input/mode": "is missing"}
+    assert pointers({}, "sharkapi-v1") == {
+        "/input/prompt": "is required (a text)",
+        "/input/mode": "is required (one of 1k, 2k)",
+    }
     assert pointers(OLDER | {"mode": "4k"}, "sharkapi-v1") == {"/input/mode": "must be one of 1k, 2k"}
     assert pointers(OLDER | {"reference": "https://a.example/1.png"}, "sharkapi-v1") == {}
 

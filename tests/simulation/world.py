@@ -69,7 +69,7 @@ class Network:
     bodies: dict[str, set[bytes]] = field(default_factory=dict)  # what the subscriber got, by webhook-id
     accepted: dict[str, set[str]] = field(default_factory=dict)  # job ids by event type, answered 2xx
 
-    async def check(self, url: str, *, field: str = "url", unresolved_ok: bool = False) -> None:
+    async def check(self, url: str, *, unresolved_ok: bool = False) -> None:
         """Every URL may be reached."""
 
     async def _pass_time(self) -> None:
