@@ -17,7 +17,7 @@ from service.api.context import Context
 from service.api.listener import Listener
 from service.api.server import create_api
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
-from service.db.opening import Store, open_store
+from service.db.opening import Store, hold, open_store
 from service.egress.door import Door
 from service.errors import SettingsInvalid
 from service.ids import Ids
@@ -48,6 +48,7 @@ class Service:
         self.url = ""  # where it listens
         self.admin_key: str | None = None  # in the clear, only when one was made just now
         self.admin_key_path: Path | None = None
+        self.new_database = False  # there was none before
         self.registry: Registry
         self._undo = contextlib.AsyncExitStack()
         self._listener: Listener
@@ -83,13 +84,16 @@ class Service:
         if path is None:
             message = "REMORA_DATABASE_URL: PostgreSQL is not served by this version; use sqlite:///path"
             raise SettingsInvalid([message])
+        lock = await asyncio.to_thread(hold, path)  # before the port: whoever has both should hear of the database
+        self._undo.callback(lock.release)
         self._listener = Listener(self._answer, settings.host, settings.port)
         self._socket = self._listener.bind()
         self._undo.callback(self._socket.close)
         host, port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         secret_key = settings.secret_key.get_secret_value() if settings.secret_key else None
-        store = await open_store(path, secret_key, clock, randomness, self.metrics)
+        store = await open_store(path, secret_key, clock, randomness, self.metrics, lock=lock)
+        self.new_database = store.fresh
         self._undo.push_async_callback(store.close)
         egress = Door(allow=settings.egress_allow, clock=clock)
         await egress.start()

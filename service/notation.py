@@ -32,6 +32,15 @@ class SubmitRate:
     per_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long jobs, the payloads of jobs (inputs, callbacks) and delivery attempts are kept."""
+
+    jobs: timedelta
+    payloads: timedelta
+    attempts: timedelta
+
+
 def database_url(text: str) -> str:
     """`sqlite:///path` or `postgresql://…`, without a driver's name; the message never repeats the text."""
     form = "write sqlite:///remora.db, sqlite:////data/remora.db or postgresql://user:password@host/name"
@@ -90,9 +99,10 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     try:
         loose = ip_network(text, strict=False)
     except ValueError as error:
-        raise ValueError(f"{text!r} is no address range; write them as 10.0.0.0/8, fd00::/8") from error
+        meant = "; for this machine write 127.0.0.0/8" if text.lower() == "localhost" else ""
+        raise ValueError(f"{text!r} is no address range; write them as 10.0.0.0/8, fd00::/8{meant}") from error
     if loose.network_address != ip_address(text.partition("/")[0]):
-        raise ValueError(f"{text!r} has bits set behind its prefix; did you mean {loose}")
+        raise ValueError(f"{text!r} has bits set behind its prefix; did you mean {loose}?")
     return loose
 
 
@@ -131,6 +141,20 @@ def schedule(text: str) -> tuple[timedelta, ...]:
     return tuple(duration(part.strip()) for part in text.split(","))
 
 
+RETENTION_DEFAULT: Final = "jobs=365d, payloads=90d, attempts=30d"
+
+
+def retention(text: str) -> Retention:
+    """Some of the three times; the others are as in the default."""
+    kept: dict[str, timedelta] = {}
+    for part in filter(str.strip, f"{RETENTION_DEFAULT},{text}".split(",")):
+        name, _, value = part.partition("=")
+        if name.strip() not in {"jobs", "payloads", "attempts"}:
+            raise ValueError(f"{part.strip()!r} is not understood; write {RETENTION_DEFAULT}, or some of these")
+        kept[name.strip()] = duration(value.strip(), low=timedelta(seconds=1))
+    return Retention(**kept)
+
+
 def size(text: str) -> int:
     """Bytes: a number, with a unit or without."""
     match = re.fullmatch(r"([0-9]{1,15}) ?([A-Za-z]*)", text)
@@ -166,9 +190,9 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean …` where one of the known words is close, else nothing."""
+    """`; did you mean …?` where one of the known words is close, else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
-    return f"; did you mean {close[0]}" if close else ""
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def shown(text: str) -> str:

@@ -31,15 +31,6 @@ _Pairs = Iterator[tuple[str, str]]  # names and texts
 
 
 @dataclass(frozen=True, slots=True)
-class Retention:
-    """How long jobs, the payloads of jobs (inputs, callbacks) and delivery attempts are kept."""
-
-    jobs: timedelta
-    payloads: timedelta
-    attempts: timedelta
-
-
-@dataclass(frozen=True, slots=True)
 class ProviderSettings:
     """What the operator says about one card; None: as the card says."""
 
@@ -72,13 +63,14 @@ class Settings:
     link_ttl: timedelta
     delivery_timeout: timedelta
     delivery_schedule: tuple[timedelta, ...]
-    retention: Retention
+    retention: notation.Retention
     url: str
     api_key: SecretStr | None
     cards_dir: Path | None
     log_format: Literal["auto", "console", "json"]
     log_level: str  # in small letters
     providers: dict[str, ProviderSettings]  # by card name, as in `sharkapi-v1`
+    unserved: tuple[tuple[str, str], ...]  # what was given and has no effect yet: name, and what holds instead
 
     @property
     def sqlite_path(self) -> Path | None:
@@ -99,29 +91,18 @@ class Setting:
     secret: bool = False
 
 
-def _retention(text: str) -> Retention:
-    kept: dict[str, timedelta] = {}
-    for part in filter(str.strip, f"{RETENTION_DEFAULT},{text}".split(",")):
-        name, _, value = part.partition("=")
-        if name.strip() not in {"jobs", "payloads", "attempts"}:
-            raise ValueError(f"{part.strip()!r} is not understood; write {RETENTION_DEFAULT}, or some of these")
-        kept[name.strip()] = notation.duration(value.strip(), low=timedelta(seconds=1))
-    return Retention(**kept)
-
-
 _ttl = partial(notation.duration, low=timedelta(seconds=1))
 _storage = notation.storage_url
 _STORAGE_FORM: Final = "`file:/path`, `s3://…`, `gs://…`, `az://…`; `none`: not copied"
 _url = partial(notation.http_url, path=True)
 _origin = partial(notation.http_url, path=False)
-RETENTION_DEFAULT: Final = "jobs=365d, payloads=90d, attempts=30d"
 
 #: The table, in the order of contract 6; a field of `Settings` has the name in small letters.
 SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "DATABASE_URL",
         "sqlite:///remora.db",
-        "`sqlite:///path` or `postgresql://…`",
+        "`sqlite:///path`; coming: `postgresql://…`",
         "where everything is kept",
         notation.database_url,
         secret=True,
@@ -143,11 +124,17 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "SECRET_KEY",
         None,
         "≥ 32 characters",
-        "encrypts secrets at rest; none with SQLite: made once beside the database; required with PostgreSQL",
+        "encrypts secrets at rest; none with SQLite: made once beside the database",
         partial(notation.secret, at_least=32),
         secret=True,
     ),
-    Setting("EGRESS_ALLOW", "", "CIDRs, commas between", "private ranges that requests may go to", notation.networks),
+    Setting(
+        "EGRESS_ALLOW",
+        "",
+        "CIDRs, commas between",
+        "private ranges that requests may go to; for subscribers and a sandbox on this machine `127.0.0.0/8`",
+        notation.networks,
+    ),
     Setting("STORAGE_URL", None, _STORAGE_FORM, "where results are copied to; default: beside the database", _storage),
     Setting("RESULT_TTL", "7d", "duration, from 1s", "how long a result lives", _ttl),
     Setting("JOB_TTL", "7d", "duration, from 1s", "how long an unfinished job lives", _ttl),
@@ -161,7 +148,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "the waits after the first, second … failed attempt of a delivery",
         notation.schedule,
     ),
-    Setting("RETENTION", RETENTION_DEFAULT, "`jobs=…, payloads=…, attempts=…`", "what is kept how long", _retention),
+    Setting(
+        "RETENTION",
+        notation.RETENTION_DEFAULT,
+        "`jobs=…, payloads=…, attempts=…`",
+        "what is kept how long",
+        notation.retention,
+    ),
     Setting("URL", "http://127.0.0.1:8080", "http(s) URL", "where the commands reach a running service", _url),
     Setting("API_KEY", None, "key", "the key that the commands use", notation.secret, secret=True),
     Setting("CARDS_DIR", None, "directory", "the operator's own provider cards", Path),
@@ -218,6 +211,16 @@ PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
     ),
 )
 
+#: Settings of the contract that this version reads and does not act on, with what holds instead. Their values are
+#: checked all the same, so that a configuration can be written now for what is coming.
+UNSERVED: Final[Mapping[str, str]] = {
+    "STORAGE_URL": "results are not copied: their links lead to the provider's file",
+    "RESULT_MAX_BYTES": "results are not copied, whatever their size",
+    "RETENTION": "nothing is removed by age",
+    "URL": "no command speaks to a running service",
+    "API_KEY": "no command speaks to a running service",
+}
+
 _BY_NAME: Final = {PREFIX + row.name: row for row in SETTINGS}
 _BY_FIELD: Final = {row.name: row for row in PROVIDER_SETTINGS}
 
@@ -248,13 +251,15 @@ def load(environ: Mapping[str, str], directory: Path) -> Settings:
     problems.extend(_contradictions(found, values, directory))
     if problems:
         raise SettingsInvalid(problems)
-    return Settings(**_placed(found, values, directory), providers=providers)
+    told = {name: says for name, says in UNSERVED.items() if found[name.lower()] is not None}  # `none` holds already
+    unserved = tuple((PREFIX + name, says) for name, says in told.items() if values.given(PREFIX + name))
+    return Settings(**_placed(found, values, directory), providers=providers, unserved=unserved)
 
 
 def _contradictions(found: dict[str, Any], values: _Values, directory: Path) -> Iterator[str]:
     """What is only wrong together with something else."""
-    if (found["database_url"] or "").startswith("postgresql:") and not values.given("REMORA_SECRET_KEY"):
-        yield "REMORA_SECRET_KEY is missing: with PostgreSQL set it, to the same key on every machine"
+    if (found["database_url"] or "").startswith("postgresql:"):
+        yield "REMORA_DATABASE_URL: PostgreSQL is not served by this version; use sqlite:///path"
     if found["cards_dir"] is not None and not (directory / found["cards_dir"]).is_dir():
         yield f"REMORA_CARDS_DIR={notation.shown(str(found['cards_dir']))}: there is no such directory; make it, or leave it out"
 

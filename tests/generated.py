@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from service.providers.schema import card_schema
-from service.settings import PREFIX, PROVIDER_SETTINGS, PROVIDERS_PREFIX, SETTINGS, Setting
+from service.settings import PREFIX, PROVIDER_SETTINGS, PROVIDERS_PREFIX, SETTINGS, UNSERVED, Setting
 from service.states import MEANINGS, MOVES, ErrorCode, JobStatus
 from service.telemetry import METRICS
 
@@ -65,7 +65,9 @@ def _setting_rows(rows: Iterable[Setting], prefix: str) -> str:
             f"`{prefix}{row.name}`" + (" (or `_FILE`)" if row.secret else ""),
             "–" if row.default is None else f"`{row.default}`" if row.default else "empty",
             row.form,
-            row.help,
+            f"coming, for now {UNSERVED[row.name]}; then: {row.help}"
+            if prefix == PREFIX and row.name in UNSERVED
+            else row.help,
         )
         for row in rows
     )

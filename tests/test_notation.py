@@ -74,6 +74,12 @@ def test_origin_takes_no_path() -> None:
         notation.http_url("https://a.example/v1", path=False)
 
 
+def test_networks_say_how_to_write_this_machine() -> None:
+    """Who tries things out writes localhost first."""
+    with pytest.raises(ValueError, match=r"'localhost' is no address range; .*for this machine write 127\.0\.0\.0/8"):
+        notation.networks("localhost")
+
+
 @pytest.mark.parametrize(
     ("text", "url"),
     [

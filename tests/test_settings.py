@@ -11,12 +11,11 @@ import pytest
 from pydantic import SecretStr
 
 from service.errors import SettingsInvalid
-from service.notation import SubmitRate
+from service.notation import Retention, SubmitRate
 from service.settings import (
     PROVIDER_SETTINGS,
     SETTINGS,
     ProviderSettings,
-    Retention,
     Settings,
     load,
     provider_variable,
@@ -50,7 +49,7 @@ def test_every_row_is_a_field() -> None:
     """The table and the frozen objects cannot drift apart."""
     fields = {field.name for field in dataclasses.fields(Settings)}
 
-    assert fields == {row.name.lower() for row in SETTINGS} | {"providers"}
+    assert fields == {row.name.lower() for row in SETTINGS} | {"providers", "unserved"}
     several = {"webhook_secret": "webhook_secrets"}
     assert [field.name for field in dataclasses.fields(ProviderSettings)] == [
         several.get(row.name.lower(), row.name.lower()) for row in PROVIDER_SETTINGS
@@ -176,13 +175,12 @@ def test_secret_is_read_from_its_file(tmp_path: Path) -> None:
 
 
 def test_database_url_may_come_from_a_file_with_its_key(tmp_path: Path) -> None:
-    """PostgreSQL's URL holds a password, so it is a secret; drivers in it are our business."""
-    (tmp_path / "url").write_text("postgresql+asyncpg://u:pw@db/remora")
+    """A URL may hold a password, so it is a secret and never shown."""
+    (tmp_path / "url").write_text("sqlite:////data/precious.db\n")
     settings = load({"REMORA_DATABASE_URL_FILE": "url", "REMORA_SECRET_KEY": "k" * 32}, tmp_path)
 
-    assert settings.database_url == "postgresql://u:pw@db/remora"
-    assert settings.sqlite_path is None
-    assert "pw" not in repr(settings)
+    assert settings.sqlite_path == Path("/data/precious.db")
+    assert "sqlite:" not in repr(settings)
 
 
 def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
@@ -202,7 +200,7 @@ def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
         "REMORA_PORT='eighty' (from the environment): write a whole number from 0 to 65535",
         (
             "REMORA_EGRESS_ALLOW='10.0.0.1/8' (from the environment): "
-            "'10.0.0.1/8' has bits set behind its prefix; did you mean 10.0.0.0/8"
+            "'10.0.0.1/8' has bits set behind its prefix; did you mean 10.0.0.0/8?"
         ),
         (
             "REMORA_JOB_TTL='10ms' (from the environment): "
@@ -222,10 +220,10 @@ def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("REMORA_PROT", "did you mean REMORA_PORT"),
-        ("REMORA_ADMINKEY", "did you mean REMORA_ADMIN_KEY"),
-        ("REMORA_PORT_FILE", "did you mean REMORA_PORT"),  # no secret
-        ("REMORA_PROVIDERS__APIMODELS__APIKEY", "did you mean REMORA_PROVIDERS__APIMODELS__API_KEY"),
+        ("REMORA_PROT", "did you mean REMORA_PORT?"),
+        ("REMORA_ADMINKEY", "did you mean REMORA_ADMIN_KEY?"),
+        ("REMORA_PORT_FILE", "did you mean REMORA_PORT?"),  # no secret
+        ("REMORA_PROVIDERS__APIMODELS__APIKEY", "did you mean REMORA_PROVIDERS__APIMODELS__API_KEY?"),
         ("REMORA_PROVIDERS__SHARKAPI-V1__API_KEY", "there is no such setting"),
         ("REMORA_PROVIDERS__API_KEY", "there is no such setting"),
         ("REMORA_PROVIDERS", "there is no such setting"),
@@ -262,11 +260,22 @@ def test_secrets_are_never_repeated(tmp_path: Path) -> None:
     assert ADMIN_KEY not in str(settings)
 
 
-def test_postgresql_needs_the_secret_key(tmp_path: Path) -> None:
-    """Several machines share a database, so the key cannot be made by one of them."""
+def test_postgresql_is_refused_before_anything_is_asked_for_it(tmp_path: Path) -> None:
+    """Nobody should look for a key for what will not start anyway."""
     lines = problems({"REMORA_DATABASE_URL": "postgresql://u@db/remora"}, tmp_path)
 
-    assert lines == ["REMORA_SECRET_KEY is missing: with PostgreSQL set it, to the same key on every machine"]
+    assert lines == ["REMORA_DATABASE_URL: PostgreSQL is not served by this version; use sqlite:///path"]
+
+
+def test_settings_without_effect_are_told(tmp_path: Path) -> None:
+    """What is given and not served yet is named with what holds instead; defaults, and what holds anyway, are not."""
+    given = {"REMORA_STORAGE_URL": "s3://bucket", "REMORA_RETENTION": "jobs=1d", "REMORA_LINK_TTL": "5m"}
+    told = dict(load(given, tmp_path).unserved)
+
+    assert told.keys() == {"REMORA_STORAGE_URL", "REMORA_RETENTION"}
+    assert "not copied" in told["REMORA_STORAGE_URL"]
+    assert load({"REMORA_STORAGE_URL": "none"}, tmp_path).unserved == ()
+    assert load({}, tmp_path).unserved == ()
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import typer
 
 from service.app import Service
-from service.cli.cards import read_providers
+from service.cli.cards import read_providers, refusals
+from service.cli.lines import folded, terminal_width
 from service.cli.outcome import Refused, told
 from service.db.examine import refuse_unreadable
+from service.errors import EgressRefused
 from service.providers.registry import Provider
 from service.settings import Settings, load
 from service.telemetry import configure_logging
@@ -40,7 +43,8 @@ async def _serve(settings: Settings) -> int:
         raise cannot_listen(settings, error) from error
     try:
         await service.listen()
-        for line in _introduction(service, settings, read_providers(settings)):
+        providers = read_providers(settings)
+        for line in _introduction(service, settings, providers, await refusals(settings, providers)):
             typer.echo(line)
         sys.stdout.flush()
         return await service.wait()
@@ -55,25 +59,40 @@ def cannot_listen(settings: Settings, error: OSError) -> Refused:
     return Refused(f"cannot listen on {where}: {reason}; set REMORA_PORT (or REMORA_HOST) to one that is free")
 
 
-def _introduction(service: Service, settings: Settings, providers: list[Provider]) -> list[str]:
-    lines = [
-        f"Remora {version('remora')} listens on {service.url} (Ctrl-C ends it)",
-        "",
-        f"  API documents  {service.url}/schema",
-        f"  database       {settings.sqlite_path or 'PostgreSQL'}",
+def _introduction(
+    service: Service, settings: Settings, providers: list[Provider], refused: Mapping[str, EgressRefused]
+) -> list[str]:
+    told = [
+        ("API documents", f"{service.url}/schema"),
+        ("new database" if service.new_database else "database", str(settings.sqlite_path)),
     ]
     if service.admin_key_path is not None:
-        lines.append(f"  admin key      made just now, in {service.admin_key_path} (only its owner can read it)")
-    lines += [f"  {'providers' if place == 0 else '':13}  {_shown(each)}" for place, each in enumerate(providers)]
-    if settings.public_url is None:
-        lines += [
-            "",
-            "  POLLING ONLY: REMORA_PUBLIC_URL is not set, so no provider can call back and every job is found by",
-            "  polling. Set it to the https:// address under which the internet reaches this service.",
-        ]
-    else:
-        lines.append(f"  callbacks to   {settings.public_url}/callbacks/…")
+        made = service.admin_key is not None
+        says = f"made just now, in {service.admin_key_path} (only its owner can read it)"
+        told.append(("admin key", says if made else f"in {service.admin_key_path}"))
+    told += [("providers" if place == 0 else "", _shown(each)) for place, each in enumerate(providers)]
+    if settings.public_url is not None:
+        told.append(("callbacks to", f"{settings.public_url}/callbacks/…"))
+    width = terminal_width()
+    lines = [f"Remora {version('remora')} listens on {service.url} (Ctrl-C ends it)", ""]
+    for about, says in told:
+        lines += folded(f"  {about:13}  ", says, width)
+    for warning in _warnings(settings, refused):
+        lines += ["", *folded("  ", warning, width)]
     return [*lines, ""]
+
+
+def _warnings(settings: Settings, refused: Mapping[str, EgressRefused]) -> Iterator[str]:
+    """What an operator should not find out by waiting for an event."""
+    for name, error in refused.items():
+        yield f"OUT OF REACH: {name} will get no request: {error}"
+    for name, says in settings.unserved:
+        yield f"NOT SERVED YET: {name} is set, but {says}"
+    if settings.public_url is None:
+        yield (
+            "POLLING ONLY: REMORA_PUBLIC_URL is not set, so no provider can call back and every job is found by "
+            "polling. Set it to the https:// address under which the internet reaches this service."
+        )
 
 
 def _shown(provider: Provider) -> str:

@@ -18,10 +18,9 @@ from service.clock import Randomness
 from service.db.invariants import Breach, breaches
 from service.db.keyring import open_box
 from service.db.migrate import newest, upgrade
-from service.db.sqlite import BUSY_TIMEOUT_MS, LockFile
+from service.db.opening import hold, no_directory, not_writable
+from service.db.sqlite import BUSY_TIMEOUT_MS, LockFile, make_private
 from service.errors import SettingsInvalid, StoreUnavailable
-
-_NOT_WRITABLE = "REMORA_DATABASE_URL: {} cannot be used: {}; choose a place that this user may write to"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def _key_problem(raw: sqlite3.Connection, path: Path, secret_key: str | None, ra
 
 
 def _in_use(path: Path) -> bool:
-    lock = LockFile(path)
+    lock = LockFile(path.resolve())
     if not lock.path.exists():
         return False
     try:
@@ -145,22 +144,19 @@ def _in_use(path: Path) -> bool:
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    lock = LockFile(path)
+    lock = hold(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise SettingsInvalid([_NOT_WRITABLE.format(path, error.strerror)]) from error
-    try:
+        make_private(path)
         yield
     finally:
         lock.release()
 
 
 def _check_place(path: Path) -> None:
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise SettingsInvalid([_NOT_WRITABLE.format(path, f"{place} is no directory that can be written to")])
+    if not path.parent.is_dir():
+        raise SettingsInvalid([no_directory(path)])
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise SettingsInvalid([not_writable(path, f"{path.parent} is read-only for it")])
 
 
 def _unreadable(path: Path, reason: str) -> str:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.clock import Clock, Randomness
 from service.db.keyring import open_box
 from service.db.migrate import upgrade
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
-from service.db.sqlite import LockFile, SQLiteReader, SQLiteWriteConnection
+from service.db.sqlite import LockFile, SQLiteReader, SQLiteWriteConnection, make_private
 from service.db.writer import Observer, Writer
-from service.errors import SettingsInvalid, StoreUnavailable
+from service.errors import SettingsInvalid
 
 
 @dataclass(slots=True)
@@ -35,29 +39,77 @@ class Store:
         self.lock.release()
 
 
+def hold(path: Path) -> LockFile:
+    """Take a database for this process, before anything is made or listened on.
+
+    Raises:
+        SettingsInvalid: The place does not exist, or cannot be written.
+        StoreUnavailable: Another process has the database.
+    """
+    lock = LockFile(path.resolve())  # a link to the file is the same file, and must be the same lock
+    if not path.parent.is_dir():
+        raise SettingsInvalid([no_directory(path)])
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise SettingsInvalid([not_writable(path, error.strerror or "")]) from error
+    return lock
+
+
+def not_writable(path: Path, reason: str) -> str:
+    """What to do about a database that this user may not write."""
+    return f"REMORA_DATABASE_URL: {path} cannot be used: {reason}; choose a place that this user may write to"
+
+
+def no_directory(path: Path) -> str:
+    """What to do about a database in a directory that is not there: a mistyped path must not become a new, empty one."""
+    return f"REMORA_DATABASE_URL: there is no directory {path.parent}; make it, or name another place"
+
+
 async def open_store(
-    path: Path, secret_key: str | None, clock: Clock, randomness: Randomness, observer: Observer | None = None
+    path: Path,
+    secret_key: str | None,
+    clock: Clock,
+    randomness: Randomness,
+    observer: Observer | None = None,
+    *,
+    lock: LockFile | None = None,
 ) -> Store:
     """Open a SQLite store, made or brought up to date where needed. The writer is not started yet.
+
+    Args:
+        path: The database file.
+        secret_key: The root of what is encrypted; None: the one beside the database.
+        clock: For the writer.
+        randomness: For keys.
+        observer: Told of every batch.
+        lock: The one that `hold` took; None: it is taken now.
 
     Raises:
         SettingsInvalid: The place cannot be written, or the key does not fit.
         StoreUnavailable: Another process has the database.
     """
-    lock = LockFile(path)
-    try:
-        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-        lock.acquire()
-    except StoreUnavailable:
-        raise
-    except OSError as error:
-        raise SettingsInvalid([f"REMORA_DATABASE_URL: {path} cannot be used: {error.strerror}"]) from error
+    held = lock if lock is not None else await asyncio.to_thread(hold, path)
+    path = await asyncio.to_thread(path.resolve)
     async with contextlib.AsyncExitStack() as on_failure:
-        on_failure.callback(lock.release)
+        on_failure.callback(held.release)
+        on_failure.enter_context(_told(path))
+        await asyncio.to_thread(make_private, path)
         before, _ = await asyncio.to_thread(upgrade, path)
         connection = await SQLiteWriteConnection.open(path)
         on_failure.push_async_callback(connection.close)  # its thread would keep the process alive
         box = await connection.on_thread(lambda raw: open_box(raw, path, secret_key, randomness))
         reader = await SQLiteReader.open(path)
         on_failure.pop_all()
-    return Store(path, lock, Writer(connection, clock, observer), reader, box, fresh=before is None)
+    return Store(path, held, Writer(connection, clock, observer), reader, box, fresh=before is None)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tell of a file that is no sound database in one sentence."""
+    try:
+        yield
+    except (sqlite3.DatabaseError, SQLAlchemyError) as error:
+        reason = getattr(error, "orig", None) or error
+        msg = f"REMORA_DATABASE_URL: {path} cannot be used ({reason}); restore a backup, or name another file"
+        raise SettingsInvalid([msg]) from error

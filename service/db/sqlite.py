@@ -31,6 +31,15 @@ BUSY_TIMEOUT_MS = 5_000  # an operator's shell may hold the file for a moment
 CHECKPOINT_PAGES = 4_000  # 16 MiB of log between checkpoints: fewer stalls than the default of 1,000
 
 
+def make_private(path: Path) -> None:
+    """Make a database's file, if there is none, so that only its owner can read it; its log takes the mode over.
+
+    One that is there keeps its mode: an operator may have opened it for a backup.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 class LockFile:
     """Keeps a second process away from a database file; the kernel frees it when the process dies."""
 
@@ -86,6 +95,15 @@ class SQLiteWriteConnection:
     async def open(cls, path: Path) -> SQLiteWriteConnection:
         """Open the database for writing; the caller holds the lock file."""
         connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=512)
+        try:
+            last_pos = await cls._prepare(connection)
+        except BaseException:
+            await connection.close()  # its thread would keep the process alive
+            raise
+        return cls(connection, last_pos)
+
+    @staticmethod
+    async def _prepare(connection: aiosqlite.Connection) -> int:
         connection.row_factory = sqlite3.Row
         for pragma in (
             f"busy_timeout = {BUSY_TIMEOUT_MS}",
@@ -98,7 +116,7 @@ class SQLiteWriteConnection:
         ):
             await connection.execute(f"PRAGMA {pragma}")
         [(last_pos,)] = await connection.execute_fetchall("SELECT coalesce(max(pos), 0) FROM events")
-        return cls(connection, last_pos)
+        return int(last_pos)
 
     async def on_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function on the connection's thread, in one trip."""
@@ -182,9 +200,11 @@ class SQLiteTx:
             if raw.in_transaction:
                 raw.execute("ROLLBACK")
 
-        await self._connection.on_thread(work)
-        for action in self._on_rollback:
-            action()
+        try:
+            await self._connection.on_thread(work)
+        finally:  # what was reserved for this transaction is free again, whatever became of the engine
+            for action in self._on_rollback:
+                action()
 
 
 def _send(raw: sqlite3.Connection, pending: list[tuple[str, Sequence[Params], int | None]]) -> None:

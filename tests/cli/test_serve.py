@@ -93,6 +93,66 @@ def test_serve_refuses_a_database_in_use(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_serve_names_the_database_before_the_port(tmp_path: Path) -> None:
+    """A second start with the same settings hears who has the database, not that the port is taken."""
+    lock = LockFile(tmp_path / "remora.db")
+    lock.acquire()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            result = run("serve", directory=tmp_path, REMORA_PORT=str(taken.getsockname()[1]))
+    finally:
+        lock.release()
+
+    assert result.returncode == 3
+    assert "in use by another Remora process" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate", "doctor"])
+def test_database_in_a_directory_that_does_not_exist_is_refused(command: str, tmp_path: Path) -> None:
+    """A mistyped path must not become a new database; the setting and the directory are named, and nothing is made."""
+    result = run(command, directory=tmp_path, REMORA_PORT="0", REMORA_DATABASE_URL="sqlite:///dta/remora.db")
+
+    assert result.returncode != 0
+    assert f"REMORA_DATABASE_URL: there is no directory {tmp_path / 'dta'}" in result.stdout + result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_serve_tells_what_it_made_and_what_it_found(tmp_path: Path) -> None:
+    """Database and admin key are new the first time only; nobody else may read the files."""
+    printed = []
+    for _ in range(2):
+        process = await start("serve", directory=tmp_path, REMORA_PORT="0")
+        printed.append("\n".join(await read_until(process, "polling.")))
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+        process.terminate()
+        await asyncio.wait_for(process.communicate(), PATIENCE_S)
+        assert set(modes.values()) == {0o600}, modes
+        assert "remora.db-wal" in modes
+
+    assert f"new database   {tmp_path / 'remora.db'}\n" in printed[0]
+    assert "made just now, in" in printed[0]
+    assert f"  database       {tmp_path / 'remora.db'}\n" in printed[1]
+    assert f"admin key      in {tmp_path / 'remora.db.admin-key'}\n" in printed[1]
+    assert "just now" not in printed[1]
+
+
+async def test_serve_says_which_provider_is_out_of_reach_and_what_has_no_effect(tmp_path: Path) -> None:
+    """A private base URL that the gate refuses is named with the setting to add; so is what is not served yet."""
+    given = {
+        "REMORA_PROVIDERS__APIMODELS__BASE_URL": "http://127.0.0.1:9090",
+        "REMORA_PROVIDERS__APIMODELS__API_KEY": "sandbox",
+        "REMORA_STORAGE_URL": "s3://bucket",
+    }
+    process = await start("serve", directory=tmp_path, REMORA_PORT="0", **given)
+    printed = "\n".join(await read_until(process, "polling."))
+    process.terminate()
+    await asyncio.wait_for(process.communicate(), PATIENCE_S)
+
+    assert "OUT OF REACH: apimodels" in printed
+    assert "add 127.0.0.0/8 to REMORA_EGRESS_ALLOW" in printed
+    assert "NOT SERVED YET: REMORA_STORAGE_URL is set, but results are not copied" in printed
+
+
 def test_serve_refuses_a_port_in_use(tmp_path: Path) -> None:
     """The setting that changes it is named, status 3, before a database is made."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
