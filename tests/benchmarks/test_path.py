@@ -59,7 +59,7 @@ async def test_profile_shows_the_service(run: Run, tmp_path: Path) -> None:
 
     assert run.problems == []
     assert found.count == 30
-    assert b"receive_callback" in (tmp_path / "a.prof").read_bytes()
+    assert b"serve_callback" in (tmp_path / "a.prof").read_bytes()
 
 
 async def test_events_that_do_not_come_are_told(run: Run) -> None:

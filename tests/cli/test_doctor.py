@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sqlite3
 from pathlib import Path
@@ -55,7 +56,7 @@ async def test_doctor_finds_a_sound_database_and_its_key(tmp_path: Path) -> None
     """What a service left behind is fine, and stays as it was."""
     path = await make_database(tmp_path)
     before = path.read_bytes()
-    found = said(tmp_path)
+    found = await asyncio.to_thread(said, tmp_path)
 
     assert found["database"][0][0] is Mark.FINE
     assert "sound and up to date" in found["database"][0][1]
@@ -66,7 +67,7 @@ async def test_doctor_finds_a_sound_database_and_its_key(tmp_path: Path) -> None
 async def test_doctor_finds_a_key_that_does_not_fit(tmp_path: Path) -> None:
     """The key is named, not shown."""
     await make_database(tmp_path)
-    found = said(tmp_path, REMORA_SECRET_KEY="another-key-of-more-than-32-characters")
+    found = await asyncio.to_thread(said, tmp_path, REMORA_SECRET_KEY="another-key-of-more-than-32-characters")
 
     [(mark, says)] = found["secret key"]
     assert mark is Mark.WRONG
@@ -80,7 +81,7 @@ async def test_doctor_looks_at_a_database_in_use(tmp_path: Path) -> None:
     store.writer.start()
     try:
         with socket.create_server(("127.0.0.1", 0)) as taken:
-            found = said(tmp_path, REMORA_PORT=str(taken.getsockname()[1]))
+            found = await asyncio.to_thread(said, tmp_path, REMORA_PORT=str(taken.getsockname()[1]))
     finally:
         await store.close()
 
@@ -119,6 +120,33 @@ def test_doctor_names_file_and_line_of_a_bad_card(tmp_path: Path) -> None:
 
     assert all(mark is Mark.WRONG for mark, _ in found["cards"])
     assert any("mine.yaml:2" in says for _, says in found["cards"])
+
+
+def test_doctor_judges_providers_by_the_gate(tmp_path: Path) -> None:
+    """A base URL that requests may not go to is wrong, and the setting to add is named; with it all is well."""
+    given = {
+        "REMORA_PROVIDERS__APIMODELS__BASE_URL": "http://127.0.0.1:9090",
+        "REMORA_PROVIDERS__APIMODELS__API_KEY": "sandbox",
+    }
+    [without] = [each for each in said(tmp_path, **given)["provider"] if "apimodels" in each[1]]
+    [allowed] = [
+        each
+        for each in said(tmp_path, **given, REMORA_EGRESS_ALLOW="127.0.0.0/8")["provider"]
+        if "apimodels" in each[1]
+    ]
+
+    assert without[0] is Mark.WRONG
+    assert "add 127.0.0.0/8 to REMORA_EGRESS_ALLOW" in without[1]
+    assert allowed[0] is Mark.FINE
+
+
+def test_doctor_tells_of_settings_without_effect(tmp_path: Path) -> None:
+    """What this version does not serve yet is a hint, with what holds instead."""
+    found = said(tmp_path, REMORA_STORAGE_URL="s3://bucket")["settings"]
+
+    assert (Mark.HINT, "REMORA_STORAGE_URL is not served yet") in [
+        (mark, says.partition(":")[0]) for mark, says in found
+    ]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,11 @@ def secret_in(file: Path) -> tuple[str, int]:
     return file.read_text().strip(), stat.S_IMODE(file.stat().st_mode)
 
 
+def modes_in(directory: Path) -> dict[str, int]:
+    """The modes of the files, by name."""
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_serve_tells_where_it_is_and_ends_cleanly(number: signal.Signals, tmp_path: Path) -> None:
     """The printed address answers with the key from the printed file; a signal ends it with status 0."""
@@ -123,7 +128,7 @@ async def test_serve_tells_what_it_made_and_what_it_found(tmp_path: Path) -> Non
     for _ in range(2):
         process = await start("serve", directory=tmp_path, REMORA_PORT="0")
         printed.append("\n".join(await read_until(process, "polling.")))
-        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+        modes = modes_in(tmp_path)
         process.terminate()
         await asyncio.wait_for(process.communicate(), PATIENCE_S)
         assert set(modes.values()) == {0o600}, modes

@@ -50,7 +50,7 @@ OPERATIONS: list[tuple[str, str, dict[str, Any], str, str, str]] = [
         {"mode": "2k", "prompt": "Deep ocean shark, cinematic, 8K"},
         "poll",
         "0.020000",
-        "price_list",
+        "provider",
     ),
 ]
 IDS = [f"{card}/{operation}" for card, operation, *_ in OPERATIONS]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.demo.plan import plan
+from service.cli.demo.plan import DOCUMENTED, plan
 from service.db.invariants import breaches
 from tests.cli.commands import PATIENCE_S, read_until, run, start
 
-JOBS = len(plan([("apimodels", "generate"), ("sandbox", "generate")]))
+JOBS = len(plan(DOCUMENTED))  # every operation of every built-in card
 
 
 def test_demo_once_ends_with_every_event(tmp_path: Path) -> None:
