@@ -142,6 +142,7 @@ def upgrade() -> None:
         sa.Column("task_confirmed", sa.Boolean(), nullable=False),
         sa.Column("provider_status", sa.String(), nullable=True),
         sa.Column("poll_url", sa.String(), nullable=True),
+        sa.Column("cancel_url", sa.String(), nullable=True),
         sa.Column("resolved_by", sa.String(), nullable=True),
         sa.Column("error_code", sa.String(), nullable=True),
         sa.Column("error_message", sa.Text(), nullable=True),

@@ -114,6 +114,7 @@ class Job(SQLModel, table=True):
     task_confirmed: bool = True  # False: adopted from an unverified callback, a fetch has to confirm it
     provider_status: str | None = None
     poll_url: str | None = None
+    cancel_url: str | None = None
     resolved_by: str | None = None
     error_code: str | None = None
     error_message: str | None = _long()

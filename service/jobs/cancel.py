@@ -35,7 +35,7 @@ class Canceller:
         if not asks or provider is None or job.provider_task_id is None or not provider.can_cancel(job.operation):
             await self.writer.run(Track(CancelAsked(job.id, job.account_id, force)))
             return
-        outcome = await provider.cancel(job.operation, job.provider_task_id)
+        outcome = await provider.cancel(job.operation, job.provider_task_id, job.cancel_url)
         cancelled = outcome.verdict is CancelVerdict.CANCELLED
         if outcome.verdict is CancelVerdict.RETRY:
             msg = f"{provider.name} could not be asked to cancel: {outcome.message}"

@@ -17,6 +17,7 @@ from service.jobs.facts import (
     Fact,
     OverdueNoticed,
     Polled,
+    PollPostponed,
     ResubmitAsked,
     SubmitAbandoned,
     SubmitAnswered,
@@ -52,6 +53,8 @@ def decide(draft: Draft, fact: Fact, rules: Rules) -> Answer:
             return hearing.heard(draft, fact, rules)
         case Polled():
             return hearing.polled(draft, fact, rules)
+        case PollPostponed():
+            return hearing.postponed(draft, fact)
         case CannotAsk():
             return hearing.cannot_ask(draft, fact)
         case CancelAsked():

@@ -98,6 +98,15 @@ class Polled:
 
 
 @dataclass(frozen=True, slots=True)
+class PollPostponed:
+    """The provider asked everybody for a pause: the job is asked for afterwards."""
+
+    job_id: str
+    epoch: int
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class CannotAsk:
     """The job's time to be asked for came, but nobody can be asked.
 
@@ -163,6 +172,7 @@ Fact = (
     | SubmitImpossible
     | CallbackHeard
     | Polled
+    | PollPostponed
     | CannotAsk
     | CancelAsked
     | CancelAnswered

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
 from service.clock import Clock, Randomness
 from service.db.writer import Writer
-from service.jobs.facts import Polled
+from service.jobs.facts import Polled, PollPostponed
 from service.jobs.insist import insist
 from service.jobs.row import JobRow
 from service.jobs.track import Track
@@ -18,6 +18,9 @@ from service.providers.client import PollOutcome, PollVerdict
 from service.providers.registry import Registry
 
 PATIENCE_S = 60.0  # seconds for which the store may refuse what a poll has seen; shorter than the lease
+PAUSE_S = 5.0  # seconds without polls of a provider that answers 429, unless it asks for more …
+LONGEST_PAUSE_S = 300.0  # … up to this
+TURN_S = 0.05  # seconds between looks at a full provider
 TOO_MANY = 429  # the answer to polls that come too fast
 
 _log = structlog.get_logger(__name__)
@@ -43,6 +46,7 @@ class Fetcher:
     randomness: Randomness
     breakers: Breakers
     observer: Observer
+    _paused: dict[str, float] = field(default_factory=dict)  # until when, in monotonic seconds, by provider
 
     def can_ask(self, job: JobRow) -> bool:
         """Whether there is a task to ask for and a provider that answers."""
@@ -65,7 +69,20 @@ class Fetcher:
         provider = self.registry.get(job.provider)
         if provider is None or job.provider_task_id is None:
             return
-        outcome = await provider.poll(job.operation, job.provider_task_id, job.poll_url)
+        pause_s = self._paused.get(provider.name, 0.0) - self.clock.monotonic()
+        if pause_s > 0:
+            await self.writer.run(Track(PollPostponed(job.id, job.lease_epoch, round(pause_s * 1000))))
+            return
+        while not (turn := provider.poll_limits.enter()).granted:
+            await self.clock.sleep(turn.wait_s or TURN_S)
+        try:
+            outcome = await provider.poll(job.operation, job.provider_task_id, job.poll_url)
+        finally:
+            provider.poll_limits.leave()
+        if outcome.http_status == TOO_MANY:
+            self._paused[provider.name] = self.clock.monotonic() + min(
+                outcome.retry_after_s or PAUSE_S, LONGEST_PAUSE_S
+            )
         self._judge(job.provider, outcome)
         self.observer.polled(job.provider, outcome.verdict.value)
         if outcome.observation is not None and not outcome.observation.word_known:

@@ -38,6 +38,7 @@ class JobRow:
     task_confirmed: int = 1
     provider_status: str | None = None
     poll_url: str | None = None
+    cancel_url: str | None = None
     resolved_by: str | None = None
     error_code: str | None = None
     error_message: str | None = None

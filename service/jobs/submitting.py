@@ -115,6 +115,7 @@ def _accepted(draft: Draft, outcome: SubmitOutcome, rules: Rules) -> None:
     job.task_confirmed = 1
     job.provider_status = observation.provider_status
     job.poll_url = observation.poll_url
+    job.cancel_url = observation.cancel_url
     job.submitted_at = draft.now_ms
     job.submit_failures = 0
     if job.cost_estimated is None and observation.cost is not None:

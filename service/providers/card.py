@@ -312,10 +312,14 @@ class Errors(Part):
 
 
 class Limits(Part):
-    """What the provider's document says of limits; `retention` is how long it keeps files."""
+    """What the provider's document says of limits; `retention` is how long it keeps files.
+
+    `poll_rate` is for all polls of this provider together; without one they are only spaced job by job.
+    """
 
     in_flight: int = Field(default=100, ge=1)
     submit_rate: Rate | None = None
+    poll_rate: Rate | None = None
     retention: Duration | None = None
 
 

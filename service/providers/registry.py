@@ -44,6 +44,7 @@ from service.states import ErrorCode
 
 #: What a card can name as its `adapter` to speak in its place.
 _SPEAKERS: Final = {"drawing": DrawingSpeaker}
+MOST_POLLS: Final = 1_000  # at once for one provider; the fetchers' own places are fewer
 _ADAPTER_TIMEOUT_S: Final = 60.0  # what a submit to an adapter may take
 
 
@@ -98,6 +99,7 @@ class Provider:
         self.verify: Literal["fetch", "trust"] = settings.verify or _verify(card)
         self.max_in_flight = settings.max_in_flight or card.limits.in_flight
         self.limits = SubmitLimits(self.max_in_flight, settings.submit_rate or card.limits.submit_rate, clock)
+        self.poll_limits = SubmitLimits(MOST_POLLS, card.limits.poll_rate, clock)
         self.retention_s = _seconds(card.limits.retention)
         self._callbacks_off = settings.callbacks == "off"
         self._checks = {name: InputCheck(operation) for name, operation in card.operations.items()}
