@@ -5,8 +5,10 @@ Owns the checks and their words. It must not know how things are looked at.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,11 +21,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from service.cli.cards import read_providers
+from service.cli.cards import read_providers, refusals
+from service.cli.lines import folded, terminal_width
 from service.cli.migrate import database_file
 from service.cli.outcome import NOT_WELL
 from service.clock import SystemRandomness
 from service.db.examine import Examination, examine
+from service.egress.names import NOT_FOUND
 from service.errors import CardInvalid, SettingsInvalid
 from service.settings import Settings, load
 
@@ -51,13 +55,22 @@ class Finding:
     says: str
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command()
 def doctor() -> None:
     """Check settings, database, keys, cards and network settings without starting anything."""
     console = Console(highlight=False, soft_wrap=True)
+    width = terminal_width()
     wrong = 0
     for finding in findings(os.environ, Path.cwd()):
         wrong += finding.mark is Mark.WRONG
-        console.print(Text.assemble((f"{finding.mark} ", _STYLES[finding.mark]), f"{finding.about:<10} {finding.says}"))
+        first, *others = folded(f"{finding.about:<10} ", finding.says, None if width is None else width - 2)
+        console.print(Text.assemble((f"{finding.mark} ", _STYLES[finding.mark]), first))
+        for line in others:
+            console.print(Text(f"  {line}"))
+        sys.stdout.flush()  # in a pipe, too, a line is there when its check is through
     if wrong:
         raise typer.Exit(NOT_WELL)
 
@@ -70,6 +83,8 @@ def findings(environ: Mapping[str, str], directory: Path) -> Iterator[Finding]:
         yield from (Finding(Mark.WRONG, "settings", problem) for problem in error.problems)
         return
     yield Finding(Mark.FINE, "settings", "are understood")
+    for name, says in settings.unserved:
+        yield Finding(Mark.HINT, "settings", f"{name} is not served yet: {says}")
     in_use = yield from _database(settings)
     yield from _port(settings, in_use=in_use)
     yield from _cards(settings)
@@ -138,8 +153,13 @@ def _cards(settings: Settings) -> Iterator[Finding]:
     except SettingsInvalid as error:
         yield from (Finding(Mark.WRONG, "cards", problem) for problem in error.problems)
         return
+    refused = asyncio.run(refusals(settings, providers))
     for each in providers:
-        if each.configured:
+        if each.name in refused:
+            why = refused[each.name]
+            mark = Mark.HINT if why.reason == NOT_FOUND else Mark.WRONG  # perhaps only this machine is offline
+            yield Finding(mark, "provider", f"{each.name} will get no request: {why}")
+        elif each.configured:
             yield Finding(Mark.FINE, "provider", f"{each.name}: {', '.join(each.card.operations)}")
         else:
             yield Finding(Mark.HINT, "provider", f"{each.name} is not configured: {each.reason}")
@@ -154,7 +174,10 @@ def _egress(settings: Settings) -> Finding:
     if allowed:
         return Finding(Mark.FINE, "egress", f"public addresses, and {', '.join(map(str, allowed))}")
     return Finding(
-        Mark.FINE, "egress", "public addresses only; subscribers in private networks need REMORA_EGRESS_ALLOW"
+        Mark.FINE,
+        "egress",
+        "public addresses only; subscribers in private networks need REMORA_EGRESS_ALLOW, "
+        "those on this machine REMORA_EGRESS_ALLOW=127.0.0.0/8",
     )
 
 

@@ -1,23 +1,61 @@
 """The command line: every command under its name.
 
-Owns names and order of the commands. It must not know what they do: each group of them is one module.
+Owns names, order and the line of help of the commands. It must not know what they do: each group of them is one module,
+which is imported when its command is called. All of them together take a second to import, which `remora --version`,
+`remora --help` and a mistyped command would have to wait for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from service.cli.demo.command import demo
-from service.cli.doctor import doctor
-from service.cli.migrate import migrate
-from service.cli.providers import app as providers
-from service.cli.sandbox import EPILOG, sandbox
-from service.cli.serve import serve
+#: Where a command is, as the module with its `app`, and its line of help: what the command itself begins with.
+COMMANDS: Final = {
+    "serve": (
+        "service.cli.serve",
+        "Run the service until it is told to stop (SIGTERM, Ctrl-C); it finishes what it is doing first.",
+    ),
+    "demo": (
+        "service.cli.demo.command",
+        "See the whole machine at work: service, provider and subscriber on this machine, no key, no network.",
+    ),
+    "sandbox": (
+        "service.cli.sandbox",
+        "Run the providers in a box: it speaks the dialect of every built-in card, draws pictures and misbehaves on request.",
+    ),
+    "migrate": ("service.cli.migrate", "Bring the database up to date; the service must not be running."),
+    "doctor": (
+        "service.cli.doctor",
+        "Check settings, database, keys, cards and network settings without starting anything.",
+    ),
+    "providers": ("service.cli.providers", "Show the provider cards in force, or check one."),
+}
+
+
+class Commands(TyperGroup):
+    """The commands as their lines of help, until one of them is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """See Typer."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name in COMMANDS else command, rest
+
+
+def load(name: str) -> Any:
+    """The command itself, with its options and all that it needs."""
+    module, _ = COMMANDS[name]
+    command = typer.main.get_command(import_module(module).app)
+    command.name = name
+    return command
+
 
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -42,9 +80,9 @@ def remora(
     """Rides along with image-generation APIs so that nobody polls: one job in, one signed event out."""
 
 
-app.command()(serve)
-app.command()(demo)
-app.command(epilog=EPILOG)(sandbox)
-app.command()(migrate)
-app.command()(doctor)
-app.add_typer(providers, name="providers")
+def _stand_in() -> None:
+    """Never called: `Commands` puts the command itself in its place."""
+
+
+for _name, (_, _help) in COMMANDS.items():
+    app.command(_name, help=_help)(_stand_in)

@@ -15,7 +15,10 @@ from service.db.examine import bring_up_to_date
 from service.errors import SettingsInvalid
 from service.settings import Settings, load
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
+
+@app.command()
 def migrate() -> None:
     """Bring the database up to date; the service must not be running."""
     with told():

@@ -25,7 +25,9 @@ from service.providers.registry import Provider, read_card
 from service.providers.rehearsal import rehearse
 from service.settings import load
 
-app = typer.Typer(help="Show the provider cards in force, or check one.", invoke_without_command=True)
+app = typer.Typer(
+    add_completion=False, help="Show the provider cards in force, or check one.", invoke_without_command=True
+)
 
 
 @app.callback()

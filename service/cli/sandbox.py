@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Mapping
-from typing import Annotated
+from ipaddress import IPv4Network, ip_address, ip_network
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import typer
 
-from service.sandbox.faults import KINDS, Fault, describe, parse_faults
+from service.cli.lines import folded, terminal_width
+from service.sandbox.faults import Fault, describe, parse_faults
 from service.sandbox.keys import HELP
 from service.sandbox.server import SandboxOptions, SandboxServer
+from service.settings import provider_variable
 
-FAULTS_HELP = f"What befalls every task, such as lost-callback,double-callback=0.5. The words: {', '.join(KINDS)}."
+SERVICE_URL: Final = "http://127.0.0.1:8080"  # where `remora serve` listens unless it is told otherwise
+FAULTS_HELP = "What befalls every task, such as lost-callback,double-callback=0.5; the words are below."
 #: To be shown below the options. A blank line keeps lines apart where help is set in paragraphs.
 EPILOG = (
     "Faults, for the whole server by --faults, or for one task by its prompt, as in 'a cat \\[fault:late-callback:3]', "
@@ -27,6 +33,10 @@ EPILOG = (
 )
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command(epilog=EPILOG)
 def sandbox(
     port: Annotated[
         int,
@@ -79,11 +89,25 @@ async def _run(options: SandboxOptions) -> None:
 
 
 def _introduce(base_urls: Mapping[str, str]) -> None:
-    typer.echo(
+    says = (
         f"The sandbox listens on {' and '.join(dict.fromkeys(base_urls.values()))} (Ctrl-C ends it). "
-        "Give the service these to use it:\n"
+        "Give the service these to use it, as variables or in its .env:"
     )
+    for line in [*folded("", says, terminal_width()), ""]:
+        typer.echo(line)
     for card, base_url in base_urls.items():
-        name = card.upper().replace("-", "_")
-        typer.echo(f"REMORA_PROVIDERS__{name}__BASE_URL={base_url}\nREMORA_PROVIDERS__{name}__API_KEY=sandbox")
-    typer.echo()
+        for name, value in (("BASE_URL", base_url), ("API_KEY", "sandbox")):
+            typer.echo(f"{provider_variable(card, name)}={value}")
+    typer.echo(
+        "\n# Requests go to public addresses only, unless they are told otherwise; and the sandbox calls back here.\n"
+        f"REMORA_EGRESS_ALLOW={_networks_of(base_urls)}\n"
+        f"REMORA_PUBLIC_URL={SERVICE_URL}\n"
+    )
+
+
+def _networks_of(base_urls: Mapping[str, str]) -> str:
+    """What the service has to allow itself to reach the sandbox: all of loopback, else the addresses alone."""
+    host = urlsplit(next(iter(base_urls.values()))).hostname
+    found = [ip_address(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    loopback = IPv4Network("127.0.0.0/8")
+    return ",".join(sorted({str(loopback if each in loopback else ip_network(each)) for each in found}))

@@ -24,7 +24,10 @@ from service.providers.registry import Provider
 from service.settings import Settings, load
 from service.telemetry import configure_logging
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
+
+@app.command()
 def serve() -> None:
     """Run the service until it is told to stop (SIGTERM, Ctrl-C); it finishes what it is doing first."""
     with told():

@@ -181,7 +181,11 @@ def test_doctor_warns_of_an_egress_allowance_for_everything(allowed: str, mark: 
 def test_doctor_tells_what_a_provider_lacks(tmp_path: Path) -> None:
     """The setting for the key is named; with it the operations are."""
     without = said(tmp_path)["provider"]
-    with_key = said(tmp_path, REMORA_PROVIDERS__APIMODELS__API_KEY="sk-apimodels-secret")["provider"]
+    given = {
+        "REMORA_PROVIDERS__APIMODELS__API_KEY": "sk-apimodels-secret",
+        "REMORA_PROVIDERS__APIMODELS__BASE_URL": "https://8.8.8.8",  # an address needs no name server
+    }
+    with_key = said(tmp_path, **given)["provider"]
 
     assert (Mark.HINT, "REMORA_PROVIDERS__APIMODELS__API_KEY") in [
         (mark, word) for mark, says in without for word in says.split() if word.startswith("REMORA_")

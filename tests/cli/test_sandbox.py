@@ -33,7 +33,7 @@ async def test_sandbox_prints_settings_that_work_and_ends_cleanly(number: signal
     assert process.stdout is not None
     lines: dict[str, str] = {}
     async with asyncio.timeout(20):
-        while "REMORA_PROVIDERS__SHARKAI__API_KEY" not in lines:
+        while "REMORA_PUBLIC_URL" not in lines:
             name, _, value = (await process.stdout.readline()).decode().strip().partition("=")
             lines[name] = value
     async with aiohttp.ClientSession() as session:
@@ -42,7 +42,9 @@ async def test_sandbox_prints_settings_that_work_and_ends_cleanly(number: signal
         async with session.post(url, json={"prompt": "a cat"}, headers=headers) as answer:
             assert answer.status == 200
 
-    assert {name for name in lines if name.startswith("REMORA")} == {
+    assert lines["REMORA_EGRESS_ALLOW"] == "127.0.0.0/8"
+    assert lines["REMORA_PUBLIC_URL"] == "http://127.0.0.1:8080"
+    assert {name for name in lines if name.startswith("REMORA_PROVIDERS")} == {
         f"REMORA_PROVIDERS__{card}__{what}"
         for card in ("APIMODELS", "SHARKAI", "SHARKAPI", "SHARKAPI_V1")
         for what in ("BASE_URL", "API_KEY")
@@ -58,7 +60,7 @@ def test_sandbox_refuses_an_unknown_fault() -> None:
     status, output = invoke("--faults", "lost-calback")
 
     assert status == 2
-    assert "did you mean lost-callback" in " ".join(output.split())
+    assert "did you mean lost-callback?" in " ".join(output.split())
 
 
 def test_sandbox_says_that_the_port_is_taken() -> None:
@@ -79,4 +81,5 @@ def test_sandbox_help_explains_faults_and_keys() -> None:
     text = " ".join(output.split())
     assert status == 0
     assert "cut-submit-lost: nothing is created" in text
+    assert text.count("cut-submit-lost") == 1
     assert "'bad'" in text

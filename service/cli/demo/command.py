@@ -31,6 +31,10 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _EVENTS: Final = ("job.running", "job.submit_unknown", *FINAL_EVENT_TYPES)
 
 
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command()
 def demo(
     *,
     once: Annotated[
