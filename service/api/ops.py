@@ -45,7 +45,8 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         await authenticated(request)
     context.metrics.set_jobs(await count_by_status(context.reader))
     body, content_type = context.metrics.render()
-    return Response(body, media_type=content_type, headers=_NO_STORE)
+    # Litestar adds the charset to every type of text, also where it is there already.
+    return Response(body, media_type=content_type.removesuffix("; charset=utf-8"), headers=_NO_STORE)
 
 
 ROUTES = (healthz, readyz, metrics)

@@ -5,7 +5,7 @@ What is not meant for a caller is logged under an id, and the caller is told the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -73,7 +73,7 @@ _TOLD: Final[dict[type[RemoraError], _Told]] = {
 _REFUSED: Final[dict[int, _Told]] = {
     400: _Told(400, "malformed", "The request is malformed", "the request cannot be understood"),
     404: _Told(404, "not_found", "Not found", "there is nothing at this path; /schema describes what there is"),
-    405: _Told(405, "method_not_allowed", "Not with this method", "this path does not take this method; see Allow"),
+    405: _Told(405, "method_not_allowed", "Not with this method", "this path does not take this method"),
     413: _Told(413, "too_large", "The body is too large", "the body is too large"),
 }
 
@@ -132,6 +132,7 @@ def _refused(error: HTTPException) -> Response[bytes]:
     headers: dict[str, str] = {}
     if isinstance(error, MethodNotAllowedException) and error.headers:
         headers["Allow"] = error.headers["allow"]
+        told = replace(told, detail=f"{told.detail}, only {headers['Allow']}")
     return _from_told(told, "", headers)
 
 

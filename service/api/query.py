@@ -59,7 +59,8 @@ class Query:
         try:
             moment = parse_iso(text)
         except (ValueError, OverflowError) as error:
-            raise wrong(name, "must be a time with a zone, such as 2026-11-21T10:00:00Z") from error
+            blank = "; a + reads as a blank here: write it as %2B, or use Z" if " " in text else ""
+            raise wrong(name, f"must be a time with a zone, such as 2026-11-21T10:00:00Z{blank}") from error
         if moment not in _TIMES:
             raise wrong(name, "must be a time from 1970 to 9999")
         return moment

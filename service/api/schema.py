@@ -17,7 +17,7 @@ from litestar import Request, Response, get
 from litestar.params import FromPath
 
 from service import __version__
-from service.api.answers import raw_answer
+from service.api.answers import empty_answer, json_answer, raw_answer
 from service.api.body import header
 from service.errors import NotFound
 
@@ -37,29 +37,38 @@ _PAGE: Final = """<!doctype html>
 </body>
 </html>
 """
-#: The vendored files that the page needs, with their types; nothing else is served from the directory.
+#: The vendored files that the page needs, with their types (Litestar adds the charset); nothing else of the directory is served.
 _FILES: Final = {
-    "swagger-ui.css": "text/css; charset=utf-8",
-    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
-    "start.js": "text/javascript; charset=utf-8",
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "start.js": "text/javascript",
     "favicon-32x32.png": "image/png",
 }
+_VARY: Final = {"Vary": "Accept"}
 _PAGE_HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
-    "Vary": "Accept",
+    **_VARY,
 }
+
+
+@get("/")
+async def root(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The way to the description, for whoever has only the address; the dashboard will be here."""
+    if _is_browser(request):
+        return empty_answer(302, {"Location": "/schema", **_VARY})
+    return json_answer({"service": "remora", "version": __version__, "schema": "/schema"}, headers=_VARY)
 
 
 @get("/schema")
 async def schema(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A page for a browser, the document for everybody else."""
-    if "text/html" in (header(request.scope, b"accept") or ""):
+    if _is_browser(request):
         return Response(_PAGE.encode(), media_type="text/html", headers=_PAGE_HEADERS)
-    return raw_answer(await asyncio.to_thread(document), headers={"Vary": "Accept"})
+    return raw_answer(await asyncio.to_thread(document), headers=_VARY)
 
 
 @get("/schema/openapi.json")
@@ -77,6 +86,10 @@ async def schema_file(name: FromPath[str]) -> Response[bytes]:
     return Response(data, media_type=_FILES[name], headers={"Cache-Control": "public, max-age=86400"})
 
 
+def _is_browser(request: Request[Any, Any, Any]) -> bool:
+    return "text/html" in (header(request.scope, b"accept") or "")
+
+
 @cache
 def document() -> bytes:
     """The document as JSON; read when it is first asked for, since parsing it takes longer than a start should."""
@@ -91,4 +104,4 @@ def _file(name: str) -> bytes:
     return (resources.files("service.api") / "static" / "swagger-ui" / name).read_bytes()
 
 
-ROUTES = (schema, schema_document, schema_file)
+ROUTES = (root, schema, schema_document, schema_file)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.api.conftest import PICTURE, STUCK, Served
+from tests.api.conftest import PICTURE, STUCK, Served, serve
 
 CONTRACT_EXAMPLE = {
     "provider": "apimodels",
@@ -153,6 +154,30 @@ async def test_bad_request_names_the_field_and_stores_nothing(
     assert pointer in [error["pointer"] for error in answer.json()["errors"]]
     assert all(error["detail"] for error in answer.json()["errors"])
     assert await served.count() == 0
+
+
+async def test_plus_of_a_zone_is_told_how_to_be_written(served: Served) -> None:
+    """In a query a + is a blank, which nobody sees who pastes a time with a zone."""
+    answer = await served.client.get("/v1/jobs?created_after=2026-11-21T10:00:00+01:00")
+
+    assert answer.status_code == 400
+    assert "write it as %2B, or use Z" in answer.json()["detail"]
+
+
+async def test_private_callback_url_names_what_to_allow(tmp_path: Path) -> None:
+    """Field, reason and a network to paste, once each; the code says it once, too."""
+    async with serve(tmp_path, REMORA_EGRESS_ALLOW="") as served:
+        private = await served.client.post("/v1/jobs", json=STUCK | {"callback_url": "http://127.0.0.1:9000/"})
+        broken = await served.client.post("/v1/jobs", json=STUCK | {"callback_url": "backend.example/hook"})
+    problem = private.json()
+    [error] = problem["errors"]
+
+    assert (private.status_code, problem["code"]) == (422, "callback_url_address_forbidden")
+    assert error["pointer"] == "/callback_url"
+    assert problem["detail"] == f"/callback_url: {error['detail']}"
+    assert "add 127.0.0.0/8 to REMORA_EGRESS_ALLOW" in error["detail"]
+    assert "callback_url" not in error["detail"]
+    assert (broken.status_code, broken.json()["code"]) == (422, "callback_url_invalid")
 
 
 async def test_list_is_filtered_and_paged(served: Served) -> None:

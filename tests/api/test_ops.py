@@ -43,7 +43,7 @@ async def test_metrics_count_jobs_and_requests_by_route(served: Served) -> None:
     answer = await served.stranger.get("/metrics")
     requests = [line for line in answer.text.splitlines() if line.startswith("remora_http_requests_total")]
 
-    assert answer.headers["content-type"].startswith("text/plain")
+    assert answer.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
     assert 'remora_jobs{status="queued"} 1.0' in answer.text
     assert any('route="/v1/jobs/{job_id}"' in line and 'status="200"' in line for line in requests)
     assert any('route="/callbacks/{token}"' in line and 'status="404"' in line for line in requests)
@@ -94,6 +94,16 @@ async def test_every_answer_forbids_sniffing(served: Served) -> None:
 
     assert {answer.headers.get("x-content-type-options") for answer in answers} == {"nosniff"}
     assert all("request-id" in answer.headers for answer in answers)
+
+
+async def test_root_leads_to_the_description(served: Served) -> None:
+    """A browser gets the page, a machine the address of the document, neither of them needs a key."""
+    browser = await served.stranger.get("/", headers={"Accept": "text/html,*/*"})
+    machine = await served.stranger.get("/")
+
+    assert (browser.status_code, browser.headers["location"]) == (302, "/schema")
+    assert machine.json()["schema"] == "/schema"
+    assert browser.headers["vary"] == machine.headers["vary"] == "Accept"
 
 
 async def test_log_has_no_query_and_no_secret(

@@ -141,6 +141,7 @@ async def test_unknown_path_and_wrong_method_are_problems(served: Served) -> Non
         assert response.headers["content-type"] == MEDIA_TYPE
         assert response.json()["status"] == status
     assert {"GET", "POST"} <= {each.strip() for each in wrong.headers["allow"].split(",")}
+    assert wrong.json()["detail"] == f"this path does not take this method, only {wrong.headers['allow']}"
 
 
 async def test_store_that_cannot_write_is_503(served: Served) -> None:
