@@ -38,7 +38,7 @@ _QUIET: Final = (
     "httpx",
     "PIL",
     "sqlalchemy",
-    "uvicorn.access",
+    "uvicorn",  # "Started server process", "Waiting for application startup" …: `serve` says it in its own words
 )
 
 _SECRET_KEY: Final = re.compile(
@@ -113,7 +113,7 @@ def configure_logging(log_format: Literal["auto", "console", "json"], level: str
         cache_logger_on_first_use=False,  # a logger that spoke before this call would keep its old form
     )
     handler = _Handler(stream)
-    handler.setFormatter(_formatter(common, _renderer(log_format, terminal=stream.isatty())))
+    handler.setFormatter(_formatter(common, *_rendering(log_format, terminal=stream.isatty())))
     logging.basicConfig(handlers=[handler], level=number, force=True)
     logging.captureWarnings(capture=True)
     for name in _QUIET:
@@ -123,25 +123,38 @@ def configure_logging(log_format: Literal["auto", "console", "json"], level: str
         logging.getLogger(name).propagate = True
 
 
-def _renderer(log_format: Literal["auto", "console", "json"], *, terminal: bool) -> Processor:
+def _rendering(log_format: Literal["auto", "console", "json"], *, terminal: bool) -> list[Processor]:
     if log_format == "json" or (log_format == "auto" and not terminal):
-        return structlog.processors.JSONRenderer()
-    return structlog.dev.ConsoleRenderer(
+        return [structlog.processors.JSONRenderer()]
+    console = structlog.dev.ConsoleRenderer(
         colors=terminal,
         exception_formatter=structlog.dev.plain_traceback,  # the rich one prints local variables, and so secrets
         repr_native_str=True,
         timestamp_key="time",
+        pad_event_to=0,
+        pad_level=False,
     )
+    return [_shortened, console]
 
 
-def _formatter(common: list[Processor], renderer: Processor) -> logging.Formatter:
+def _shortened(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A line for a terminal of 80 columns: the time of day, a request as people say it, our loggers without their names."""
+    event["time"] = event["time"][11:23] + "Z"
+    if {"method", "path", "status"} <= event.keys():
+        event["event"] = f"{event.pop('method')} {event.pop('path')} {event.pop('status')}"
+    if str(event.get("logger")).startswith("service"):
+        del event["logger"]
+    return event
+
+
+def _formatter(common: list[Processor], *rendering: Processor) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=common,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             redact,
-            renderer,
+            *rendering,
         ],
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -61,6 +62,32 @@ def test_terminal_gets_readable_lines() -> None:
     assert "job_completed" in stream.getvalue()
     assert stream.getvalue().count("\n") == 1
     assert "\x1b[2J" not in stream.getvalue()
+
+
+def test_terminal_shows_a_request_on_a_short_line() -> None:
+    """As people say it, on 80 columns; in JSON each part stays a field of its own."""
+    stream, machine = Terminal(), io.StringIO()
+    exchange = {"method": "POST", "path": "/v1/jobs", "status": 422, "ms": 3.1, "request_id": "0011223344556677"}
+    for each in (stream, machine):
+        configure_logging("auto", "info", each)
+        structlog.get_logger("service.api.exchange").info("exchange", **exchange)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).rstrip()
+
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d\.\d{3}Z \[info\] POST /v1/jobs 422 +ms=3.1 request_id='0011223344556677'", plain
+    ), plain
+    assert len(plain) <= 80
+    assert lines(machine)[0].items() >= exchange.items()
+
+
+def test_server_says_nothing_of_its_own_start_and_stop() -> None:
+    """`serve` has its own words for it; what goes wrong is told."""
+    stream = io.StringIO()
+    configure_logging("json", "info", stream)
+    logging.getLogger("uvicorn.error").info("Started server process [1]")
+    logging.getLogger("uvicorn.error").error("Exception in ASGI application")
+
+    assert [line["event"] for line in lines(stream)] == ["Exception in ASGI application"]
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical"])
@@ -160,7 +187,7 @@ def test_libraries_speak_through_the_same_lines() -> None:
     """The standard library's loggers get the same form and masking; chatty ones are kept to warnings."""
     stream = io.StringIO()
     configure_logging("json", "info", stream)
-    logging.getLogger("uvicorn.error").info("listening on /callbacks/%s", SECRET)
+    logging.getLogger("uvicorn.error").warning("listening on /callbacks/%s", SECRET)
     logging.getLogger("httpx").info("GET https://provider.example")
     logging.getLogger("httpx").warning("slow")
 

@@ -87,7 +87,7 @@ def _note(context: Context, scope: HTTPScope, path: str, *, status: int, seconds
         method=method,
         path=_shown(path, route),
         status=status,
-        ms=seconds * 1000,
+        ms=round(seconds * 1000, 1),
         request_id=known_as,
     )
 
