@@ -54,6 +54,8 @@ def demo(
             typer.echo(f"What the service logged: {log}", err=True)
         else:
             shutil.rmtree(directory, ignore_errors=True)
+    if not once or status == BROKEN_OFF:
+        typer.echo("The demo has ended; its database and its log are removed.")
     raise typer.Exit(status)
 
 
@@ -94,8 +96,7 @@ async def _demo(directory: Path, *, once: bool) -> list[str]:
             await world.service.wait()
     if once:  # judged after the end, when nothing more can arrive
         _conclude(screen, board.faults(), len(errands), took_s)
-        return board.faults()
-    return []
+    return board.faults()
 
 
 async def _operations(world: World) -> list[tuple[str, str]]:
@@ -144,7 +145,7 @@ def _introduce(screen: Screen, world: World, log: Path | None) -> None:
     screen.say(f"  provider    {world.sandbox.base_url}    a sandbox that misbehaves on request", "dim")
     screen.say(f"  subscriber  {world.subscriber.url}    checks every signature", "dim")
     if log is not None:
-        screen.say(f"  log         {log}", "dim")
+        screen.say(f"  log         {log}    removed at the end", "dim")
     screen.say()
 
 
@@ -182,6 +183,6 @@ def _invite(screen: Screen, world: World, board: Board) -> None:
         screen.say()
         screen.say(f"# {title}", "dim")
         for line in lines:
-            screen.say(line)
+            screen.quote(line)
     screen.say()
     sys.stdout.flush()

@@ -24,6 +24,8 @@ from service.clock import Clock, iso
 FRAME_S: Final = 1 / 15
 WIDE: Final = 119  # columns from which the table also shows operation and state
 _BAR_WIDTH: Final = 14
+_GAP: Final = "  "  # between the columns of an event's line
+_INDENT: Final = " " * 14  # of what goes on below: behind the time
 _STYLES: Final = {
     "queued": "dim",
     "submitting": "yellow",
@@ -38,7 +40,10 @@ class Screen(Protocol):
     """What the demo tells its spectators."""
 
     def say(self, text: str = "", style: str = "") -> None:
-        """A line."""
+        """A line; on a terminal it is folded between words."""
+
+    def quote(self, text: str) -> None:
+        """A line to copy, which is never folded."""
 
     def arrival(self, row: Row | None, arrival: Arrival, latency_ms: int) -> None:
         """An event came."""
@@ -56,6 +61,10 @@ class PlainScreen:
     def say(self, text: str = "", style: str = "") -> None:
         """See `Screen`."""
         self._console.print(Text(text), soft_wrap=True)
+
+    def quote(self, text: str) -> None:
+        """See `Screen`."""
+        self.say(text)
 
     def arrival(self, row: Row | None, arrival: Arrival, latency_ms: int) -> None:
         """See `Screen`."""
@@ -83,12 +92,16 @@ class LiveScreen:
 
     def say(self, text: str = "", style: str = "") -> None:
         """See `Screen`."""
-        self._console.print(Text(text, style), soft_wrap=True)
+        self._console.print(Text(text, style))
+
+    def quote(self, text: str) -> None:
+        """See `Screen`."""
+        self._console.print(Text(text), soft_wrap=True)
 
     def arrival(self, row: Row | None, arrival: Arrival, latency_ms: int) -> None:
         """See `Screen`; the table has its row, a later job has a line."""
         if not self._live:
-            self._console.print(event_line(row, arrival, latency_ms), soft_wrap=True)
+            self._console.print(event_line(row, arrival, latency_ms, self._console.width), soft_wrap=True)
 
     @contextlib.asynccontextmanager
     async def following(self, board: Board) -> AsyncIterator[None]:
@@ -159,18 +172,45 @@ class LiveScreen:
         return line
 
 
-def event_line(row: Row | None, arrival: Arrival, latency_ms: int) -> Text:
-    """One event on one line: when, what, for which job, how fast, whether it can be believed, and what it shows."""
+def event_line(row: Row | None, arrival: Arrival, latency_ms: int, width: int | None = None) -> Text:
+    """One event on one line: when, what, for which job, how fast, whether it can be believed, and what it shows.
+
+    Args:
+        row: The job's; None for one that the demo did not send.
+        arrival: The event.
+        latency_ms: Since the provider was finished.
+        width: Columns of the terminal, on which the line goes on below where it is too long; None: it never does.
+    """
     job = arrival.job
     title = row.errand.title if row else job.id
     story = row.story if row and row.final is arrival else f"{job.provider}/{job.operation}"
-    return Text.assemble(
-        (f"{(iso(arrival.at_ms) or '')[11:23]}  ", "dim"),
-        (f"{arrival.type:<18}  ", _STYLES.get(job.status, "")),
-        f"{title:<22}  {latency_ms:>6,} ms  ",
-        ("signature ✓", "green") if arrival.verified else ("signature ✗", "bold red"),
-        f"  {story}",
+    return _flowed(
+        [
+            Text((iso(arrival.at_ms) or "")[11:23], "dim"),
+            Text(f"{arrival.type:<18}", _STYLES.get(job.status, "")),
+            Text(f"{title:<22}"),
+            Text(f"{latency_ms:>6,} ms"),
+            Text("signature ✓", "green") if arrival.verified else Text("signature ✗", "bold red"),
+            Text(story),
+        ],
+        width,
     )
+
+
+def _flowed(columns: list[Text], width: int | None) -> Text:
+    """Columns side by side; what has no room goes on below, since a terminal would break it in the middle of a word."""
+    line = Text()
+    used = 0
+    for column in columns:
+        if used and width is not None and used + len(_GAP) + column.cell_len > width:
+            line.append(f"\n{_INDENT}")
+            used = len(_INDENT)
+        elif used:
+            line.append(_GAP)
+            used += len(_GAP)
+        line.append_text(column)
+        used += column.cell_len
+    return line
 
 
 def _state(row: Row) -> Text:
@@ -182,7 +222,7 @@ def _state(row: Row) -> Text:
 def _signature(row: Row) -> Text:
     if row.distrusted:
         return Text("✗", "bold red")
-    return Text("✓", "green") if row.times else Text("")
+    return Text("✓", "green") if row.final else Text("")  # what does not verify never becomes the final one
 
 
 async def _every_frame(clock: Clock, draw: Callable[[], None]) -> None:

@@ -55,7 +55,7 @@ async def test_demo_stays_up_and_its_lines_work_when_pasted(tmp_path: Path) -> N
     shown = await read_until(process, job[1].decode())
     found = broken(tmp_path)
     process.send_signal(signal.SIGINT)
-    _, stderr = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    rest, stderr = await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
     assert shell.returncode == 0
     assert b'"status":"completed"' in answers
@@ -63,6 +63,8 @@ async def test_demo_stays_up_and_its_lines_work_when_pasted(tmp_path: Path) -> N
     assert picture(tmp_path)[:3] == b"\xff\xd8\xff"
     assert found == []
     assert (process.returncode, stderr) == (0, b"")
+    assert rest.decode().splitlines()[-1] == "The demo has ended; its database and its log are removed."
+    assert list(tmp_path.glob("remora-demo-*")) == []  # noqa: ASYNC240 - once, at the end
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from service.cli.demo.board import PLACE, Board
 from service.cli.demo.plan import plan
-from service.cli.demo.screen import LiveScreen, PlainScreen
+from service.cli.demo.screen import LiveScreen, PlainScreen, _signature, event_line
 from service.cli.demo.subscriber import Arrival, JobSeen
 from service.clock import VirtualClock, iso
 
@@ -62,6 +62,31 @@ def test_table_shows_what_is_on_its_way() -> None:
 
     assert "running · pending" in text.getvalue()
     assert "0 of 8" in text.getvalue()
+
+
+def test_signature_is_ticked_when_the_final_event_verified() -> None:
+    """Not before: an earlier event's says nothing of the one that counts."""
+    board = Board(plan([("apimodels", "generate")]), VirtualClock(NOW_MS), lambda _: NOW_MS, lambda *_: None)
+    job = JobSeen("job_0", "apimodels", "generate", "running", metadata={PLACE: "0"})
+    board.arrived(Arrival("evt_1", "job.running", iso(NOW_MS) or "", NOW_MS, verified=True, job=job))
+    before = _signature(board.rows[0]).plain
+    board.arrived(arrival(0, "callback"))
+
+    assert (before, _signature(board.rows[0]).plain) == ("", "✓")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_line_of_an_event_fits_the_terminal(width: int) -> None:
+    """A job that came from elsewhere shows its id; what has no room stands below, and no word is broken."""
+    job = JobSeen("job_01990000-0000-7000-8000-000000000000", "apimodels", "generate", "completed")
+    came = Arrival("evt_1", "job.submit_unknown", iso(NOW_MS) or "", NOW_MS, verified=True, job=job)
+    lines = event_line(None, came, 123_456, width).plain.split("\n")
+
+    assert all(len(line.rstrip()) <= width for line in lines[1:])
+    assert len(lines[0].rstrip()) <= max(width, 74)  # time, event and id belong together
+    assert " ".join(" ".join(lines).split()) == (
+        f"{(iso(NOW_MS) or '')[11:23]} job.submit_unknown {job.id} 123,456 ms signature ✓ apimodels/generate"
+    )
 
 
 def test_pipe_gets_one_plain_line_an_event() -> None:
