@@ -21,9 +21,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from service.clock import Clock
 from service.states import JobStatus
 
 MASK: Final = "…"
+LINES_PER_S: Final = 20  # about jobs or deliveries
 _MAX_CHARS: Final = 16_384  # of one value in a log line: a prompt or a picture must not drown the rest
 _MAX_DEPTH: Final = 6  # of nested values
 
@@ -157,6 +159,38 @@ def _formatter(common: list[Processor], *rendering: Processor) -> logging.Format
             *rendering,
         ],
     )
+
+
+class SparingLog:
+    """Lines about single jobs and deliveries, of which an outage brings thousands: at most so many a second.
+
+    What is kept back is counted, and the count told with the next line that goes through.
+
+    Args:
+        name: The logger's.
+    """
+
+    def __init__(self, name: str, clock: Clock, per_s: int = LINES_PER_S) -> None:
+        self._log = structlog.get_logger(name)
+        self._clock = clock
+        self._per_s = per_s
+        self._second = -1
+        self._said = 0
+        self._kept_back = 0
+
+    def say(self, level: Literal["info", "warning"], event: str, **fields: object) -> None:
+        """A line, if this second has room for it."""
+        second = int(self._clock.monotonic())
+        if second != self._second:
+            self._second, self._said = second, 0
+        if self._said >= self._per_s:
+            self._kept_back += 1
+            return
+        self._said += 1
+        if self._kept_back:
+            fields["lines_kept_back"] = self._kept_back
+            self._kept_back = 0
+        getattr(self._log, level)(event, **fields)
 
 
 @dataclass(frozen=True, slots=True)

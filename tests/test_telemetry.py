@@ -14,8 +14,9 @@ import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.clock import VirtualClock
 from service.states import JobStatus
-from service.telemetry import METRICS, Metrics, configure_logging, redacted
+from service.telemetry import METRICS, Metrics, SparingLog, configure_logging, redacted
 
 SECRET = "c2VjcmV0-never-to-be-seen_0123456789ABCDEFGH"
 
@@ -78,6 +79,23 @@ def test_terminal_shows_a_request_on_a_short_line() -> None:
     ), plain
     assert len(plain) <= 80
     assert lines(machine)[0].items() >= exchange.items()
+
+
+def test_flood_of_lines_is_cut_and_counted() -> None:
+    """An outage fails thousands of jobs a second; the log has some of them, and how many it has not."""
+    stream = io.StringIO()
+    configure_logging("json", "info", stream)
+    clock = VirtualClock()
+    log = SparingLog("service.jobs", clock, per_s=3)
+    for number in range(10):
+        log.say("info", "job_failed", job=number)
+    clock.advance(1.0)
+    log.say("warning", "job_expired", job=10)
+
+    said = lines(stream)
+    assert [line["job"] for line in said] == [0, 1, 2, 10]
+    assert said[-1]["lines_kept_back"] == 7
+    assert said[-1]["level"] == "warning"
 
 
 def test_server_says_nothing_of_its_own_start_and_stop() -> None:

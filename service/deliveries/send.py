@@ -25,6 +25,7 @@ from service.deliveries.subscriptions import Destination
 from service.egress import Egress
 from service.errors import EgressError, StoreUnavailable
 from service.signing import signature_headers
+from service.telemetry import SparingLog
 
 READ_BYTES = 64 * 1024  # of a destination's answer
 USER_AGENT = f"Remora/{__version__}"
@@ -88,6 +89,7 @@ class Sender:
         self._timeout_s = timeout_s
         self._schedule_s = schedule_s
         self._observer = observer
+        self._lines = SparingLog(__name__, clock)
         self.lanes = Lanes(self.send, clock, timeout_s)
         self.lease_ms = (
             round(timeout_s * 1000) + 120_000
@@ -158,6 +160,8 @@ class Sender:
             )
             if tried.delivered and not sending.failed_before:
                 self._observer.delivered(now_ms - sending.event_at)
+        if not tried.delivered:
+            self._note(sending, tried, dead=due_at is None)
         self.lanes.answered(sending.lane)
         try:
             await self._writer.run(attempt)
@@ -169,6 +173,16 @@ class Sender:
             await self._directory.disable(
                 sending.account_id, sending.subscription_id, "the destination answered 410 Gone"
             )
+
+    def _note(self, sending: Sending, tried: Tried, *, dead: bool) -> None:
+        self._lines.say(
+            "warning" if dead else "info",
+            "delivery_dead" if dead else "delivery_failed",
+            delivery=sending.delivery_id,
+            subscription=sending.subscription_id,
+            status=tried.status_code,
+            error=tried.error,
+        )
 
     # -- filling lanes from the store --------------------------------------------------------------------------------
 

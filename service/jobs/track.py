@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 from service.clock import Clock
 from service.db.transaction import Tx
@@ -25,6 +25,14 @@ from service.jobs.row import JobRow
 from service.jobs.view import Links
 from service.jobs.waiters import Waiters
 from service.states import FINAL, JobStatus, ResolvedBy
+from service.telemetry import SparingLog
+
+#: The ends that an operator looks for, as the log tells them; the others are counted only (docs/operations.md).
+_TOLD: Final[dict[JobStatus, tuple[Literal["info", "warning"], str]]] = {
+    JobStatus.FAILED: ("info", "job_failed"),
+    JobStatus.EXPIRED: ("warning", "job_expired"),
+    JobStatus.SUBMIT_UNKNOWN: ("warning", "job_submit_unknown"),  # perhaps paid for, and waiting for a decision
+}
 
 Follower = Callable[[Tx, Sequence[StateEvent]], Awaitable[None]]
 
@@ -92,6 +100,11 @@ class Tracker:
     learned: Learned = field(default_factory=Learned)
     submitter: Hand = field(default_factory=NoHand)
     fetcher: Hand = field(default_factory=NoHand)
+    _lines: SparingLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Made from what was given."""
+        self._lines = SparingLog(__name__, self.clock)
 
     async def handle(self, tx: Tx, commands: Sequence[Track]) -> list[Answer | Exception]:
         """The writer's handler for `Track`."""
@@ -151,10 +164,16 @@ class Tracker:
             if job.status in FINAL:
                 self.waiters.notify(job.id)
                 self._learn(job)
+            if job.status in _TOLD:
+                self._note(job)
             if self.observer is not None:
                 self.observer.moved(job.provider, job.operation, draft.was, job.status)
                 if draft.heard_at is not None and job.resolved_by == ResolvedBy.CALLBACK:
                     self.observer.callback_became_event((self.clock.now_ms() - draft.heard_at) / 1000)
+
+    def _note(self, job: JobRow) -> None:
+        level, event = _TOLD[job.status]
+        self._lines.say(level, event, job=job.id, provider=job.provider, operation=job.operation, code=job.error_code)
 
     def learn_from(self, jobs: Iterable[JobRow]) -> None:
         """After a start: what the store remembers of finished jobs, oldest first."""
