@@ -158,6 +158,9 @@ class Poll(Part):
             raise ValueError("write result.path, or observe.result_url where the provider gives the address")
         if self.path is None and self.observe.poll_url is None:
             raise ValueError("write path, or observe.poll_url where the provider gives the address")
+        named = any("{id}" in template for template in (self.path or "{id}", *self.query.values()))
+        if not named and self.observe.poll_url is None:
+            raise ValueError("path or query needs {id}: without it every poll asks for the same task")
         return self
 
 

@@ -56,6 +56,7 @@ def test_card_of_the_least_is_enough() -> None:
         ("card: 1", "card: 2", "1: card: Input should be 1"),
         ("  generate:", "  generate:\n    inputs: {}", "7: operations.generate.inputs: there is no such field in a card"),
         ("      path: /jobs\n", "      method: POST\n", "9: operations.generate.submit.path: is missing"),
+        ("path: /jobs/{id}", "path: /jobs", "11: operations.generate.poll: path or query needs {id}"),
         ("every: 2s", "every: 2", "13: operations.generate.poll.every: write a duration such as"),
         ("every: 2s", "every: [2s]", "13: operations.generate.poll.every: write a duration such as"),
         ("state: status", "state: status[", "16: operations.generate.poll.observe.state: is no JMESPath expression"),

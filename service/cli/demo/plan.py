@@ -51,7 +51,7 @@ DOCUMENTED: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
 }
 
 _AT_ONCE: Final = "answered at once → one event"
-_POLLED: Final = "no callbacks there → found by polling"
+_POLLED: Final = "no callbacks → found by polling"
 
 #: What the operations other than apimodels' asynchronous one show: title, who tells of the end, lesson.
 _SHOWN: Final[Mapping[tuple[str, str], tuple[str, str, str]]] = {
