@@ -3,7 +3,9 @@
     pip install standardwebhooks
     REMORA_WEBHOOK_SECRET=whsec_… python examples/subscriber.py [PORT]
 
-The secret is the account's: POST /v1/account/rotate-secret shows a new one, once.
+For a job's callback_url the secret is the account's: POST /v1/account/rotate-secret shows a new one, once. For a subscription
+it is the subscription's own: POST /v1/subscriptions shows it, once. Remora sends to this machine only if it was started with
+REMORA_EGRESS_ALLOW=127.0.0.0/8.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-webhook = Webhook(os.environ["REMORA_WEBHOOK_SECRET"])
+secret = os.environ.get("REMORA_WEBHOOK_SECRET", "")
+if not secret.startswith("whsec_"):  # a key (rmk_…) would be taken for one, and no signature would ever fit
+    sys.exit("set REMORA_WEBHOOK_SECRET to the secret that signs the events: whsec_…, as Remora showed it when it was made")
+webhook = Webhook(secret)
 seen: set[str] = set()  # in earnest: a table, in the transaction that handles the event
 
 
@@ -30,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(401)
         if self.headers["webhook-id"] not in seen:  # every attempt and every replay has the same id
             seen.add(self.headers["webhook-id"])
-            job = event["data"]["job"]
+            job = event["data"].get("job") or {"id": self.headers["webhook-id"], "results": []}  # a ping has none
             print(event["type"], job["id"], *(result["url"] for result in job["results"]), flush=True)
         return self.answer(204)
 

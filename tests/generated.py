@@ -65,7 +65,7 @@ def _setting_rows(rows: Iterable[Setting], prefix: str) -> str:
             f"`{prefix}{row.name}`" + (" (or `_FILE`)" if row.secret else ""),
             "–" if row.default is None else f"`{row.default}`" if row.default else "empty",
             row.form,
-            f"coming, for now {UNSERVED[row.name]}; then: {row.help}"
+            f"{row.help} (coming; for now {UNSERVED[row.name]})"
             if prefix == PREFIX and row.name in UNSERVED
             else row.help,
         )

@@ -110,6 +110,18 @@ async def test_subscriber_refuses_what_is_not_signed(headers: dict[str, str]) ->
     assert printed == b""
 
 
+@pytest.mark.parametrize("secret", ["", "rmk_an-api-key-of-some-length"])
+async def test_subscriber_refuses_what_is_no_signing_secret(secret: str) -> None:
+    """A key would be taken for a secret, and no signature would ever fit; the mistake is told at the start."""
+    async with example("subscriber.py", "0", REMORA_WEBHOOK_SECRET=secret) as subscriber:
+        printed, stderr = await asyncio.wait_for(subscriber.communicate(), PATIENCE_S)
+
+    assert subscriber.returncode == 1
+    assert printed == b""
+    assert b"whsec_" in stderr
+    assert b"Traceback" not in stderr
+
+
 def test_readme_and_examples_agree() -> None:
     """Every example is named in the readme, and the readme names no other."""
     named = set(re.findall(r"examples/(\w+\.\w+)", (ROOT / "README.md").read_text("utf-8")))
