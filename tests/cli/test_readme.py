@@ -94,7 +94,9 @@ async def test_second_tour_works_when_pasted(tmp_path: Path) -> None:
     assert '{"status":"ok"}' in answers
     assert '"status":"ready"' in answers
     assert re.search(r"^ping evt_\S+$", answers, re.MULTILINE)
-    assert re.search(r"job\.completed job_\S+ http://127\.0\.0\.1:\d+/r/", answers)
+    arrived = re.findall(r"^job\.completed (job_\S+) http://127\.0\.0\.1:\d+/r/", answers, re.MULTILINE)
+    assert len(arrived) == 1, "the repeat has the same id and is not handled again"
+    assert answers.count('"attempt_count":') >= 2
     assert '"status_code":204' in answers
     assert '"code":"not_cancellable"' in answers
     assert "HTTP/1.1 204" in answers
