@@ -159,6 +159,7 @@ def upgrade() -> None:
         sa.Column("running_at", sa.Integer(), nullable=True),
         sa.Column("missing_since", sa.Integer(), nullable=True),
         sa.Column("poll_failures", sa.Integer(), nullable=False),
+        sa.Column("not_found_polls", sa.Integer(), nullable=False),
         sa.Column("overdue", sa.Boolean(), nullable=False),
         sa.Column("overdue_at", sa.Integer(), nullable=True),
         sa.Column("created_at", sa.Integer(), nullable=False),

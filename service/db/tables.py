@@ -131,6 +131,7 @@ class Job(SQLModel, table=True):
     running_at: int | None = None  # when a poll last found the task unfinished
     missing_since: int | None = None  # completed, said the provider, but without a file
     poll_failures: int = 0
+    not_found_polls: int = 0  # 404s in a row
     overdue: bool = False
     overdue_at: int | None = None
     created_at: int

@@ -40,7 +40,7 @@ class Canceller:
         if outcome.verdict is CancelVerdict.RETRY:
             msg = f"{provider.name} could not be asked to cancel: {outcome.message}"
             raise Unavailable(msg, code="provider_unavailable", retry_after_s=RETRY_AFTER_S)
-        await self.writer.run(Track(CancelAnswered(job.id, job.account_id, cancelled, outcome.message)))
-        if not cancelled:
+        news = await self.writer.run(Track(CancelAnswered(job.id, job.account_id, cancelled, outcome.message)))
+        if not cancelled and news is not False:  # False: another request has cancelled it meanwhile
             msg = f"{provider.name} does not cancel it: {outcome.message}"
             raise Conflict(msg, code="not_cancellable")

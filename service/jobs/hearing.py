@@ -115,6 +115,7 @@ def polled(draft: Draft, fact: Polled, rules: Rules) -> bool:
             draft.wake_at(draft.now_ms)
         return True
     before = job.status
+    job.not_found_polls = job.not_found_polls + 1 if outcome.verdict is PollVerdict.NOT_FOUND else 0
     if outcome.verdict is PollVerdict.OBSERVED and outcome.observation is not None:
         _polled_observed(draft, outcome.observation, rules)
     elif outcome.verdict is PollVerdict.NOT_FOUND:
@@ -151,7 +152,7 @@ def _polled_not_found(draft: Draft, fact: Polled, rules: Rules) -> None:
         job.hint_at = None
         return
     lag_is_over = draft.now_ms - (job.submitted_at or job.created_at) > rules.not_found_grace_ms
-    if lag_is_over and job.status is JobStatus.RUNNING and job.poll_failures >= pace.SUBMIT_FAILURE_LIMIT:
+    if lag_is_over and job.status is JobStatus.RUNNING and job.not_found_polls >= pace.NOT_FOUND_LIMIT:
         job.error_code = ErrorCode.PROVIDER_FAILED.value
         job.error_message = fact.outcome.message or "the provider no longer knows the task"
         draft.finish(JobStatus.FAILED, Source.POLL, ResolvedBy.POLL)

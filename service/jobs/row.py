@@ -55,6 +55,7 @@ class JobRow:
     running_at: int | None = None
     missing_since: int | None = None
     poll_failures: int = 0
+    not_found_polls: int = 0
     overdue: int = 0
     overdue_at: int | None = None
     submitted_at: int | None = None

@@ -81,7 +81,6 @@ class Submitter:
         if not breaker.allows():
             await self.writer.run(Track(SubmitPostponed(job.id, job.lease_epoch, PROVIDER_DOWN_MS)))
             return
-        breaker.begin()
         # Jobs wait for their turn in the order in which they were handed over.
         while not (turn := provider.limits.enter()).granted:
             if self.closing:
@@ -101,6 +100,7 @@ class Submitter:
                 return  # cancelled, expired, or somebody else's by now
         except StoreUnavailable:
             return  # nothing was written and nothing was sent; the rescuer comes back to it
+        self.breakers.of(provider.name).begin()
         await self._send(provider, job, begun, token)
 
     async def _send(self, provider: Provider, job: JobRow, begun: SubmitBegun, token: str) -> None:

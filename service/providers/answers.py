@@ -151,7 +151,8 @@ class Answers:
     def _redirected(self, answer: Answer) -> str:
         variable = provider_variable(self._name, "BASE_URL")
         to = _origin_of(answer.headers.get("location", ""))
-        return f"{self._name} answered {answer.status}, a redirect{to}, and none is followed: check {variable}"
+        said = f"{self._name} answered {answer.status}, a redirect{to}, and none is followed: check {variable}"
+        return self._scrubber.line(said) or self._name
 
 
 _SUBMIT_VERDICTS: Final[dict[Submitted, Verdict]] = {

@@ -13,6 +13,7 @@ from service.clock import Clock, Randomness
 
 FAILURES_TO_OPEN: Final = 5  # in a row
 FIRST_WAIT_S: Final = 5.0  # until the first try after opening
+LONGEST_TRY_S: Final = 600.0  # for which a try is waited for; longer than any submission
 LONGEST_WAIT_S: Final = 300.0  # the wait doubles with every try that fails, up to this
 
 
@@ -28,6 +29,7 @@ class Breaker:
     _opens: int = 0
     _next_try: float = 0.0  # monotonic seconds
     _trying: bool = False
+    _try_until: float = 0.0  # monotonic seconds: a try whose end nobody told must not hold up the next for ever
 
     @property
     def is_open(self) -> bool:
@@ -36,11 +38,13 @@ class Breaker:
 
     def allows(self) -> bool:
         """Whether a submission may go now: any while closed, a single try from time to time while open."""
-        return not self.is_open or (not self._trying and self.clock.monotonic() >= self._next_try)
+        now = self.clock.monotonic()
+        return not self.is_open or (now >= self._next_try and (not self._trying or now >= self._try_until))
 
     def begin(self) -> None:
         """A submission goes; while open it is the try."""
         self._trying = self.is_open
+        self._try_until = self.clock.monotonic() + LONGEST_TRY_S
 
     def worked(self) -> None:
         """The provider answered sensibly, whatever it said of the task."""

@@ -59,7 +59,8 @@ class Expression:
             return document
         try:
             return self._parsed.search(document, options=_OPTIONS)
-        except JMESPathError:  # a function was given another type than it takes
+        # A function or a comparison met another type than it takes: JMESPath has no error of its own for most of them.
+        except (JMESPathError, TypeError, ValueError, ArithmeticError, RecursionError):
             return None
 
 

@@ -14,13 +14,13 @@ SOUND = """
 INSERT INTO accounts VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', NULL, NULL, 0);
 INSERT INTO accounts VALUES ('acc_2', 'b', 'active', 'none', x'00', 'whsec_', NULL, NULL, 0);
 INSERT INTO jobs (id, account_id, provider, operation, status, seq, input, job_metadata, tags, submit_tries, submit_failures,
-    task_confirmed, cost_basis, result_count, polls, callbacks, hint_tries, poll_failures, overdue, created_at, expires_at, finished_at,
+    task_confirmed, cost_basis, result_count, polls, callbacks, hint_tries, poll_failures, not_found_polls, overdue, created_at, expires_at, finished_at,
     lease_epoch, callback_url, submission_id, cost_charged)
-VALUES ('job_1', 'acc_1', 'p', 'o', 'completed', 2, '{}', '{}', '[]', 1, 0, 1, 'unknown', 1, 0, 1, 0, 0, 0, 1, 9, 5, 1, 'https://x',
+VALUES ('job_1', 'acc_1', 'p', 'o', 'completed', 2, '{}', '{}', '[]', 1, 0, 1, 'unknown', 1, 0, 1, 0, 0, 0, 0, 1, 9, 5, 1, 'https://x',
     'sbm_1', 10);
 INSERT INTO jobs (id, account_id, provider, operation, status, seq, input, job_metadata, tags, submit_tries, submit_failures,
-    task_confirmed, cost_basis, result_count, polls, callbacks, hint_tries, poll_failures, overdue, created_at, expires_at, due_at,
-    lease_epoch) VALUES ('job_2', 'acc_1', 'p', 'o', 'running', 1, '{}', '{}', '[]', 1, 0, 1, 'unknown', 0, 0, 0, 0, 0, 0, 1, 9, 8, 1);
+    task_confirmed, cost_basis, result_count, polls, callbacks, hint_tries, poll_failures, not_found_polls, overdue, created_at, expires_at, due_at,
+    lease_epoch) VALUES ('job_2', 'acc_1', 'p', 'o', 'running', 1, '{}', '{}', '[]', 1, 0, 1, 'unknown', 0, 0, 0, 0, 0, 0, 0, 1, 9, 8, 1);
 INSERT INTO submissions (id, job_id, provider, token_hash, outcome, created_at) VALUES ('sbm_1', 'job_1', 'p', x'01', 'accepted', 1);
 INSERT INTO submissions (id, job_id, provider, token_hash, outcome, created_at) VALUES ('sbm_0', 'job_1', 'p', x'02', 'refused', 1);
 INSERT INTO results (job_id, idx, source_url, stored, expires_at) VALUES ('job_1', 0, 'https://f', 0, 9);

@@ -79,8 +79,8 @@ def test_engine_itself_refuses_a_broken_job(tmp_path: Path, statement: str, name
     connection.execute("INSERT INTO accounts VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', NULL, NULL, 0)")
     connection.execute(
         "INSERT INTO jobs (id, account_id, provider, operation, status, seq, input, job_metadata, tags, submit_tries, submit_failures, "
-        "task_confirmed, cost_basis, result_count, polls, callbacks, hint_tries, poll_failures, overdue, created_at, expires_at, due_at, "
-        "lease_epoch) VALUES ('job_1', 'acc_1', 'p', 'o', 'queued', 1, '{}', '{}', '[]', 0, 0, 1, 'unknown', 0, 0, 0, 0, 0, 0, 1, 2, 1, 0)"
+        "task_confirmed, cost_basis, result_count, polls, callbacks, hint_tries, poll_failures, not_found_polls, overdue, created_at, expires_at, due_at, "
+        "lease_epoch) VALUES ('job_1', 'acc_1', 'p', 'o', 'queued', 1, '{}', '{}', '[]', 0, 0, 1, 'unknown', 0, 0, 0, 0, 0, 0, 0, 1, 2, 1, 0)"
     )
     with pytest.raises(sqlite3.IntegrityError, match=name):
         connection.execute(statement)

@@ -408,10 +408,13 @@ def test_404_right_after_submitting_is_tolerated_then_final() -> None:
     """Replication lag for a minute; afterwards, three times, the provider's word that there is no such task."""
     lag = draft(JobStatus.RUNNING, submitted_at=NOW - 30_000, poll_failures=5)
     decide(lag, polled(verdict=PollVerdict.NOT_FOUND, http_status=404), RULES)
-    gone = draft(JobStatus.RUNNING, submitted_at=NOW - 61_000, poll_failures=2)
+    gone = draft(JobStatus.RUNNING, submitted_at=NOW - 61_000, not_found_polls=2)
+    troubled = draft(JobStatus.RUNNING, submitted_at=NOW - 61_000, poll_failures=9)
+    decide(troubled, polled(verdict=PollVerdict.NOT_FOUND, http_status=404), RULES)
     decide(gone, polled(verdict=PollVerdict.NOT_FOUND, http_status=404), RULES)
 
     assert lag.job.status is JobStatus.RUNNING
+    assert troubled.job.status is JobStatus.RUNNING  # the failures before were no 404s
     assert gone.job.status is JobStatus.FAILED
     assert gone.job.error_code == "provider_failed"
 

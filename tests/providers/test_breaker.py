@@ -80,3 +80,15 @@ def test_breakers_tell_who_is_down() -> None:
     breakers.of("apimodels").worked()
 
     assert set(breakers.down()) == {"sharkai"}
+
+
+def test_try_whose_end_nobody_told_holds_up_no_other_for_ever() -> None:
+    """A job that was cancelled in the middle of its try: after ten minutes the next may go."""
+    breaker, clock = failing(5)
+    clock.advance(10)
+    breaker.begin()
+    during = breaker.allows()
+    clock.advance(601)
+
+    assert during is False
+    assert breaker.allows()

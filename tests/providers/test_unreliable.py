@@ -11,6 +11,7 @@ from service.egress import Answer
 from service.errors import CardInvalid, EgressCut
 from service.providers.client import PollVerdict, Verdict
 from service.providers.mapping import Seen
+from service.providers.paths import Expression
 from service.providers.registry import Provider, read_card
 from service.states import ErrorCode
 from tests.providers.scripted import CALLBACK_URL, ScriptedEgress, answer, provider_of
@@ -235,3 +236,15 @@ operations:
         with pytest.raises(CardInvalid) as caught:
             read_card(card, "one.yaml")
         assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(code > `400` && 'failed') || status", "contains(code, `1`)", "ceil(to_number(code))", "code[::0]", "sum(code)"],
+)
+@pytest.mark.parametrize("code", ["500", 500, None, [], {}, "nan", "1e999", True])
+def test_expression_that_meets_another_type_finds_nothing_or_something_but_never_raises(
+    text: str, code: object
+) -> None:
+    """What a provider sends decides neither whether a callback is stored nor whether a poll ends."""
+    assert Expression(text).read({"code": code, "status": "done"}) != "raised"
