@@ -8,11 +8,12 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+from typing import TextIO
 
 
-def terminal_width() -> int | None:
-    """The columns of the terminal on standard output; None where it is a pipe or a file."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def terminal_width(stream: TextIO | None = None) -> int | None:
+    """The columns of the terminal on a stream, standard output unless told otherwise; None for a pipe or a file."""
+    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def folded(head: str, text: str, width: int | None) -> list[str]:

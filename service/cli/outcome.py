@@ -6,10 +6,12 @@ Owns the exit statuses. It must not know the commands.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import typer
 
+from service.cli.lines import folded, terminal_width
 from service.errors import CardInvalid, EgressError, RemoraError, SettingsInvalid, StoreFailed, StoreUnavailable
 
 NOT_WELL = 1  # what was asked about is not as it should be
@@ -35,7 +37,9 @@ def told() -> Iterator[None]:
     try:
         yield
     except RemoraError as error:
-        for line in _lines(error):
+        head, *others = _lines(error)
+        width = terminal_width(sys.stderr)
+        for line in [*folded("", head, width), *(line for each in others for line in folded("  ", each, width))]:
             typer.echo(line, err=True)
         raise typer.Exit(_status(error)) from error
 
@@ -44,9 +48,9 @@ def _lines(error: RemoraError) -> list[str]:
     if isinstance(error, SettingsInvalid):
         count = len(error.problems)
         head = "remora: one setting is wrong" if count == 1 else f"remora: {count} settings are wrong"
-        return [head, *(f"  {problem}" for problem in error.problems)]
+        return [head, *error.problems]
     if isinstance(error, CardInvalid):
-        return ["remora: a provider card is wrong", *(f"  {line}" for line in str(error).splitlines())]
+        return ["remora: a provider card is wrong", *str(error).splitlines()]
     return [f"remora: {error}"]
 
 

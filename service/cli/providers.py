@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.cli.cards import read_providers
+from service.cli.lines import folded, terminal_width
 from service.cli.outcome import NOT_WELL, told
 from service.clock import SystemClock
 from service.errors import CardInvalid
@@ -42,6 +43,9 @@ def providers(context: typer.Context) -> None:
         for row in _rows(provider):
             table.add_row(*row)
     Console(highlight=False, soft_wrap=True).print(table)
+    for provider in found:
+        if provider.reason is not None:  # below the table, where the name of a setting has room
+            typer.echo("\n".join(["", *folded(f"{provider.name}: ", provider.reason, terminal_width())]))
 
 
 @app.command()
@@ -87,7 +91,7 @@ def _praise(file: Path, card: Card) -> str:
 
 def _rows(provider: Provider) -> Iterator[tuple[str, str, str, str]]:
     """A row for each operation; name and state stand in the first only."""
-    name, ready = provider.name, provider.reason or "yes"
+    name, ready = provider.name, "no" if provider.reason else "yes"
     for operation in provider.card.operations:
         if provider.wants_callback(operation):
             learns_by = "callback"
