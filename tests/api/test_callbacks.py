@@ -63,7 +63,7 @@ async def test_callback_may_come_below_its_address(served: Served, tail: str) ->
     assert len(await _stored(served)) == 1
 
 
-@pytest.mark.parametrize("token", ["x", "x" * 43, "x" * 5000, "%00", "%FF%FE", "..", TOKEN[:-1], TOKEN.upper()])
+@pytest.mark.parametrize("token", ["x", "x" * 43, "x" * 5000, "%00", "%FF%FE", "...", TOKEN[:-1], TOKEN.upper()])
 async def test_unknown_token_is_not_found(served: Served, token: str) -> None:
     """404, and nothing is stored."""
     await _submission(served)
