@@ -22,6 +22,7 @@ OPEN = {
     "/healthz",
     "/readyz",
     "/metrics",
+    "/",
     "/schema",
     "/schema/openapi.json",
     "/schema/static/{name:str}",
