@@ -18,7 +18,9 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 secret = os.environ.get("REMORA_WEBHOOK_SECRET", "")
 if not secret.startswith("whsec_"):  # a key (rmk_…) would be taken for one, and no signature would ever fit
-    sys.exit("set REMORA_WEBHOOK_SECRET to the secret that signs the events: whsec_…, as Remora showed it when it was made")
+    sys.exit(
+        "set REMORA_WEBHOOK_SECRET to the secret that signs the events: whsec_…, as Remora showed it when it was made"
+    )
 webhook = Webhook(secret)
 seen: set[str] = set()  # in earnest: a table, in the transaction that handles the event
 
