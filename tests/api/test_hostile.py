@@ -137,6 +137,7 @@ async def test_bad_filter_is_malformed(loud: Served, query: bytes) -> None:
         b"/r/%F0%9F%90%B1",
         b"/schema/static/%FF",
         b"/\x7f",
+        b"/callbacks/..",
         b"/%2e%2e/",
         b"/v1/jobs;x=1",
         b"http://elsewhere/v1/jobs/x",
@@ -150,6 +151,14 @@ async def test_strange_path_finds_nothing(loud: Served, target: bytes) -> None:
         status, answer = await _raw(loud, _request(target, method))
 
         assert status in {0, 400, 404, 405}, (method, target[:60], answer[-300:])
+
+
+async def test_doubled_slash_is_the_root_and_nothing_else(loud: Served) -> None:
+    """It leads to the description as `/` does, and takes nothing."""
+    told, _ = await _raw(loud, _request(b"//", b"GET"))
+    posted, _ = await _raw(loud, _request(b"//", b"POST"))
+
+    assert (told, posted) == (200, 405)
 
 
 @pytest.mark.parametrize(
