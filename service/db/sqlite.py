@@ -115,7 +115,10 @@ class SQLiteWriteConnection:
             "cache_size = -65536",
         ):
             await connection.execute(f"PRAGMA {pragma}")
-        [(last_pos,)] = await connection.execute_fetchall("SELECT coalesce(max(pos), 0) FROM events")
+        # Retention may have removed the newest events: a number that was given once never comes again.
+        [(last_pos,)] = await connection.execute_fetchall(
+            "SELECT max(coalesce((SELECT max(pos) FROM events), 0), coalesce((SELECT max(feed_floor) FROM accounts), 0))"
+        )
         return int(last_pos)
 
     async def on_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -26,6 +26,11 @@ def _long() -> str | None:
     return Field(default=None, sa_type=Text, nullable=True)  # type: ignore[no-any-return]
 
 
+def _added(default: int) -> int:
+    """A column that came later and must not be NULL: the rows that were there before need a value from the engine."""
+    return Field(default=default, nullable=False, sa_column_kwargs={"server_default": text(str(default))})  # type: ignore[no-any-return]
+
+
 class Meta(SQLModel, table=True):
     """Facts about the database itself, such as the check value of the secret key."""
 
@@ -49,6 +54,7 @@ class Account(SQLModel, table=True):
     previous_secret: bytes | None = _blob()  # co-signs until previous_secret_until
     previous_secret_until: int | None = None
     created_at: int
+    feed_floor: int = _added(0)  # the highest `events.pos` of this account that retention removed
 
 
 class Key(SQLModel, table=True):
@@ -204,6 +210,7 @@ class Event(SQLModel, table=True):
     __table_args__ = (
         Index("ix_events_for_timeline", "job_id", "seq", unique=True),
         Index("ix_events_for_feed", "pos", unique=True, sqlite_where=text("pos IS NOT NULL")),
+        Index("ix_events_for_account_feed", "account_id", "pos", sqlite_where=text("pos IS NOT NULL")),
         CheckConstraint("(pos IS NULL) = (body IS NULL)", name="ck_events_body"),
     )
 
@@ -223,7 +230,10 @@ class Subscription(SQLModel, table=True):
     """A standing destination with filters."""
 
     __tablename__: ClassVar[str] = "subscriptions"
-    __table_args__ = (Index("ix_subscriptions_for_list", "account_id", "id"),)
+    __table_args__ = (
+        Index("ix_subscriptions_for_list", "account_id", "id"),
+        Index("ix_subscriptions_for_disabling", "failing_since", sqlite_where=text("failing_since IS NOT NULL")),
+    )
 
     id: str = Field(primary_key=True)
     account_id: str = Field(foreign_key="accounts.id")
@@ -243,8 +253,12 @@ class Subscription(SQLModel, table=True):
     secret: bytes | None = _blob(nullable=False)
     previous_secret: bytes | None = _blob()
     previous_secret_until: int | None = None
+    signing_key: bytes | None = _blob()  # the Ed25519 seed of v1a, sealed; rotated together with the secret
+    previous_signing_key: bytes | None = _blob()
+    stop_at_expiry: int = _added(0)  # 1: nothing is sent after the event's results have expired
     last_success_at: int | None = None
-    failing_since: int | None = None
+    last_failure_at: int | None = None
+    failing_since: int | None = None  # the first failure after the last success
     created_at: int
 
 
@@ -259,6 +273,15 @@ class Delivery(SQLModel, table=True):
         Index("ix_deliveries_for_claim", "lane", "due_at", sqlite_where=text("status = 'pending'")),
         Index("ix_deliveries_for_rescue", "lease_until", sqlite_where=text("lease_until IS NOT NULL")),
         Index("ix_deliveries_for_list", "account_id", "id"),
+        # Most are delivered in the end; a list of those finds them in the index above.
+        Index(
+            "ix_deliveries_for_list_by_status",
+            "account_id",
+            "status",
+            "id",
+            sqlite_where=text("status <> 'delivered'"),
+        ),
+        Index("ix_deliveries_for_event", "event_id"),
         Index("ix_deliveries_for_job", "job_id"),
         Index(
             "ix_deliveries_for_subscription", "subscription_id", "id", sqlite_where=text("subscription_id IS NOT NULL")
@@ -275,8 +298,12 @@ class Delivery(SQLModel, table=True):
     url: str | None = _long()  # a one-off destination's own; a subscription's is read when sending
     status: str = "pending"
     attempt_count: int = 0
-    schedule_base: int = 0  # attempts before the last manual retry; the schedule counts from there
+    schedule_base: int = 0  # attempts that do not count for the schedule: before a retry, and probes ahead of time
+    reason: str | None = None  # why it ended other than delivered, in a word
     created_at: int
+    retried_at: int | None = None  # when it was last sent again by hand or by a replay; the schedule counts from there
+    attempted_at: int | None = None  # when the last attempt began that failed
+    give_up_at: int | None = None  # nothing is sent after this moment
     finished_at: int | None = None
     due_at: int | None = None
     lease_owner: str | None = None
@@ -295,8 +322,47 @@ class Attempt(SQLModel, table=True):
     at: int
     status_code: int | None = None
     error: str | None = None
-    duration_ms: int
+    error_class: str | None = None  # a word for what went wrong: name_not_found, tls_failed, timeout, http_5xx …
+    duration_ms: int  # in total; of it:
+    dns_ms: int | None = None  # these three only where a connection was made for the request
+    connect_ms: int | None = None
+    tls_ms: int | None = None
+    first_byte_ms: int | None = None  # from the request's beginning to the answer's head
+    sent: str | None = _long()  # which signatures and which headers of the subscription went along, without values
     response_body: str | None = _long()
+
+
+class Replay(SQLModel, table=True):
+    """A range of events that is sent to one subscription again, in batches."""
+
+    __tablename__: ClassVar[str] = "replays"
+    __table_args__ = (
+        CheckConstraint("status IN ('running', 'done', 'cancelled')", name="ck_replays_status"),
+        CheckConstraint("(status = 'running') = (due_at IS NOT NULL)", name="ck_replays_wake_up"),
+        Index("ix_replays_for_list", "account_id", "id"),
+        Index("ix_replays_for_claim", "due_at", sqlite_where=text("status = 'running'")),
+    )
+
+    id: str = Field(primary_key=True)
+    account_id: str = Field(foreign_key="accounts.id")
+    subscription_id: str
+    since: int
+    until: int
+    types: str = _json("[]")  # empty: the subscription's own
+    statuses: str = _json("[]")  # empty: all but pending
+    status: str = "running"
+    reason: str | None = None
+    next_pos: int  # the next `events.pos` to look at
+    last_pos: int  # the last one
+    looked_at: int = 0  # events
+    queued: int = 0  # of those, how many were queued again
+    total: int = 0  # events in the range, counted when it began
+    created_at: int
+    finished_at: int | None = None
+    due_at: int | None = None
+    lease_owner: str | None = None
+    lease_until: int | None = None
+    lease_epoch: int = 0
 
 
 class Lane(SQLModel, table=True):

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from service.db.migrate import newest
 from service.db.sqlite import LockFile
 from tests.cli.commands import run
 
@@ -16,8 +17,8 @@ def test_migrate_makes_a_database_and_finds_it_up_to_date(tmp_path: Path) -> Non
     second = run("migrate", directory=tmp_path)
 
     assert (first.returncode, second.returncode) == (0, 0)
-    assert "new → 0001" in first.stdout
-    assert "up to date: 0001" in second.stdout
+    assert f"new → {newest()}" in first.stdout
+    assert f"up to date: {newest()}" in second.stdout
     with sqlite3.connect(tmp_path / "remora.db") as raw:
         assert raw.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
     raw.close()

@@ -11,8 +11,8 @@ from service.db.invariants import RULES, breaches
 from service.db.migrate import upgrade
 
 SOUND = """
-INSERT INTO accounts VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', NULL, NULL, 0);
-INSERT INTO accounts VALUES ('acc_2', 'b', 'active', 'none', x'00', 'whsec_', NULL, NULL, 0);
+INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, previous_secret, previous_secret_until, created_at) VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', NULL, NULL, 0);
+INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, previous_secret, previous_secret_until, created_at) VALUES ('acc_2', 'b', 'active', 'none', x'00', 'whsec_', NULL, NULL, 0);
 INSERT INTO jobs (id, account_id, provider, operation, status, seq, input, job_metadata, tags, submit_tries, submit_failures,
     task_confirmed, cost_basis, result_count, polls, callbacks, hint_tries, poll_failures, not_found_polls, overdue, created_at, expires_at, finished_at,
     lease_epoch, callback_url, submission_id, cost_charged)
@@ -68,7 +68,8 @@ def test_sound_database_has_no_breach(connection: sqlite3.Connection) -> None:
         (
             "I2",
             (
-                "INSERT INTO deliveries SELECT 'dlv_2', event_id, account_id, job_id, type, subscription_id, lane, url, status, attempt_count, "
+                "INSERT INTO deliveries (id, event_id, account_id, job_id, type, subscription_id, lane, url, status, attempt_count, schedule_base, created_at, finished_at, due_at, lease_owner, lease_until, lease_epoch) "
+                "SELECT 'dlv_2', event_id, account_id, job_id, type, subscription_id, lane, url, status, attempt_count, "
                 "schedule_base, created_at, finished_at, due_at, lease_owner, lease_until, lease_epoch FROM deliveries"
             ),
         ),

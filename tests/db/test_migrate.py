@@ -76,7 +76,9 @@ def test_engine_itself_refuses_a_broken_job(tmp_path: Path, statement: str, name
     path = tmp_path / "remora.db"
     upgrade(path)
     connection = sqlite3.connect(path)
-    connection.execute("INSERT INTO accounts VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', NULL, NULL, 0)")
+    connection.execute(
+        "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, previous_secret, previous_secret_until, created_at) VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', NULL, NULL, 0)"
+    )
     connection.execute(
         "INSERT INTO jobs (id, account_id, provider, operation, status, seq, input, job_metadata, tags, submit_tries, submit_failures, "
         "task_confirmed, cost_basis, result_count, polls, callbacks, hint_tries, poll_failures, not_found_polls, overdue, created_at, expires_at, due_at, "
