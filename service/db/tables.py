@@ -107,7 +107,7 @@ class Job(SQLModel, table=True):
     status: str
     seq: int = 1  # the number of the last row on the job's timeline, and the guard of every update
     input: str = _json("{}")  # as it is shown: strings over 2 KiB as `sha256:… (n bytes)`
-    input_full: str | None = _long()  # as it is sent, where that differs
+    input_full: str | None = _long()  # as it is sent, where that differs; `kept`: it lies in `inputs`
     job_metadata: str = _json("{}")
     tags: str = _json("[]")
     callback_url: str | None = None
@@ -143,6 +143,7 @@ class Job(SQLModel, table=True):
     created_at: int
     submitted_at: int | None = None
     finished_at: int | None = None
+    erased_at: int | None = None  # when its prompt, inputs and files went
     expires_at: int
     due_at: int | None = None
     lease_owner: str | None = None
@@ -192,6 +193,10 @@ class Result(SQLModel, table=True):
     """One file that a job produced."""
 
     __tablename__: ClassVar[str] = "results"
+    __table_args__ = (
+        Index("ix_results_for_capture", "due_at", sqlite_where=text("due_at IS NOT NULL")),
+        Index("ix_results_for_sweep", "sweep_at", sqlite_where=text("sweep_at IS NOT NULL")),
+    )
 
     job_id: str = Field(primary_key=True, foreign_key="jobs.id")
     idx: int = Field(primary_key=True)
@@ -201,6 +206,36 @@ class Result(SQLModel, table=True):
     sha256: str | None = None
     stored: bool = False
     expires_at: int
+    width: int | None = None
+    height: int | None = None
+    storage_key: str | None = None  # where our copy lies
+    error: str | None = None  # why there is no copy (any more), in a word
+    tries: int = _added(0)  # to fetch it
+    dead_tries: int = _added(0)  # of those in a row, answers that say the link is dead
+    refreshed: int = _added(0)  # 1: the provider was asked for a fresh link
+    link_dies_at: int | None = None  # as far as the provider's document says it
+    due_at: int | None = None  # when it is to be fetched; none: it is stored, or given up
+    sweep_at: int | None = None  # when its expiry is to be announced, or our copy to go
+    lease_owner: str | None = None
+    lease_until: int | None = None
+    lease_epoch: int = _added(0)
+
+
+class Input(SQLModel, table=True):
+    """A job's input as it was sent, where it is too large for the job's row."""
+
+    __tablename__: ClassVar[str] = "inputs"
+    __table_args__ = (
+        CheckConstraint("(body IS NULL) <> (storage_key IS NULL)", name="ck_inputs_place"),
+        Index("ix_inputs_for_sweep", "sweep_at", sqlite_where=text("sweep_at IS NOT NULL")),
+    )
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id")
+    sha256: str
+    size_bytes: int
+    body: bytes | None = _blob()  # here, or …
+    storage_key: str | None = None  # … there
+    sweep_at: int | None = None  # erased: when the file is to go
 
 
 class Event(SQLModel, table=True):
