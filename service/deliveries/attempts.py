@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-from service.backoff import RETRY_AFTER_CAP_S, from_schedule, honouring, jittered
+from service.backoff import JITTER, RETRY_AFTER_CAP_S, from_schedule, honouring, jittered
 from service.clock import Randomness
 from service.deliveries.store import KEPT_RESPONSE_BYTES
 from service.egress import Answer
@@ -14,6 +14,8 @@ from service.errors import EgressError
 GONE = 410
 SLOW_DOWN = frozenset({429, 502, 504})  # the destination says that it is overloaded
 SLOW_DOWN_S = 5.0  # seconds without a new request in its lane, unless it asks for more
+LONG_S = 86_400.0  # a schedule of at least so many seconds …
+AHEAD = 0.025  # … is run through at most so much of it too early
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,36 @@ def retry_after(header: str | None, now_ms: int) -> float | None:
 
 
 def next_due_ms(
-    tried: Tried, failed_attempts: int, schedule_s: tuple[float, ...], now_ms: int, randomness: Randomness
+    tried: Tried,
+    failed_attempts: int,
+    schedule_s: tuple[float, ...],
+    now_ms: int,
+    randomness: Randomness,
+    *,
+    since_ms: int | None = None,
 ) -> int | None:
-    """When to try again after so many failed attempts; None when the schedule is used up or the destination is gone."""
+    """When to try again.
+
+    Args:
+        tried: The attempt that failed.
+        failed_attempts: How many failed so far, this one included.
+        schedule_s: The waits between attempts.
+        now_ms: When it failed.
+        randomness: For the jitter.
+        since_ms: When the schedule began; None: it does not matter.
+
+    Returns:
+        Milliseconds UTC; None when the schedule is used up or the destination is gone.
+    """
     if tried.gone:
         return None
     wait_s = from_schedule(failed_attempts, schedule_s)
     if wait_s is None:
         return None
-    return now_ms + round(honouring(jittered(wait_s, randomness), tried.retry_after_s) * 1000)
+    jitter_s = jittered(wait_s, randomness)
+    if since_ms is not None and sum(schedule_s) >= LONG_S:
+        # Jitter that falls short every time would end a schedule of 75 hours after 60, before a destination that was
+        # down for three days is back. So a long schedule never runs ahead of itself by more than a little.
+        behind_s = sum(schedule_s[:failed_attempts]) - sum(schedule_s) * AHEAD - (now_ms - since_ms) / 1000
+        jitter_s = min(max(jitter_s, behind_s), wait_s * (1 + JITTER))
+    return now_ms + round(honouring(jitter_s, tried.retry_after_s) * 1000)

@@ -36,6 +36,7 @@ class Outgoing:
     callback_url: str | None = None
     callback_types: frozenset[str] = frozenset(FINAL_EVENT_TYPES)
     only_subscription: str | None = None  # a ping goes to one subscription, enabled or not filtered
+    results_expire_at: int | None = None  # ms UTC: the first of the results that the event speaks of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class _Target:
     rate_per_s: float | None = None
     url: str | None = None
     subscription_id: str | None = None
+    stop_at_expiry: bool = False
 
 
 def one_off_lane(account_id: str, url: str) -> str:
@@ -84,7 +86,8 @@ class Fanout:
     def _row(self, tx: Tx, event: Outgoing, target: _Target, unowned: dict[str, Params]) -> Params:
         lanes = self.lanes
         delivery_id = self.ids.new("dlv")
-        held = lanes.reserve(target.lane, target.max_in_flight, target.rate_per_s)
+        urgent = event.only_subscription is not None
+        held = lanes.reserve(event.account_id, target.lane, target.max_in_flight, target.rate_per_s, urgent=urgent)
         if held:
             sending = Sending(
                 delivery_id=delivery_id,
@@ -100,8 +103,12 @@ class Fanout:
                 failed_before=0,
                 max_in_flight=target.max_in_flight,
                 rate_per_s=target.rate_per_s,
+                due_at=tx.now_ms,
+                since=tx.now_ms,
+                give_up_at=event.results_expire_at if target.stop_at_expiry else None,
+                urgent=urgent,
             )
-            tx.on_rollback(lambda: lanes.release(target.lane))
+            tx.on_rollback(lambda: lanes.release(event.account_id, target.lane))
             tx.after_commit(lambda: lanes.give(sending))
         else:
             unowned[target.lane] = {"lane": target.lane, "account_id": event.account_id, "due_at": tx.now_ms}
@@ -115,7 +122,8 @@ class Fanout:
         """What a disabled subscription misses is kept, so that it can be replayed."""
         target = _Target(destination.id, destination.max_in_flight, subscription_id=destination.id)
         row = _delivery(self.ids.new("dlv"), event, target, tx.now_ms)
-        return row | {"status": "skipped", "due_at": None, "finished_at": tx.now_ms}
+        ended = {"status": "skipped", "reason": "subscription_disabled", "finished_at": tx.now_ms}
+        return row | ended | {"due_at": None, "give_up_at": None}
 
 
 def _delivery(delivery_id: str, event: Outgoing, target: _Target, now_ms: int) -> dict[str, Any]:
@@ -132,6 +140,8 @@ def _delivery(delivery_id: str, event: Outgoing, target: _Target, now_ms: int) -
         "created_at": now_ms,
         "due_at": now_ms,
         "finished_at": None,
+        "reason": None,
+        "give_up_at": event.results_expire_at if target.stop_at_expiry else None,
         "lease_owner": None,
         "lease_until": None,
         "lease_epoch": 0,
@@ -153,6 +163,7 @@ def _outgoing(event: StateEvent) -> Outgoing:
         tags=frozenset(msgspec.json.decode(job.tags)) if job.tags != "[]" else frozenset(),
         callback_url=job.callback_url,
         callback_types=types,
+        results_expire_at=event.results_expire_at,
     )
 
 
@@ -162,7 +173,13 @@ def _targets(event: Outgoing, destinations: Sequence[Destination]) -> list[_Targ
         lane = one_off_lane(event.account_id, event.callback_url)
         targets.append(_Target(lane, ONE_OFF_IN_FLIGHT, url=event.callback_url))
     targets += [
-        _Target(each.id, each.max_in_flight, each.rate_per_s, subscription_id=each.id)
+        _Target(
+            each.id,
+            each.max_in_flight,
+            each.rate_per_s,
+            subscription_id=each.id,
+            stop_at_expiry=each.stop_at_expiry,
+        )
         for each in destinations
         if _wanted(event, each)
     ]

@@ -6,7 +6,7 @@ No connection to the store is held while a request is out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,18 +16,31 @@ from service import __version__
 from service.clock import Clock, Randomness
 from service.db.transaction import Row
 from service.db.writer import Writer
-from service.deliveries import store
+from service.deliveries import claims, store
 from service.deliveries.attempts import Tried, broken, judge, next_due_ms
+from service.deliveries.claims import (
+    LANES_AT_ONCE,
+    ClaimDeliveries,
+    EndDelivery,
+    EndStale,
+    Held,
+    ReleaseDeliveries,
+    RescueLanes,
+    VoidDeliveryLeases,
+    Wish,
+)
 from service.deliveries.fanout import ONE_OFF_IN_FLIGHT
-from service.deliveries.lanes import Lanes, Sending
-from service.deliveries.store import ClaimDeliveries, RecordAttempt, RescueLanes, VoidDeliveryLeases
+from service.deliveries.lanes import IN_FLIGHT, Lanes, Sending
+from service.deliveries.store import RecordAttempt
 from service.deliveries.subscriptions import Destination
 from service.egress import Egress
 from service.errors import EgressError, StoreUnavailable
-from service.signing import signature_headers
+from service.signing import Signer, signature_headers
 from service.telemetry import SparingLog
 
 READ_BYTES = 64 * 1024  # of a destination's answer
+PATIENCE_S = 86_400.0  # a delivery waits at least so long behind an open breaker, however short its schedule is
+STALE_AT_ONCE = 500  # of those that waited too long
 USER_AGENT = f"Remora/{__version__}"
 
 _log = structlog.get_logger(__name__)
@@ -59,7 +72,7 @@ class Observer(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Target:
     url: str
-    secrets: Sequence[bytes]
+    signers: Sequence[Signer]
     headers: dict[str, str]
     schedule_s: tuple[float, ...] | None
 
@@ -79,6 +92,7 @@ class Sender:
         timeout_s: float,
         schedule_s: tuple[float, ...],
         observer: Observer | None = None,
+        in_flight: int = IN_FLIGHT,
     ) -> None:
         self._writer = writer
         self._egress = egress
@@ -90,21 +104,26 @@ class Sender:
         self._schedule_s = schedule_s
         self._observer = observer
         self._lines = SparingLog(__name__, clock)
-        self.lanes = Lanes(self.send, clock, timeout_s)
+        self._given_back: list[Sending] = []
+        self.lanes = Lanes(self.send, clock, randomness, self._take_back, timeout_s=timeout_s, in_flight=in_flight)
         self.lease_ms = (
             round(timeout_s * 1000) + 120_000
         )  # a place in a lane's buffer is waited for under the lease too
         self._refiller: asyncio.Task[None] | None = None
-        store.register(writer)
+        store.register(writer, self.lanes.try_now)
+        claims.register(writer)
 
     async def send(self, sending: Sending) -> None:
         """Send one delivery that this process holds, and record the attempt."""
+        if sending.give_up_at is not None and self._clock.now_ms() >= sending.give_up_at:
+            await self._writer.run(EndDelivery(_held(sending), "result_expired"))
+            return
         target = await self._target(sending)
         if target is None:
             return  # the subscription is gone: its deliveries became `skipped` when it went
         started_ms = self._clock.now_ms()
         started = self._clock.monotonic()
-        headers = signature_headers(target.secrets, sending.event_id, started_ms // 1000, sending.body)
+        headers = signature_headers(target.signers, sending.event_id, started_ms // 1000, sending.body)
         headers["content-type"] = "application/json"
         headers["user-agent"] = USER_AGENT
         try:
@@ -122,6 +141,7 @@ class Sender:
         duration_ms = round((self._clock.monotonic() - started) * 1000)
         if tried.slow_s:
             self.lanes.slow_down(sending.lane, tried.slow_s)
+        self.lanes.heard(sending, delivered=tried.delivered, retry_after_s=tried.retry_after_s)
         await self._record(sending, target, tried, started_ms, duration_ms)
 
     async def _target(self, sending: Sending) -> _Target | None:
@@ -131,15 +151,20 @@ class Sender:
         destination = await self._directory.destination(sending.account_id, sending.subscription_id)
         if destination is None:
             return None
-        secrets = destination.signing_secrets(self._clock.now_ms())
-        return _Target(destination.url, secrets, dict(destination.headers), destination.schedule_s)
+        signers = destination.signers(self._clock.now_ms())
+        return _Target(destination.url, signers, dict(destination.headers), destination.schedule_s)
 
     async def _record(self, sending: Sending, target: _Target, tried: Tried, at_ms: int, duration_ms: int) -> None:
         now_ms = self._clock.now_ms()
         schedule_s = target.schedule_s if target.schedule_s is not None else self._schedule_s
-        due_at = None
+        due_at, reason = None, None
+        ahead = at_ms < sending.due_at  # of its schedule, which it leaves as it was
         if not tried.delivered:
-            due_at = next_due_ms(tried, sending.failed_before + 1, schedule_s, now_ms, self._randomness)
+            due_at = self._next_due(sending, tried, schedule_s, now_ms, ahead=ahead)
+            if due_at is not None and sending.give_up_at is not None and due_at >= sending.give_up_at:
+                due_at, reason = None, "result_expired"
+            elif due_at is None:
+                reason = "gone" if tried.gone else "schedule_used_up"
         attempt = RecordAttempt(
             delivery_id=sending.delivery_id,
             account_id=sending.account_id,
@@ -153,6 +178,8 @@ class Sender:
             error=tried.error,
             duration_ms=duration_ms,
             response_body=tried.response_body,
+            counted=not ahead,
+            reason=reason,
         )
         if self._observer is not None:
             self._observer.attempted(
@@ -173,6 +200,24 @@ class Sender:
             await self._directory.disable(
                 sending.account_id, sending.subscription_id, "the destination answered 410 Gone"
             )
+        if not tried.delivered and self.lanes.breakers.is_open(sending.lane):
+            await self._end_stale(sending.lane, now_ms - round(max(sum(schedule_s), PATIENCE_S) * 1000))
+
+    def _next_due(
+        self, sending: Sending, tried: Tried, schedule_s: tuple[float, ...], now_ms: int, *, ahead: bool
+    ) -> int | None:
+        if not ahead or tried.gone:
+            failed = sending.failed_before + 1
+            return next_due_ms(tried, failed, schedule_s, now_ms, self._randomness, since_ms=sending.since)
+        return max(sending.due_at, now_ms + round((tried.retry_after_s or 0.0) * 1000))
+
+    async def _end_stale(self, lane: str, since_ms: int) -> None:
+        """What waited behind an open breaker for as long as its schedule lasts, ends as if it had been tried in vain."""
+        try:
+            while await self._writer.run(EndStale(lane, since_ms, STALE_AT_ONCE)) == STALE_AT_ONCE:
+                pass
+        except StoreUnavailable as error:
+            _log.warning("stale_deliveries_left", lane=lane, error=str(error))  # the next failure comes back to it
 
     def _note(self, sending: Sending, tried: Tried, *, dead: bool) -> None:
         self._lines.say(
@@ -201,30 +246,54 @@ class Sender:
     async def run_once(self) -> int:
         """Claim whatever lanes are due, those with lapsed leases too; returns how many deliveries were taken."""
         await self._writer.run(RescueLanes())
-        full = tuple(self.lanes.full())
-        return await self._claim(ClaimDeliveries(self._owner, self.lease_ms, full=full))
+        if self.lanes.hungry:
+            self.lanes.wake_refill.set()  # the store did not take it the last time
+        return await self._claim(self._wish(self.lanes.trying_now()), due_lanes=LANES_AT_ONCE)
 
     async def _refill_forever(self) -> None:
         while True:
             await self.lanes.wake_refill.wait()
             self.lanes.wake_refill.clear()
-            hungry = [(lane, room) for lane in sorted(self.lanes.hungry) if (room := self.lanes.room(lane))]
+            await self._leave_in_store()
+            hungry = sorted(self.lanes.hungry)
             self.lanes.hungry.clear()
             try:
-                if hungry:
-                    await self._claim(ClaimDeliveries(self._owner, self.lease_ms, lanes=tuple(hungry)))
+                await self._claim(self._wish(hungry))
             except StoreUnavailable as error:
+                self.lanes.hungry.update(hungry)
                 _log.warning("refill_failed", error=str(error))  # the rescuer's tick comes back to these lanes
 
-    async def _claim(self, command: ClaimDeliveries) -> int:
+    def _wish(self, lanes: Iterable[str]) -> tuple[Wish, ...]:
+        wishes = (Wish(each, *self.lanes.wants(each)) for each in lanes)
+        return tuple(wish for wish in wishes if wish.count)
+
+    async def _claim(self, wishes: tuple[Wish, ...], *, due_lanes: int = 0) -> int:
+        if not wishes and not due_lanes:
+            return 0
+        full = tuple(self.lanes.full()) if due_lanes else ()
+        command = ClaimDeliveries(self._owner, self.lease_ms, wishes, due_lanes, full)
         rows = await self._writer.run(command)
         taken: dict[str, int] = {}
         for row in rows:
             taken[row["lane"]] = taken.get(row["lane"], 0) + 1
             self.lanes.give(await self._sending(row), reserved=False)
-        for lane, count in command.lanes:
-            self.lanes.refilled(lane, more=taken.get(lane, 0) >= count)
+        for wish in wishes:
+            self.lanes.refilled(wish.lane, more=taken.get(wish.lane, 0) >= wish.count)
         return len(rows)
+
+    def _take_back(self, given_back: Sequence[Sending]) -> None:
+        self._given_back += given_back
+        self.lanes.wake_refill.set()
+
+    async def _leave_in_store(self) -> None:
+        """What lanes gave back is nobody's again; where the store does not take that now, its lease runs out."""
+        given_back, self._given_back = self._given_back, []
+        if not given_back:
+            return
+        try:
+            await self._writer.run(ReleaseDeliveries(tuple(map(_held, given_back))))
+        except StoreUnavailable as error:
+            _log.warning("deliveries_not_given_back", deliveries=len(given_back), error=str(error))
 
     async def _sending(self, row: Row) -> Sending:
         max_in_flight, rate_per_s = ONE_OFF_IN_FLIGHT, None
@@ -246,4 +315,11 @@ class Sender:
             failed_before=row["attempt_count"] - row["schedule_base"],
             max_in_flight=max_in_flight,
             rate_per_s=rate_per_s,
+            due_at=row["due_at"],
+            since=row["since"],
+            give_up_at=row["give_up_at"],
         )
+
+
+def _held(sending: Sending) -> Held:
+    return Held(sending.delivery_id, sending.account_id, sending.lane, sending.epoch, sending.due_at)

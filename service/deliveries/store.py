@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
@@ -13,9 +14,9 @@ KEPT_RESPONSE_BYTES = 16 * 1024  # of a destination's answer
 
 _INSERT = """
 INSERT INTO deliveries (id, event_id, account_id, job_id, type, subscription_id, lane, url, status, attempt_count,
-    schedule_base, created_at, due_at, finished_at, lease_owner, lease_until, lease_epoch)
-VALUES (:id, :event_id, :account_id, :job_id, :type, :subscription_id, :lane, :url, :status, 0, 0, :created_at, :due_at,
-    :finished_at, :lease_owner, :lease_until, :lease_epoch)
+    schedule_base, reason, created_at, give_up_at, due_at, finished_at, lease_owner, lease_until, lease_epoch)
+VALUES (:id, :event_id, :account_id, :job_id, :type, :subscription_id, :lane, :url, :status, 0, 0, :reason, :created_at,
+    :give_up_at, :due_at, :finished_at, :lease_owner, :lease_until, :lease_epoch)
 """
 _WAKE_LANE = """
 INSERT INTO lanes (id, account_id, next_due_at) VALUES (:lane, :account_id, :due_at)
@@ -28,17 +29,20 @@ VALUES (:id, :at, :status_code, :error, :duration_ms, :response_body)
 # That it arrived is a fact, whoever brings it and whatever became of the lease meanwhile.
 _DELIVERED = """
 UPDATE deliveries SET status = 'delivered', attempt_count = attempt_count + 1, finished_at = :now, due_at = NULL,
-    lease_owner = NULL, lease_until = NULL
+    reason = NULL, lease_owner = NULL, lease_until = NULL
 WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'delivered'
 """
 # That it did not is news only from whoever still holds the lease.
 _FAILED = """
-UPDATE deliveries SET status = :status, attempt_count = attempt_count + 1, finished_at = :finished_at, due_at = :due_at,
-    lease_owner = NULL, lease_until = NULL
+UPDATE deliveries SET status = :status, attempt_count = attempt_count + 1, schedule_base = schedule_base + :uncounted,
+    attempted_at = :attempted_at, finished_at = :finished_at, due_at = :due_at, reason = :reason, lease_owner = NULL,
+    lease_until = NULL
 WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
 """
 _HEALTHY = "UPDATE subscriptions SET last_success_at = :now, failing_since = NULL WHERE id = :id"
-_FAILING = "UPDATE subscriptions SET failing_since = coalesce(failing_since, :now) WHERE id = :id"
+_FAILING = """
+UPDATE subscriptions SET failing_since = coalesce(failing_since, :now), last_failure_at = :now WHERE id = :id
+"""
 
 
 def insert(tx: Tx, rows: Sequence[Params]) -> None:
@@ -57,7 +61,9 @@ class RecordAttempt(Command[None]):
 
     Args:
         delivered: A 2xx came back.
-        due_at: When to try again; None with `delivered` False means that the schedule is used up.
+        due_at: When to try again; None with `delivered` False means that there is no further try.
+        counted: It is one of the schedule's; a try ahead of time is not.
+        reason: Why there is no further try, in a word.
     """
 
     delivery_id: str
@@ -72,6 +78,8 @@ class RecordAttempt(Command[None]):
     error: str | None
     duration_ms: int
     response_body: str | None
+    counted: bool = True
+    reason: str | None = None
 
 
 async def handle_attempts(tx: Tx, commands: Sequence[RecordAttempt]) -> list[Exception | None]:
@@ -111,8 +119,11 @@ def _failure(command: RecordAttempt, now_ms: int) -> Params:
         "id": command.delivery_id,
         "epoch": command.epoch,
         "status": "dead" if dead else "pending",
+        "uncounted": 0 if command.counted else 1,
+        "attempted_at": command.at,
         "finished_at": now_ms if dead else None,
         "due_at": command.due_at,
+        "reason": command.reason if dead else None,
     }
 
 
@@ -124,7 +135,9 @@ class RetryDelivery(Command[None]):
     account_id: str
 
 
-async def handle_retries(tx: Tx, commands: Sequence[RetryDelivery]) -> list[Exception | None]:
+async def handle_retries(
+    tx: Tx, commands: Sequence[RetryDelivery], try_now: Callable[[str, str], None]
+) -> list[Exception | None]:
     """The writer's handler for `RetryDelivery`."""
     found = await tx.rows(
         "SELECT d.id, d.account_id, d.lane, d.subscription_id, s.status AS subscription FROM deliveries d "
@@ -142,10 +155,12 @@ async def handle_retries(tx: Tx, commands: Sequence[RetryDelivery]) -> list[Exce
             again.append({"id": row["id"], "lane": row["lane"], "account_id": row["account_id"], "due_at": tx.now_ms})
     tx.write(
         "UPDATE deliveries SET status = 'pending', due_at = :due_at, finished_at = NULL, schedule_base = attempt_count, "
-        "lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE id = :id",
+        "retried_at = :due_at, give_up_at = NULL, reason = NULL, lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE id = :id",
         [{"id": row["id"], "due_at": row["due_at"]} for row in again],
     )
     tx.write(_WAKE_LANE, [{name: row[name] for name in ("lane", "account_id", "due_at")} for row in again])
+    for row in again:
+        tx.after_commit(partial(try_now, row["lane"], row["id"]))
     return answers
 
 
@@ -160,112 +175,16 @@ def _why_not_again(row: Row | None) -> Exception | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimDeliveries(Command[list[Row]]):
-    """Claim what is due and unowned: lanes first, then their rows, so that one dead backlog hides nobody.
+def register(writer: Writer, try_now: Callable[[str, str], None] = lambda _lane, _delivery: None) -> None:
+    """Name the handlers of this module's commands.
 
     Args:
-        lanes: The lanes to fill, with how many each takes; empty: whichever lanes are due.
-        full: Lanes that take nothing now.
-        lanes_at_once: How many due lanes to look at.
-        per_lane: How many deliveries each of those takes.
+        writer: Of the store.
+        try_now: Told, once it is committed, of a delivery that is to be sent now, and of its lane.
     """
 
-    owner: str
-    lease_ms: int
-    lanes: tuple[tuple[str, int], ...] = ()
-    full: tuple[str, ...] = ()
-    lanes_at_once: int = 200
-    per_lane: int = 64
+    async def retry(tx: Tx, commands: Sequence[RetryDelivery]) -> list[Exception | None]:
+        return await handle_retries(tx, commands, try_now)
 
-    def lock(self) -> Hashable | None:
-        """Each claim must see what the one before took."""
-        return "claim"
-
-
-_DUE_LANES = """
-SELECT id FROM lanes WHERE next_due_at <= :now AND id NOT IN (SELECT value FROM json_each(:full)) ORDER BY next_due_at LIMIT :count
-"""
-# Claims a lane's due deliveries in the order in which they fell due; safe because the writer is alone on SQLite.
-_DUE_ROWS = """
-SELECT d.id, d.event_id, d.account_id, d.lane, d.url, d.subscription_id, d.attempt_count, d.schedule_base, d.lease_epoch,
-    :until AS lease_until, e.body, e.at
-FROM deliveries d JOIN events e ON e.id = d.event_id
-WHERE d.lane = :lane AND d.status = 'pending' AND d.due_at <= :now AND (d.lease_until IS NULL OR d.lease_until <= :now)
-ORDER BY d.due_at LIMIT :count
-"""
-_LEASE = """
-UPDATE deliveries SET lease_owner = :owner, lease_until = :until, lease_epoch = lease_epoch + 1
-WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
-"""
-_NEXT_OF_LANE = """
-UPDATE lanes SET next_due_at = (
-    SELECT due_at FROM deliveries WHERE lane = :lane AND status = 'pending' AND lease_owner IS NULL ORDER BY due_at LIMIT 1)
-WHERE id = :lane
-"""
-
-
-async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[list[Row] | Exception]:
-    """The writer's handler for `ClaimDeliveries`."""
-    [command] = commands
-    lanes = command.lanes
-    if not lanes:
-        asked = {"now": tx.now_ms, "full": json_set(command.full), "count": command.lanes_at_once}
-        lanes = tuple((row["id"], command.per_lane) for row in await tx.rows(_DUE_LANES, asked))
-    if not lanes:
-        return [[]]
-    until = tx.now_ms + command.lease_ms
-    wanted = [{"lane": lane, "now": tx.now_ms, "count": count, "until": until} for lane, count in lanes]
-    found = await tx.rows_each(_DUE_ROWS, wanted)
-    leases = [{"owner": command.owner, "until": until, "id": row["id"], "epoch": row["lease_epoch"]} for row in found]
-    tx.write(_LEASE, leases, expect=len(leases))
-    tx.write(_NEXT_OF_LANE, [{"lane": lane} for lane, _ in lanes])
-    return [found]
-
-
-@dataclass(frozen=True, slots=True)
-class RescueLanes(Command[None]):
-    """Wake the lanes of deliveries whose holder let the lease run out."""
-
-
-async def handle_rescues(tx: Tx, commands: Sequence[RescueLanes]) -> list[Exception | None]:
-    """The writer's handler for `RescueLanes`."""
-    lapsed = await tx.rows(
-        "SELECT lane, account_id, min(due_at) AS due_at FROM deliveries WHERE lease_until <= :now GROUP BY lane, account_id",
-        {"now": tx.now_ms},
-    )
-    tx.write(
-        "UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE lease_until <= :now",
-        [{"now": tx.now_ms}] if lapsed else [],
-    )
-    tx.write(_WAKE_LANE, [dict(row) for row in lapsed])
-    return [None for _ in commands]
-
-
-@dataclass(frozen=True, slots=True)
-class VoidDeliveryLeases(Command[None]):
-    """At start on SQLite every lease is void; lanes are counted anew."""
-
-
-async def handle_void(tx: Tx, commands: Sequence[VoidDeliveryLeases]) -> list[Exception | None]:
-    """The writer's handler for `VoidDeliveryLeases`."""
-    tx.write(
-        "UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE lease_owner IS NOT NULL",
-        [{}],
-    )
-    tx.write("DELETE FROM lanes", [{}])
-    tx.write(
-        "INSERT INTO lanes (id, account_id, next_due_at) "
-        "SELECT lane, min(account_id), min(due_at) FROM deliveries WHERE status = 'pending' GROUP BY lane",
-        [{}],
-    )
-    return [None for _ in commands]
-
-
-def register(writer: Writer) -> None:
-    """Name the handlers of this module's commands."""
     writer.handle(RecordAttempt, handle_attempts)
-    writer.handle(RetryDelivery, handle_retries)
-    writer.handle(ClaimDeliveries, handle_claims)
-    writer.handle(RescueLanes, handle_rescues)
-    writer.handle(VoidDeliveryLeases, handle_void)
+    writer.handle(RetryDelivery, retry)

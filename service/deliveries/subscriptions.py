@@ -12,18 +12,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from service.accounts.secrets import Rows
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command
-from service.signing import decode_secret
+from service.signing import Signer, decode_secret, signing_key
 from service.states import FINAL_EVENT_TYPES
 
 _SELECT: Final = """
-SELECT id, account_id, url, events, providers, operations, tags, headers, rate_per_s, max_in_flight, schedule, status, secret,
-    previous_secret, previous_secret_until FROM subscriptions
+SELECT id, account_id, url, events, providers, operations, tags, headers, rate_per_s, max_in_flight, schedule, signatures,
+    stop_at_expiry, status, secret, previous_secret, previous_secret_until, signing_key, previous_signing_key FROM subscriptions
 """
 _OF_ACCOUNTS: Final = f"{_SELECT} WHERE account_id IN (SELECT value FROM json_each(:accounts)) ORDER BY id"
 
@@ -31,6 +32,11 @@ _OF_ACCOUNTS: Final = f"{_SELECT} WHERE account_id IN (SELECT value FROM json_ea
 def secret_place(subscription_id: str) -> str:
     """The place that a subscription's secret is sealed for; the previous one keeps it when it moves."""
     return f"subscriptions/{subscription_id}/secret"
+
+
+def key_place(subscription_id: str) -> str:
+    """The place that the seed of a subscription's `v1a` key is sealed for; the previous one keeps it when it moves."""
+    return f"subscriptions/{subscription_id}/signing_key"
 
 
 def headers_place(subscription_id: str) -> str:
@@ -50,6 +56,15 @@ def open_headers(box: SecretBox, subscription_id: str, sealed: bytes | None) -> 
     return msgspec.json.decode(box.open(bytes(sealed), headers_place(subscription_id)), type=dict[str, str])
 
 
+def open_keys(box: SecretBox, row: Row) -> tuple[tuple[Ed25519PrivateKey, int | None], ...]:
+    """The keys of a subscription that asks for `v1a`, newest first, with the ms until which each signs; else none."""
+    if "v1a" not in _texts(row["signatures"]):
+        return ()
+    place = key_place(row["id"])
+    kept = ((row["signing_key"], None), (row["previous_signing_key"], row["previous_secret_until"]))
+    return tuple((signing_key(box.open(bytes(sealed), place)), until) for sealed, until in kept if sealed is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """One subscription, ready to be matched and sent to; neither its secrets nor its headers are shown by `repr`."""
@@ -65,7 +80,9 @@ class Destination:
     rate_per_s: float | None
     schedule_s: tuple[float, ...] | None  # None: the service's own
     headers: Mapping[str, str] = field(repr=False)
-    secrets: tuple[tuple[bytes, int | None], ...] = field(repr=False)  # newest first, with the ms until which it signs
+    # Newest first, with the ms until which each signs; behind the secrets for v1 the keys for v1a.
+    secrets: tuple[tuple[Signer, int | None], ...] = field(repr=False)
+    stop_at_expiry: bool = False  # nothing is sent after the event's results have expired
 
     def wants(self, event_type: str, provider: str | None, operation: str | None, tags: AbstractSet[str]) -> bool:
         """Whether an event passes the filters; those on jobs leave events alone that are about none."""
@@ -77,9 +94,9 @@ class Destination:
             and (not self.tags or not self.tags.isdisjoint(tags))
         )
 
-    def signing_secrets(self, now_ms: int) -> list[bytes]:
-        """The secrets that sign now, newest first; the previous one does until its grace is over."""
-        return [raw for raw, until in self.secrets if until is None or until > now_ms]
+    def signers(self, now_ms: int) -> list[Signer]:
+        """What signs now, for `signature_headers`; a previous secret and key do until their grace is over."""
+        return [signer for signer, until in self.secrets if until is None or until > now_ms]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +180,11 @@ class DestinationCache:
             if row["schedule"] is None
             else msgspec.json.decode(row["schedule"], type=tuple[float, ...]),
             headers=open_headers(self._box, row["id"], row["headers"]),
-            secrets=self._secrets(row),
+            secrets=self._secrets(row) + open_keys(self._box, row),
+            stop_at_expiry=bool(row["stop_at_expiry"]),
         )
 
-    def _secrets(self, row: Row) -> tuple[tuple[bytes, int | None], ...]:
+    def _secrets(self, row: Row) -> tuple[tuple[Signer, int | None], ...]:
         place = secret_place(row["id"])
         kept = [(row["secret"], None), (row["previous_secret"], row["previous_secret_until"])]
         return tuple(
@@ -199,10 +217,12 @@ class CreateSubscription(SubscriptionCommand):
     Args:
         columns: What was asked for, as it is stored.
         sealed_secret: Sealed for `secret_place`.
+        sealed_seed: Sealed for `key_place`, where `v1a` is asked for.
     """
 
     columns: Params = field(repr=False)
     sealed_secret: bytes = field(repr=False)
+    sealed_seed: bytes | None = field(default=None, repr=False)
 
     def lock(self) -> Hashable | None:
         """Each must be counted before the next one."""
@@ -211,9 +231,15 @@ class CreateSubscription(SubscriptionCommand):
 
 @dataclass(frozen=True, slots=True)
 class UpdateSubscription(SubscriptionCommand):
-    """Change the columns that were named, as they are stored."""
+    """Change the columns that were named, as they are stored.
+
+    Args:
+        columns: Those that were named.
+        sealed_seed: For a subscription that has none yet, where `v1a` is asked for; one that it has had stays.
+    """
 
     columns: Params = field(repr=False)
+    sealed_seed: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +264,10 @@ class DisableSubscription(SubscriptionCommand):
 
 @dataclass(frozen=True, slots=True)
 class RotateSubscriptionSecret(SubscriptionCommand):
-    """Replace the signing secret; the old one co-signs for a grace, of any length down to none."""
+    """Replace the signing secret, and the key if there is one; the old ones co-sign for a grace, down to none."""
 
     sealed_secret: bytes = field(repr=False)
+    sealed_seed: bytes = field(repr=False)
     grace_ms: int
 
 

@@ -17,3 +17,4 @@ class StateEvent:
     at: int
     body: bytes
     job: JobRow
+    results_expire_at: int | None = None  # ms UTC: the first of the results that it speaks of

@@ -139,6 +139,9 @@ def insert_events(tx: Tx, drafts: Sequence[Draft], ids: Ids) -> list[StateEvent]
                 }
             )
             if noted.body is not None:
-                events.append(StateEvent(event_id, noted.type, noted.seq, draft.now_ms, noted.body, draft.job))
+                expire_at = min((result.expires_at for result in draft.results), default=None)
+                events.append(
+                    StateEvent(event_id, noted.type, noted.seq, draft.now_ms, noted.body, draft.job, expire_at)
+                )
     tx.write(_INSERT_EVENT, rows)
     return events

@@ -146,9 +146,9 @@ async def desk(directory: Path) -> AsyncIterator[Desk]:
     async def catch(sending: Sending) -> None:
         sent.append(sending)
 
-    lanes = Lanes(catch, clock, timeout_s=15)
+    lanes = Lanes(catch, clock, randomness, lambda _: None, timeout_s=15)
     fanout = Fanout(ids, cache, lanes, "me", 60_000)
-    subscribe = Subscribe(store.writer, store.reader, door, store.box, ids, randomness)
+    subscribe = Subscribe(store.writer, store.reader, door, store.box, ids, randomness, clock)
     made = Desk(store, clock, ids, cache, fanout, subscribe, sent)
     Changes(cache, fanout.add, ids).register(store.writer)
     delivery_store.register(store.writer)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.clock import VirtualClock
+from service.clock import SeededRandomness, VirtualClock
 from service.deliveries.lanes import BUFFER, Lanes, Sending
 
 
@@ -36,7 +36,8 @@ class Network:
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
-        self.lanes = Lanes(self.send, self.clock, timeout_s=15)
+        self.given_back: list[Sending] = []
+        self.lanes = Lanes(self.send, self.clock, SeededRandomness(1), self.given_back.extend, timeout_s=15)
         self.out: dict[str, asyncio.Event] = {}
         self.started: list[str] = []
         self.peak: defaultdict[str, int] = defaultdict(int)
@@ -58,7 +59,7 @@ class Network:
         taken = 0
         for number in range(count):
             one = sending(lane, number, **more)  # type: ignore[arg-type]
-            if self.lanes.reserve(lane, one.max_in_flight, one.rate_per_s):
+            if self.lanes.reserve(one.account_id, lane, one.max_in_flight, one.rate_per_s):
                 self.lanes.give(one)
                 taken += 1
         return taken
@@ -112,7 +113,7 @@ async def test_lane_with_a_backlog_asks_for_more_when_it_has_room_and_keeps_the_
     """New deliveries wait behind those in the store, until the lane was refilled."""
     network.take("a", 3)
     network.lanes.left_in_store("a")
-    overtaking = network.lanes.reserve("a", 2)
+    overtaking = network.lanes.reserve("acc_1", "a", 2)
     await _turn()
     for number in range(3):
         await network.answer(f"a-{number}")
@@ -121,7 +122,7 @@ async def test_lane_with_a_backlog_asks_for_more_when_it_has_room_and_keeps_the_
     assert network.lanes.hungry == {"a"}
     assert network.lanes.wake_refill.is_set()
     network.lanes.refilled("a", more=False)
-    assert network.lanes.reserve("a", 2) is True
+    assert network.lanes.reserve("acc_1", "a", 2) is True
 
 
 async def test_rate_limit_is_enforced(network: Network) -> None:
@@ -173,8 +174,8 @@ async def test_rate_limited_lane_holds_no_more_than_its_rate_allows(network: Net
 async def test_reserved_place_is_given_back(network: Network) -> None:
     """A transaction that came to nothing leaves no trace."""
     for _ in range(10_000):
-        assert network.lanes.reserve("a", 2)
-        network.lanes.release("a")
+        assert network.lanes.reserve("acc_1", "a", 2)
+        network.lanes.release("acc_1", "a")
 
     assert network.lanes.full() == []
 
@@ -190,7 +191,7 @@ async def test_drain_lets_requests_finish_and_starts_no_others(network: Network)
     await draining
 
     assert network.started == ["a-0", "a-1"]
-    assert network.lanes.reserve("a", 2) is False
+    assert network.lanes.reserve("acc_1", "a", 2) is False
 
 
 async def test_drain_cuts_off_what_does_not_finish(network: Network) -> None:

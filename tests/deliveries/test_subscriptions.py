@@ -120,7 +120,7 @@ async def test_subscription_is_sealed_at_rest_and_open_in_memory(at: Desk) -> No
 
     assert made["secret"] == secret
     assert made["headers"] == {"Authorization": "…"}
-    assert kept.signing_secrets(at.clock.now_ms()) == [decode_secret(secret)]
+    assert kept.signers(at.clock.now_ms()) == [decode_secret(secret)]
     assert kept.headers == {"Authorization": "Bearer sesame"}
     assert b"sesame" not in raw
     assert secret.removeprefix("whsec_").encode() not in raw
@@ -146,7 +146,7 @@ async def test_deleting_keeps_what_was_not_sent_as_skipped(at: Desk) -> None:
     """Pending deliveries end as `skipped`; the lane sleeps for good."""
     made = await at.make()
     await at.publish()
-    at.fanout.lanes.reserve(made["id"], 1)
+    at.fanout.lanes.reserve(OURS, made["id"], 1)
     await at.subscribe.delete(OURS, made["id"])
 
     assert at.rows("SELECT status, due_at, lease_owner FROM deliveries") == [("skipped", None, None)]
@@ -203,10 +203,10 @@ async def test_rotation_lets_the_old_secret_sign_for_its_grace(at: Desk) -> None
     third = await at.subscribe.rotate(OURS, first["id"], 0)
     [after] = await at.look()
 
-    assert kept.signing_secrets(now_ms) == pair
-    assert kept.signing_secrets(now_ms + HOUR_S * 1000 - 1) == pair
-    assert kept.signing_secrets(now_ms + HOUR_S * 1000) == pair[:1]
-    assert after.signing_secrets(now_ms) == [decode_secret(third["secret"])]
+    assert kept.signers(now_ms) == pair
+    assert kept.signers(now_ms + HOUR_S * 1000 - 1) == pair
+    assert kept.signers(now_ms + HOUR_S * 1000) == pair[:1]
+    assert after.signers(now_ms) == [decode_secret(third["secret"])]
     assert len({first["secret"], second["secret"], third["secret"]}) == 3
 
 

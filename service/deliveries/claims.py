@@ -1,0 +1,273 @@
+"""Who holds which delivery: claiming what is due, giving it back, and ending what waited in vain.
+
+Lanes are claimed first, then their rows, so that one dead backlog hides nobody, and accounts take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from service.db.transaction import Params, Row, Tx, json_set
+from service.db.writer import Command, Writer
+from service.deliveries.store import wake_lanes
+
+LANES_AT_ONCE = 200
+PER_LANE = 64  # deliveries of one claim, unless the lane asked for more itself
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a lane takes.
+
+    Args:
+        lane: Its id.
+        count: How many deliveries.
+        catch_up_to: What failed before this moment (ms UTC) is due whatever its schedule says: the destination is back.
+        first: The delivery that goes before all others, if it is due.
+    """
+
+    lane: str
+    count: int
+    catch_up_to: int | None = None
+    first: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimDeliveries(Command[list[Row]]):
+    """Claim what is due and unowned.
+
+    Args:
+        wishes: The lanes to fill.
+        due_lanes: How many further lanes to fill, whichever are due.
+        full: Lanes that take nothing now.
+    """
+
+    owner: str
+    lease_ms: int
+    wishes: tuple[Wish, ...] = ()
+    due_lanes: int = 0
+    full: tuple[str, ...] = ()
+
+    def lock(self) -> Hashable | None:
+        """Each claim must see what the one before took."""
+        return "claim"
+
+
+# Accounts take turns: each one's lane that has been due longest, then each one's next.
+_DUE_LANES = """
+SELECT id FROM (
+    SELECT id, next_due_at, row_number() OVER (PARTITION BY account_id ORDER BY next_due_at) AS turn FROM lanes
+    WHERE next_due_at <= :now AND id NOT IN (SELECT value FROM json_each(:not)))
+ORDER BY turn, next_due_at LIMIT :count
+"""
+_COLUMNS = """
+d.id, d.event_id, d.account_id, d.lane, d.url, d.subscription_id, d.attempt_count, d.schedule_base, d.lease_epoch, d.due_at,
+    coalesce(d.retried_at, d.created_at) AS since, d.give_up_at, d.type, :until AS lease_until, e.body, e.at
+"""
+_FREE = "d.status = 'pending' AND (d.lease_until IS NULL OR d.lease_until <= :now)"
+_FIRST_ROW = f"""
+SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id
+WHERE d.id = :first AND d.lane = :lane AND d.due_at <= :now AND {_FREE}
+"""
+# Claims a lane's due deliveries in the order in which they fell due; safe because the writer is alone on SQLite.
+_DUE_ROWS = f"""
+SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id
+WHERE d.lane = :lane AND d.due_at <= :now AND {_FREE} ORDER BY d.due_at LIMIT :count
+"""
+# The same for a destination that is back: what waits for its turn on the schedule is taken ahead of it.
+_WAITING_ROWS = f"""
+SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id
+WHERE d.lane = :lane AND {_FREE} AND (d.due_at <= :now OR d.attempted_at < :catch_up_to) ORDER BY d.due_at LIMIT :count
+"""
+_LEASE = """
+UPDATE deliveries SET lease_owner = :owner, lease_until = :until, lease_epoch = lease_epoch + 1
+WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
+"""
+_NEXT_OF_LANE = """
+UPDATE lanes SET next_due_at = (
+    SELECT due_at FROM deliveries WHERE lane = :lane AND status = 'pending' AND lease_owner IS NULL ORDER BY due_at LIMIT 1)
+WHERE id = :lane
+"""
+
+
+async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[list[Row] | Exception]:
+    """The writer's handler for `ClaimDeliveries`."""
+    [command] = commands
+    wishes = list(command.wishes)
+    if command.due_lanes:
+        settled = json_set([*command.full, *(wish.lane for wish in wishes)])
+        due = await tx.rows(_DUE_LANES, {"now": tx.now_ms, "not": settled, "count": command.due_lanes})
+        wishes += [Wish(row["id"], PER_LANE) for row in due]
+    if not wishes:
+        return [[]]
+    until = tx.now_ms + command.lease_ms
+    found = await _free_rows(tx, wishes, until)
+    leases = [{"owner": command.owner, "until": until, "id": row["id"], "epoch": row["lease_epoch"]} for row in found]
+    tx.write(_LEASE, leases, expect=len(leases))
+    tx.write(_NEXT_OF_LANE, [{"lane": wish.lane} for wish in wishes])
+    return [found]
+
+
+async def _free_rows(tx: Tx, wishes: Sequence[Wish], until: int) -> list[Row]:
+    first = [_asked(tx, wish, until) | {"first": wish.first} for wish in wishes if wish.first]
+    found = await tx.rows_each(_FIRST_ROW, first) if first else []
+    taken = {row["lane"]: row["id"] for row in found}
+    rest = [wish for wish in wishes if wish.count > (wish.lane in taken)]
+    ordinary = [_asked(tx, wish, until) for wish in rest if wish.catch_up_to is None]
+    waiting = [_asked(tx, wish, until) | {"catch_up_to": wish.catch_up_to} for wish in rest if wish.catch_up_to]
+    more = await tx.rows_each(_DUE_ROWS, ordinary) if ordinary else []
+    more += await tx.rows_each(_WAITING_ROWS, waiting) if waiting else []
+    return found + [row for row in more if row["id"] != taken.get(row["lane"])]
+
+
+def _asked(tx: Tx, wish: Wish, until: int) -> dict[str, object]:
+    return {"lane": wish.lane, "now": tx.now_ms, "count": wish.count, "until": until}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A delivery as its holder has it."""
+
+    id: str
+    account_id: str
+    lane: str
+    epoch: int
+    due_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseDeliveries(Command[None]):
+    """Leave deliveries in the store that were not sent: they are due as they were, and nobody's."""
+
+    held: tuple[Held, ...]
+
+
+# The epoch stays with the row that was claimed again meanwhile: its new holder's word counts.
+_RELEASE = """
+UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1
+WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
+"""
+
+
+async def handle_releases(tx: Tx, commands: Sequence[ReleaseDeliveries]) -> list[Exception | None]:
+    """The writer's handler for `ReleaseDeliveries`."""
+    held = sorted((each for command in commands for each in command.held), key=lambda each: each.lane)
+    tx.write(_RELEASE, [{"id": each.id, "epoch": each.epoch} for each in held])
+    wake_lanes(tx, list(_woken(held)))
+    return [None for _ in commands]
+
+
+def _woken(held: Iterable[Held]) -> Iterable[Params]:
+    for lane, those in groupby(held, key=lambda each: each.lane):
+        all_of = list(those)
+        yield {"lane": lane, "account_id": all_of[0].account_id, "due_at": min(each.due_at for each in all_of)}
+
+
+@dataclass(frozen=True, slots=True)
+class EndDelivery(Command[None]):
+    """End a delivery that its holder will not send any more."""
+
+    held: Held
+    reason: str
+
+
+async def handle_ends(tx: Tx, commands: Sequence[EndDelivery]) -> list[Exception | None]:
+    """The writer's handler for `EndDelivery`."""
+    tx.write(
+        "UPDATE deliveries SET status = 'dead', reason = :reason, finished_at = :now, due_at = NULL, lease_owner = NULL, "
+        "lease_until = NULL WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch",
+        [{"id": each.held.id, "epoch": each.held.epoch, "reason": each.reason, "now": tx.now_ms} for each in commands],
+    )
+    return [None for _ in commands]
+
+
+@dataclass(frozen=True, slots=True)
+class EndStale(Command[int]):
+    """End what waited behind an open breaker for as long as its whole schedule; answered with how many.
+
+    Args:
+        lane: Of the destination that does not come back.
+        since: What began before this moment (ms UTC) ends.
+        limit: The most that end now.
+    """
+
+    lane: str
+    since: int
+    limit: int = 500
+
+    def lock(self) -> Hashable | None:
+        """Two of a lane must not count the same rows."""
+        return ("stale", self.lane)
+
+
+_STALE = """
+SELECT id FROM deliveries WHERE lane = :lane AND status = 'pending' AND due_at <= :now AND lease_owner IS NULL
+    AND coalesce(retried_at, created_at) < :since ORDER BY due_at LIMIT :limit
+"""
+
+
+async def handle_stale(tx: Tx, commands: Sequence[EndStale]) -> list[int | Exception]:
+    """The writer's handler for `EndStale`."""
+    counts: list[int | Exception] = []
+    for each in commands:
+        asked = {"lane": each.lane, "now": tx.now_ms, "since": each.since, "limit": each.limit}
+        stale = [row["id"] for row in await tx.rows(_STALE, asked)]
+        tx.write(
+            "UPDATE deliveries SET status = 'dead', reason = 'destination_down', finished_at = :now, due_at = NULL "
+            "WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND lease_owner IS NULL",
+            [{"ids": json_set(stale), "now": tx.now_ms}] if stale else [],
+        )
+        tx.write(_NEXT_OF_LANE, [{"lane": each.lane}] if stale else [])
+        counts.append(len(stale))
+    return counts
+
+
+@dataclass(frozen=True, slots=True)
+class RescueLanes(Command[None]):
+    """Wake the lanes of deliveries whose holder let the lease run out."""
+
+
+async def handle_rescues(tx: Tx, commands: Sequence[RescueLanes]) -> list[Exception | None]:
+    """The writer's handler for `RescueLanes`."""
+    lapsed = await tx.rows(
+        "SELECT lane, account_id, min(due_at) AS due_at FROM deliveries WHERE lease_until <= :now GROUP BY lane, account_id",
+        {"now": tx.now_ms},
+    )
+    tx.write(
+        "UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE lease_until <= :now",
+        [{"now": tx.now_ms}] if lapsed else [],
+    )
+    wake_lanes(tx, [dict(row) for row in lapsed])
+    return [None for _ in commands]
+
+
+@dataclass(frozen=True, slots=True)
+class VoidDeliveryLeases(Command[None]):
+    """At start on SQLite every lease is void; lanes are counted anew."""
+
+
+async def handle_void(tx: Tx, commands: Sequence[VoidDeliveryLeases]) -> list[Exception | None]:
+    """The writer's handler for `VoidDeliveryLeases`."""
+    tx.write(
+        "UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE lease_owner IS NOT NULL",
+        [{}],
+    )
+    tx.write("DELETE FROM lanes", [{}])
+    tx.write(
+        "INSERT INTO lanes (id, account_id, next_due_at) "
+        "SELECT lane, min(account_id), min(due_at) FROM deliveries WHERE status = 'pending' GROUP BY lane",
+        [{}],
+    )
+    return [None for _ in commands]
+
+
+def register(writer: Writer) -> None:
+    """Name the handlers of this module's commands."""
+    writer.handle(ClaimDeliveries, handle_claims)
+    writer.handle(ReleaseDeliveries, handle_releases)
+    writer.handle(EndDelivery, handle_ends)
+    writer.handle(EndStale, handle_stale)
+    writer.handle(RescueLanes, handle_rescues)
+    writer.handle(VoidDeliveryLeases, handle_void)
