@@ -55,12 +55,30 @@ class AdapterFailed(RemoraError):
     """An adapter cannot be imported, raised, or gave something else than it should; the message never quotes a request."""
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the parts of an outbound request took; None for a part that did not happen or did not come to its end.
+
+    The first three are those of the connection, so that a request on a kept one has none of them. It stands here since
+    a request that fails on its way has parts too.
+    """
+
+    dns_ms: int | None = None
+    connect_ms: int | None = None
+    tls_ms: int | None = None
+    first_byte_ms: int | None = None  # from the request's beginning to the answer's head
+
+
+UNTIMED = Timing()  # nothing is known
+
+
 class EgressError(RemoraError):
     """An outbound request did not end with an answer; `reason` is a short stable word."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+        self.timing = UNTIMED
 
 
 class EgressRefused(EgressError):

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from service.errors import UNTIMED, Timing
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -20,6 +22,7 @@ class Answer:
     body: bytes
     truncated: bool  # there was more than the cap; the rest was not read
     duration_ms: int
+    timing: Timing = UNTIMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,10 @@ class Call:
 
 
 class Egress(Protocol):
-    """The port that the composition root hands in; every method raises `EgressError` and nothing else."""
+    """The port that the composition root hands in; every method raises `EgressError` and nothing else.
+
+    How long the parts of a request took stands with its answer, and with the error where there is none.
+    """
 
     async def deliver(
         self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float, read_bytes: int

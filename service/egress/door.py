@@ -93,43 +93,50 @@ class Door:
     ) -> Answer:
         """See `Egress`."""
         target = read_target(url)
-        began = self._clock.monotonic()
-        progress = Progress()
-        PROGRESS.set(progress)
+        progress = self._begin()
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._post(target, body, headers, progress)
+                progress.answered_s = self._clock.monotonic()
                 read, truncated = await _read(response, read_bytes)
-        except EgressError:
+        except EgressError as error:
+            error.timing = progress.timing()
             raise
         except FAULTS as error:
-            raise fault(error, target.host, headers, left=progress.left) from None
-        return Answer(response.status, _lower(response.headers), read, truncated, self._since_ms(began))
+            raise fault(error, target.host, headers, progress) from None
+        duration_ms = self._since_ms(progress.began_s)
+        return Answer(response.status, _lower(response.headers), read, truncated, duration_ms, progress.timing())
 
     async def call(self, call: Call, *, timeout_s: float, read_bytes: int, fresh: bool = False) -> Answer:
         """See `Egress`."""
         target = read_target(call.url)
-        began = self._clock.monotonic()
-        progress = Progress(once=fresh)
-        PROGRESS.set(progress)
+        progress = self._begin(once=fresh)
         client = self._open(self._fresh if fresh else self._kept).httpx
         try:
             async with asyncio.timeout(timeout_s):
                 response = await client.send(_request(client, target, call), stream=True)
+                progress.answered_s = self._clock.monotonic()
                 try:
                     read, truncated = await _read_raw(response, read_bytes)
                 finally:
                     await response.aclose()
-        except EgressError:
+        except EgressError as error:
+            error.timing = progress.timing()
             raise
         except FAULTS as error:
-            raise fault(error, target.host, call.headers, left=progress.left) from None
-        return Answer(response.status_code, dict(response.headers), read, truncated, self._since_ms(began))
+            raise fault(error, target.host, call.headers, progress) from None
+        duration_ms = self._since_ms(progress.began_s)
+        return Answer(response.status_code, dict(response.headers), read, truncated, duration_ms, progress.timing())
 
     async def check(self, url: str, *, unresolved_ok: bool = False) -> None:
         """See `Egress`. A name that cannot be looked up now passes: it is judged again whenever it is dialled."""
         target = read_target(url)
         self._gate.admit(target.host, await self._addresses(target, unresolved_ok=unresolved_ok))
+
+    def _begin(self, *, once: bool = False) -> Progress:
+        progress = Progress(once=once, began_s=self._clock.monotonic())
+        PROGRESS.set(progress)
+        return progress
 
     async def _addresses(self, target: Target, *, unresolved_ok: bool) -> tuple[str, ...]:
         if target.address is not None:
@@ -159,7 +166,7 @@ class Door:
 
     def _clients(self, tls: ssl.SSLContext, *, reuse: bool) -> _Clients:
         session = aiohttp.ClientSession(
-            connector=GatedConnector(self._gate, self._names, tls, reuse=reuse),
+            connector=GatedConnector(self._gate, self._names, tls, self._clock, reuse=reuse),
             headers=_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # 292 KB of gzip became 300 MB

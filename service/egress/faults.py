@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import aiohttp
 import httpx
 
+from service.egress.connections import Progress
 from service.errors import EgressCut, EgressError, EgressNotSent, EgressRefused
 
 #: All that the two clients raise when a request goes wrong: their own trees, plain deadlines and sockets, ValueError for
@@ -23,24 +24,36 @@ _NOT_SENT = {
     "connect_refused": "{host} refused the connection",
     "connect_timeout": "{host} did not take the connection in time",
     "connect_failed": "{host} could not be connected",
-    "tls_failed": "the TLS handshake with {host} failed: its certificate or protocol was not accepted",
+    "tls_failed": "the TLS handshake with {host} failed: its protocol was not accepted",
+    "tls_untrusted": "the certificate of {host} is not signed by an authority that is trusted, or lacks one in between",
+    "tls_expired": "the certificate of {host} has expired",
+    "tls_not_yet_valid": "the certificate of {host} is not valid yet",
+    "tls_wrong_name": "the certificate of {host} is made out to another name",
 }
 _CUT = {
     "timeout": "{host} gave no whole answer in time",
     "connection_cut": "{host} cut the connection before its answer was whole",
     "bad_answer": "{host} answered with something that is not HTTP",
 }
+#: What OpenSSL says of a certificate (X509_V_ERR_…, x509_vfy.h); whatever else it says means that it is not trusted.
+_CERTIFICATE = {9: "tls_not_yet_valid", 10: "tls_expired", 62: "tls_wrong_name", 64: "tls_wrong_name"}
 
 
-def fault(error: Exception, host: str, headers: Mapping[str, str], *, left: bool) -> EgressError:
+def fault(error: Exception, host: str, headers: Mapping[str, str], progress: Progress) -> EgressError:
     """Say in our words what `error` means for a request.
 
     Args:
         error: One of `FAULTS`.
         host: To whom.
         headers: What was to be sent.
-        left: There was a connection, so the request may have been sent.
+        progress: How far the request came.
     """
+    made = _fault(error, host, headers, left=progress.left)
+    made.timing = progress.timing()
+    return made
+
+
+def _fault(error: Exception, host: str, headers: Mapping[str, str], *, left: bool) -> EgressError:
     # httpx-aiohttp 0.2.0 reports every failure to connect as ConnectTimeout; what happened is in the cause.
     if isinstance(error, httpx.HTTPError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
@@ -65,11 +78,19 @@ def _not_sent(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "connect_timeout"
     if isinstance(error, aiohttp.ClientSSLError | aiohttp.ServerFingerprintMismatch | ssl.SSLError):
-        return "tls_failed"
+        return _tls(error)
     number = error.errno if isinstance(error, OSError) else None
     return {errno.ECONNREFUSED: "connect_refused", errno.ETIMEDOUT: "connect_timeout"}.get(
         number or 0, "connect_failed"
     )
+
+
+def _tls(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _CERTIFICATE.get(error.verify_code, "tls_untrusted")
+    return "tls_failed"
 
 
 def _cut(error: Exception) -> str:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import ipaddress
 import socket
 import ssl
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from service.egress import Call
 from service.errors import EgressCut, EgressError, EgressNotSent, EgressRefused
+from tests.egress.certificates import DAY, made_out, server_tls
 from tests.egress.raw import OK, Peer, Script, mute, opened, polite, saying, serving
 from tests.egress.test_door import WAYS, send
 
@@ -156,34 +153,8 @@ async def test_deadline_in_the_look_up_was_not_sent(way: str) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that only its own holder vouches for, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "loopback.pem"
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + secret)
-    return path
-
-
-def server_tls(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context
+    """A certificate for 127.0.0.1."""
+    return made_out(tmp_path_factory.mktemp("tls"), None)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -193,7 +164,7 @@ async def test_unknown_certificate_was_not_sent(way: str, certificate: Path) -> 
         error = await failing(way, server.url)
 
     assert isinstance(error, EgressNotSent)
-    assert error.reason == "tls_failed"
+    assert error.reason == "tls_untrusted"
     assert server.heard == []
 
 
@@ -205,6 +176,54 @@ async def test_trusted_certificate_is_taken(way: str, certificate: Path) -> None
         answer = await send(door, way, server.url)
 
     assert answer.status == 200
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        ({"name": None, "since": -2 * DAY, "until": -DAY}, "tls_expired"),
+        ({"name": None, "since": DAY, "until": 2 * DAY}, "tls_not_yet_valid"),
+        ({"name": "shop.test"}, "tls_wrong_name"),
+    ],
+)
+async def test_certificate_at_fault_is_told(way: str, made: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    """Its owner can mend a certificate that has run out or is another's once they are told; nothing is sent."""
+    path = made_out(tmp_path, **made)
+    async with serving(polite, tls=server_tls(path)) as server:
+        error = await failing(way, server.url, tls=ssl.create_default_context(cafile=path))
+
+    assert isinstance(error, EgressNotSent)
+    assert error.reason == reason
+    assert server.heard == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_wrong_name_of_a_name_is_told(way: str, tmp_path: Path) -> None:
+    """The same for a host that has a name, and not only an address."""
+    path = made_out(tmp_path, "shop.test")
+    trust = ssl.create_default_context(cafile=path)
+    async with serving(polite, server_tls(path)) as server, opened(lambda _: ["127.0.0.1"], tls=trust) as door:
+        with pytest.raises(EgressNotSent) as caught:
+            await send(door, way, server.url.replace("127.0.0.1", "other.test"))
+
+    assert caught.value.reason == "tls_wrong_name"
+    assert "127.0.0.1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_server_without_tls_is_a_failed_handshake(way: str) -> None:
+    """A plain server behind an https URL: no certificate is at fault."""
+
+    async def plain(peer: Peer) -> None:
+        await peer.reader.readexactly(1)
+        await peer.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with serving(plain) as server:
+        error = await failing(way, server.url.replace("http:", "https:"))
+
+    assert isinstance(error, EgressNotSent)
+    assert error.reason == "tls_failed"
 
 
 async def closing_second(peer: Peer) -> None:
