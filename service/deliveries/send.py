@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 
 from service import __version__
+from service.backoff import JITTER
 from service.clock import Clock, Randomness
 from service.db.transaction import Row
 from service.db.writer import Writer
@@ -201,14 +202,18 @@ class Sender:
                 sending.account_id, sending.subscription_id, "the destination answered 410 Gone"
             )
         if not tried.delivered and self.lanes.breakers.is_open(sending.lane):
-            await self._end_stale(sending.lane, now_ms - round(max(sum(schedule_s), PATIENCE_S) * 1000))
+            await self._end_stale(sending.lane, now_ms - round(_patience_s(schedule_s) * 1000))
 
     def _next_due(
         self, sending: Sending, tried: Tried, schedule_s: tuple[float, ...], now_ms: int, *, ahead: bool
     ) -> int | None:
         if not ahead or tried.gone:
             failed = sending.failed_before + 1
-            return next_due_ms(tried, failed, schedule_s, now_ms, self._randomness, since_ms=sending.since)
+            due_at = next_due_ms(tried, failed, schedule_s, now_ms, self._randomness, since_ms=sending.since)
+            # Behind an open breaker the steps of a schedule come late; it ends when it would have ended.
+            latest = sending.since + round(_patience_s(schedule_s) * (1 + JITTER) * 1000)
+            late = due_at is not None and due_at > latest and self.lanes.breakers.is_open(sending.lane)
+            return None if late else due_at
         return max(sending.due_at, now_ms + round((tried.retry_after_s or 0.0) * 1000))
 
     async def _end_stale(self, lane: str, since_ms: int) -> None:
@@ -319,6 +324,11 @@ class Sender:
             since=row["since"],
             give_up_at=row["give_up_at"],
         )
+
+
+def _patience_s(schedule_s: tuple[float, ...]) -> float:
+    """How long a delivery may wait behind an open breaker."""
+    return max(sum(schedule_s), PATIENCE_S)
 
 
 def _held(sending: Sending) -> Held:

@@ -40,6 +40,7 @@ class Publish(Command[None]):
     provider: str | None = "apimodels"
     operation: str | None = "generate"
     tags: frozenset[str] = frozenset()
+    results_expire_in_s: int | None = None
     fail: bool = False
 
 
@@ -95,10 +96,13 @@ class Desk:
                 provider=command.provider,
                 operation=command.operation,
                 tags=command.tags,
+                results_expire_at=None
+                if command.results_expire_in_s is None
+                else tx.now_ms + command.results_expire_in_s * 1000,
             )
             tx.write(
                 "INSERT INTO events (id, account_id, seq, type, source, at, pos, body) "
-                "VALUES (:id, :account, 1, :type, 'api', :at, :pos, '{}')",
+                "VALUES (:id, :account, 1, :type, 'api', :at, :pos, x'7b7d')",
                 [
                     {
                         "id": event.event_id,

@@ -1,0 +1,128 @@
+"""Sender, lanes and store as in production under a virtual clock; destinations are scripted at the egress port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service.clock import SeededRandomness, VirtualClock
+from service.deliveries.changes import Changes
+from service.deliveries.directory import StoreDirectory
+from service.deliveries.fanout import Fanout
+from service.deliveries.request import parse_new
+from service.deliveries.send import Sender
+from service.deliveries.subscriptions import DestinationCache
+from service.egress import Answer
+from service.ids import Ids
+from tests.deliveries.desk import OURS, Desk, desk
+
+SCHEDULE_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+
+
+@dataclass(slots=True)
+class Web:
+    """All destinations: `answer` says what a host says now."""
+
+    clock: VirtualClock
+    answer: Callable[[str], int | Exception] = lambda _: 204
+    headers: Mapping[str, str] = field(default_factory=dict)
+    asked: list[tuple[int, str, str]] = field(default_factory=list)  # when, where, which event
+    out: Counter[str] = field(default_factory=Counter)
+    peak: Counter[str] = field(default_factory=Counter)
+
+    async def deliver(
+        self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float, read_bytes: int
+    ) -> Answer:
+        """Somebody is asked."""
+        self.asked.append((self.clock.now_ms(), url, headers["webhook-id"]))
+        self.out[url] += 1
+        self.peak[url] = max(self.peak[url], self.out[url])
+        await asyncio.sleep(0)
+        self.out[url] -= 1
+        said = self.answer(url)
+        if isinstance(said, Exception):
+            raise said
+        return Answer(said, self.headers, b"", truncated=False, duration_ms=1)
+
+    async def check(self, url: str, *, unresolved_ok: bool = False) -> None:
+        """Every URL may be reached."""
+
+    def events(self, url: str) -> list[str]:
+        """The events that came to a destination, in order."""
+        return [event for _, where, event in self.asked if where == url]
+
+
+@dataclass(slots=True)
+class Outage:
+    """What a test drives."""
+
+    desk: Desk
+    web: Web
+    sender: Sender
+    fanout: Fanout
+
+    @property
+    def clock(self) -> VirtualClock:
+        """The only clock."""
+        return self.desk.clock
+
+    async def subscribe(self, url: str, **fields: Any) -> dict[str, Any]:
+        """A new subscription of ours."""
+        return await self.desk.subscribe.create(OURS, parse_new({"url": url} | fields))
+
+    async def publish(self, count: int = 1) -> None:
+        """So many events, each in a transaction of its own."""
+        for _ in range(count):
+            await self.desk.publish()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Until nothing goes on without time going on."""
+        for _ in range(3):
+            await self.sender.lanes.settle()
+            await self.sender.run_once()
+            while self.sender.lanes.wake_refill.is_set():  # noqa: ASYNC110 - until the refiller has taken the signal
+                await asyncio.sleep(0)
+            await self.sender.lanes.settle()
+
+    async def pass_time(self, seconds: float, *, step_s: float) -> None:
+        """Time goes on, and every step ends with a tick."""
+        for _ in range(round(seconds / step_s)):
+            self.clock.advance(step_s)
+            await self.settle()
+
+    def statuses(self) -> Counter[str]:
+        """Deliveries by status."""
+        return Counter(row[0] for row in self.desk.rows("SELECT status FROM deliveries"))
+
+
+@contextlib.asynccontextmanager
+async def outage(directory: Path, *, schedule_s: tuple[float, ...] = SCHEDULE_S) -> AsyncIterator[Outage]:
+    """Everything open, with a refiller that runs."""
+    async with desk(directory) as at:
+        web, randomness = Web(at.clock), SeededRandomness(5)
+        cache, ids = DestinationCache(at.store.box), Ids(at.clock, randomness)
+        directory_of = StoreDirectory(at.store.reader, at.store.writer, at.store.box, cache, at.clock)
+        sender = Sender(
+            writer=at.store.writer,
+            egress=web,  # type: ignore[arg-type]  # deliveries only
+            directory=directory_of,
+            clock=at.clock,
+            randomness=randomness,
+            owner="me",
+            timeout_s=15,
+            schedule_s=schedule_s,
+        )
+        fanout = Fanout(ids, cache, sender.lanes, "me", sender.lease_ms)
+        Changes(cache, fanout.add, ids).register(at.store.writer)
+        at.fanout = fanout
+        await sender.start()
+        try:
+            yield Outage(at, web, sender, fanout)
+        finally:
+            await sender.drain(1)

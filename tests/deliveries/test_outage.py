@@ -1,0 +1,173 @@
+"""Destinations that are down for seconds, for days and for ever: nothing is lost, nobody else waits, nobody is hammered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from service.errors import EgressNotSent
+from tests.deliveries.outage import Outage, outage
+
+DOWN = "https://down.example/hooks"
+WELL = "https://well.example/hooks"
+HOUR = 3_600.0
+
+
+@pytest.fixture
+async def at(tmp_path: Path) -> AsyncIterator[Outage]:
+    """Nobody is subscribed yet."""
+    async with outage(tmp_path) as made:
+        yield made
+
+
+def down(url: str) -> int | Exception:
+    """One of the two does not take connections."""
+    return EgressNotSent("connect_refused", "it is down") if url == DOWN else 204
+
+
+async def test_destination_that_is_down_for_three_days_gets_everything_in_bounded_bursts(at: Outage) -> None:
+    """Events from before and during the outage arrive once each, soon after it ends, never more than its limit at once."""
+    await at.subscribe(DOWN, max_in_flight=4)
+    at.web.answer = down
+    await at.publish(30)
+    for _ in range(36):
+        await at.pass_time(2 * HOUR, step_s=600)
+        await at.publish(2)
+    tried = len(at.web.asked)
+    still_there = at.statuses()
+    at.web.answer = lambda _: 204
+    at.web.asked.clear()
+    await at.publish(1)
+    await at.pass_time(600, step_s=5)
+
+    assert still_there == {"pending": 102}
+    assert tried < 102 * 10
+    assert at.statuses() == {"delivered": 103}
+    assert Counter(at.web.events(DOWN)).most_common(1)[0][1] == 1
+    assert at.web.peak[DOWN] <= 4
+
+
+async def test_three_silent_days_lose_nothing_either(at: Outage) -> None:
+    """Nothing new comes that would show that the destination is back: the schedule itself outlasts three days."""
+    for number in range(20):
+        await at.subscribe(f"https://down.example/{number}")
+    at.web.answer = lambda _: 503
+    await at.publish(1)
+    await at.pass_time(72 * HOUR, step_s=900)
+    at.web.answer = lambda _: 204
+    await at.pass_time(30 * HOUR, step_s=900)
+
+    assert at.statuses() == {"delivered": 20}
+
+
+async def test_dead_destination_is_left_alone_and_delays_no_other(at: Outage) -> None:
+    """A hundred events cost it a handful of requests; the other has all of them at once."""
+    await at.subscribe(DOWN)
+    await at.subscribe(WELL)
+    at.web.answer = down
+    await at.publish(100)
+
+    assert len(at.web.events(WELL)) == 100
+    assert len(at.web.events(DOWN)) <= 15
+    assert at.sender.lanes.held() == 0
+    assert at.desk.rows("SELECT count(*) FROM deliveries WHERE lease_owner IS NOT NULL") == [(0,)]
+
+
+async def test_first_try_is_the_oldest_event(at: Outage) -> None:
+    """The breaker probes with what has waited longest."""
+    await at.subscribe(DOWN, max_in_flight=1)
+    at.web.answer = down
+    await at.publish(20)
+    oldest = at.web.events(DOWN)[0]
+    at.web.asked.clear()
+    await at.pass_time(7, step_s=0.5)
+
+    assert at.web.events(DOWN)[0] == oldest
+    assert len(at.web.asked) <= 2
+
+
+async def test_indigestible_event_does_not_keep_the_others(at: Outage) -> None:
+    """An endpoint that answers 500 to five events gets the rest, and those five by their own schedule."""
+    await at.subscribe(DOWN, max_in_flight=1)
+    poison: set[str] = set()
+    at.web.answer = lambda _: (
+        500 if at.web.asked[-1][2] in poison or (len(poison) < 5 and _poisons(poison, at)) else 204
+    )
+    await at.publish(40)
+    await at.pass_time(120, step_s=0.5)
+    halfway = at.statuses()
+    poison.clear()
+    poison.update(str(number) for number in range(5))
+    await at.pass_time(HOUR, step_s=60)
+
+    assert halfway == {"delivered": 35, "pending": 5}
+    assert at.statuses() == {"delivered": 40}
+
+
+def _poisons(poison: set[str], at: Outage) -> bool:
+    poison.add(at.web.asked[-1][2])
+    return True
+
+
+async def test_try_ahead_of_time_costs_no_step_of_the_schedule(at: Outage) -> None:
+    """When the destination is back everything is tried early; what fails then keeps its place on its schedule."""
+    await at.subscribe(DOWN)
+    at.web.answer = down
+    await at.publish(4)
+    await at.pass_time(HOUR, step_s=60)
+    answers = iter([204] + [400] * 1_000)
+    at.web.answer = lambda _: next(answers)
+    before = dict(at.desk.rows("SELECT id, due_at FROM deliveries WHERE due_at > ?", at.clock.now_ms() + 600_000))
+    await at.publish(1)
+    await at.pass_time(400, step_s=5)
+    early = at.desk.rows(
+        "SELECT id, due_at, schedule_base FROM deliveries WHERE status = 'pending' AND schedule_base > 0"
+    )
+
+    kept = [(before[delivery_id] == due_at, base) for delivery_id, due_at, base in early if delivery_id in before]
+    assert kept
+    assert set(kept) == {(True, 1)}
+
+
+async def test_one_off_destination_that_never_returns_ends_dead_without_a_request_for_each(at: Outage) -> None:
+    """What waited behind an open breaker for as long as its schedule lasts, ends, and says why."""
+    await at.subscribe(DOWN)
+    at.web.answer = down
+    await at.publish(300)
+    await at.pass_time(130 * HOUR, step_s=1_800)
+    ends = Counter(row[0] for row in at.desk.rows("SELECT reason FROM deliveries"))
+
+    assert at.statuses() == {"dead": 300}
+    assert set(ends) == {"destination_down", "schedule_used_up"}
+    assert len(at.web.asked) < 600
+
+
+async def test_nothing_is_sent_past_the_results_expiry_when_the_subscription_says_so(at: Outage) -> None:
+    """The retry that would come too late is not made; the delivery is dead and says why."""
+    expiring = await at.subscribe(DOWN, stop_at_expiry=True)
+    lasting = await at.subscribe(WELL)
+    at.web.answer = lambda _: 500
+    await at.desk.publish(results_expire_in_s=200)
+    await at.settle()
+    await at.pass_time(HOUR, step_s=60)
+    ends = dict(at.desk.rows("SELECT subscription_id, status || ' ' || coalesce(reason, '') FROM deliveries"))
+
+    assert ends == {expiring["id"]: "dead result_expired", lasting["id"]: "pending "}
+    assert len(at.web.events(DOWN)) == 2
+
+
+async def test_what_waits_in_the_store_past_the_expiry_is_not_sent(at: Outage) -> None:
+    """Claimed too late: ended without a request."""
+    await at.subscribe(DOWN, stop_at_expiry=True)
+    at.web.answer = lambda _: 500
+    await at.desk.publish(results_expire_in_s=200)
+    await at.settle()
+    at.clock.advance(300)
+    at.web.asked.clear()
+    await at.settle()
+
+    assert at.web.asked == []
+    assert at.desk.rows("SELECT status, reason, due_at FROM deliveries") == [("dead", "result_expired", None)]
