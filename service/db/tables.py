@@ -104,6 +104,7 @@ class Job(SQLModel, table=True):
     key_id: str | None = None
     provider: str
     operation: str
+    model: str | None = None  # the one that the input names, for usage and exports; stays when the input is erased
     status: str
     seq: int = 1  # the number of the last row on the job's timeline, and the guard of every update
     input: str = _json("{}")  # as it is shown: strings over 2 KiB as `sha256:… (n bytes)`
@@ -129,6 +130,7 @@ class Job(SQLModel, table=True):
     cost_basis: str = "unknown"
     cost_raw: str | None = None
     result_count: int = 0
+    moderation: str | None = _long()  # what moderation made of the prompt, as JSON
     polls: int = 0
     callbacks: int = 0
     hint_at: int | None = None  # when an unverified callback asked for a fetch
@@ -423,3 +425,54 @@ class Idempotency(SQLModel, table=True):
     job_id: str
     answer: bytes | None = _blob(nullable=False)
     expires_at: int
+
+
+class UsageDaily(SQLModel, table=True):
+    """How many jobs ended on one day in one way, what they cost and how long they took; outlives the jobs themselves."""
+
+    __tablename__: ClassVar[str] = "usage_daily"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    account_id: str = Field(primary_key=True)
+    day: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})  # days since 1970, UTC
+    tag: str = Field(primary_key=True)  # empty: all jobs, whatever their tags
+    provider: str = Field(primary_key=True)
+    operation: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)  # empty: none was named
+    key_id: str = Field(primary_key=True)  # empty: taken without one
+    status: str = Field(primary_key=True)
+    jobs: int
+    charged: int
+    durations: bytes | None = _blob(nullable=False)  # a histogram
+
+
+class UsageCounted(SQLModel, table=True):
+    """As what a job was counted in `usage_daily`, so that it can be counted anew."""
+
+    __tablename__: ClassVar[str] = "usage_counted"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    job_id: str = Field(primary_key=True)  # no reference: the job may go first
+    day: int
+    status: str
+    charged: int
+    duration_ms: int
+
+
+class UsageRecount(SQLModel, table=True):
+    """A job to be counted anew although no event in the feed says so."""
+
+    __tablename__: ClassVar[str] = "usage_recounts"
+
+    n: int | None = Field(default=None, primary_key=True)
+    account_id: str
+    job_id: str
+
+
+class UsageProgress(SQLModel, table=True):
+    """How far counting has come; one row."""
+
+    __tablename__: ClassVar[str] = "usage_progress"
+
+    id: int | None = Field(default=None, primary_key=True)
+    pos: int  # the last `events.pos` that was counted

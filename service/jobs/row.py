@@ -23,6 +23,7 @@ class JobRow:
     created_at: int
     expires_at: int
     key_id: str | None = None
+    model: str | None = None
     seq: int = 1
     input: str = "{}"
     input_full: str | None = None
@@ -47,6 +48,7 @@ class JobRow:
     cost_basis: str = "unknown"
     cost_raw: str | None = None
     result_count: int = 0
+    moderation: str | None = None
     polls: int = 0
     callbacks: int = 0
     hint_at: int | None = None
@@ -85,6 +87,7 @@ _IMMUTABLE = frozenset(
         "operation",
         "created_at",
         "key_id",
+        "model",
         "input",
         "input_full",
         "job_metadata",
