@@ -9,13 +9,17 @@ from service.backoff import JITTER, RETRY_AFTER_CAP_S, from_schedule, honouring,
 from service.clock import Randomness
 from service.deliveries.store import KEPT_RESPONSE_BYTES
 from service.egress import Answer
-from service.errors import EgressError
+from service.errors import UNTIMED, EgressError, Timing
 
 GONE = 410
 SLOW_DOWN = frozenset({429, 502, 504})  # the destination says that it is overloaded
 SLOW_DOWN_S = 5.0  # seconds without a new request in its lane, unless it asks for more
 LONG_S = 86_400.0  # a schedule of at least so many seconds …
 AHEAD = 0.025  # … is run through at most so much of it too early
+CUT = "…"  # behind an answer that is kept in part
+
+#: Answers with a word of their own in the log; others have `redirect`, `http_4xx` or `http_5xx`.
+_CLASSES = {GONE: "gone", 429: "rate_limited"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +33,15 @@ class Tried:
     retry_after_s: float | None = None
     gone: bool = False
     slow_s: float = 0.0
+    error_class: str | None = None  # a stable word for what went wrong
+    timing: Timing = UNTIMED
 
 
 def judge(answer: Answer, now_ms: int) -> Tried:
     """Only 2xx is success; a redirect is a failure like any other."""
-    text = answer.body[:KEPT_RESPONSE_BYTES].decode("utf-8", "replace").replace("\x00", "\ufffd") or None
+    text = _kept(answer.body)
     if 200 <= answer.status < 300:
-        return Tried(delivered=True, status_code=answer.status, error=None, response_body=text)
+        return Tried(delivered=True, status_code=answer.status, error=None, response_body=text, timing=answer.timing)
     retry_after_s = retry_after(answer.headers.get("retry-after"), now_ms)
     slow_s = max(SLOW_DOWN_S, retry_after_s or 0.0) if answer.status in SLOW_DOWN else 0.0
     error = f"redirect to another address refused ({answer.status})" if 300 <= answer.status < 400 else None
@@ -47,12 +53,37 @@ def judge(answer: Answer, now_ms: int) -> Tried:
         retry_after_s=retry_after_s,
         gone=answer.status == GONE,
         slow_s=slow_s,
+        error_class=_CLASSES.get(answer.status)
+        or ("redirect" if answer.status < 400 else f"http_{answer.status // 100}xx"),
+        timing=answer.timing,
     )
 
 
 def broken(error: EgressError) -> Tried:
     """No answer came."""
-    return Tried(delivered=False, status_code=None, error=f"{error.reason}: {error}"[:500], response_body=None)
+    return Tried(
+        delivered=False,
+        status_code=None,
+        error=f"{error.reason}: {error}"[:500],
+        response_body=None,
+        error_class=error.reason,
+        timing=error.timing,
+    )
+
+
+def _kept(body: bytes) -> str | None:
+    """The beginning of an answer as text; what was cut ends in `CUT`, and only that is longer than is kept."""
+    text = body[:KEPT_RESPONSE_BYTES].decode("utf-8", "replace").replace("\x00", "\ufffd")
+    if len(body) <= KEPT_RESPONSE_BYTES and (text.isascii() or len(text.encode()) <= KEPT_RESPONSE_BYTES):
+        return text or None
+    return text.encode()[:KEPT_RESPONSE_BYTES].decode("utf-8", "replace") + CUT
+
+
+def kept_and_cut(text: str | None) -> tuple[str | None, bool]:
+    """What was kept of an answer, and whether there was more of it."""
+    if text is None or len(text.encode()) <= KEPT_RESPONSE_BYTES:
+        return text, False
+    return text.removesuffix(CUT), True
 
 
 def retry_after(header: str | None, now_ms: int) -> float | None:

@@ -32,11 +32,12 @@ from service.deliveries.claims import (
 )
 from service.deliveries.fanout import ONE_OFF_IN_FLIGHT
 from service.deliveries.lanes import IN_FLIGHT, Lanes, Sending
+from service.deliveries.sent import CONTENT_TYPE, described
 from service.deliveries.store import RecordAttempt
 from service.deliveries.subscriptions import Destination
 from service.egress import Egress
 from service.errors import EgressError, StoreUnavailable
-from service.signing import Signer, signature_headers
+from service.signing import SIGNATURE_HEADER, Signer, signature_headers
 from service.telemetry import SparingLog
 
 READ_BYTES = 64 * 1024  # of a destination's answer
@@ -125,7 +126,8 @@ class Sender:
         started_ms = self._clock.now_ms()
         started = self._clock.monotonic()
         headers = signature_headers(target.signers, sending.event_id, started_ms // 1000, sending.body)
-        headers["content-type"] = "application/json"
+        sent = described(USER_AGENT, headers[SIGNATURE_HEADER], target.headers)
+        headers["content-type"] = CONTENT_TYPE
         headers["user-agent"] = USER_AGENT
         try:
             answer = await self._egress.deliver(
@@ -143,7 +145,7 @@ class Sender:
         if tried.slow_s:
             self.lanes.slow_down(sending.lane, tried.slow_s)
         self.lanes.heard(sending, delivered=tried.delivered, retry_after_s=tried.retry_after_s)
-        await self._record(sending, target, tried, started_ms, duration_ms)
+        await self._record(sending, target, tried, started_ms, duration_ms, sent=sent)
 
     async def _target(self, sending: Sending) -> _Target | None:
         if sending.subscription_id is None:
@@ -155,7 +157,9 @@ class Sender:
         signers = destination.signers(self._clock.now_ms())
         return _Target(destination.url, signers, dict(destination.headers), destination.schedule_s)
 
-    async def _record(self, sending: Sending, target: _Target, tried: Tried, at_ms: int, duration_ms: int) -> None:
+    async def _record(
+        self, sending: Sending, target: _Target, tried: Tried, at_ms: int, duration_ms: int, *, sent: str
+    ) -> None:
         now_ms = self._clock.now_ms()
         schedule_s = target.schedule_s if target.schedule_s is not None else self._schedule_s
         due_at, reason = None, None
@@ -181,15 +185,11 @@ class Sender:
             response_body=tried.response_body,
             counted=not ahead,
             reason=reason,
+            error_class=tried.error_class,
+            timing=tried.timing,
+            sent=sent,
         )
-        if self._observer is not None:
-            self._observer.attempted(
-                "delivered" if tried.delivered else "failed" if due_at is not None else "dead", duration_ms
-            )
-            if tried.delivered and not sending.failed_before:
-                self._observer.delivered(now_ms - sending.event_at)
-        if not tried.delivered:
-            self._note(sending, tried, dead=due_at is None)
+        self._tell(sending, tried, duration_ms, now_ms, dead=not tried.delivered and due_at is None)
         self.lanes.answered(sending.lane)
         try:
             await self._writer.run(attempt)
@@ -223,6 +223,14 @@ class Sender:
                 pass
         except StoreUnavailable as error:
             _log.warning("stale_deliveries_left", lane=lane, error=str(error))  # the next failure comes back to it
+
+    def _tell(self, sending: Sending, tried: Tried, duration_ms: int, now_ms: int, *, dead: bool) -> None:
+        if self._observer is not None:
+            self._observer.attempted("delivered" if tried.delivered else "dead" if dead else "failed", duration_ms)
+            if tried.delivered and not sending.failed_before:
+                self._observer.delivered(now_ms - sending.event_at)
+        if not tried.delivered:
+            self._note(sending, tried, dead=dead)
 
     def _note(self, sending: Sending, tried: Tried, *, dead: bool) -> None:
         self._lines.say(

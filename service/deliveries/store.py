@@ -8,7 +8,7 @@ from functools import partial
 
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
-from service.errors import Conflict, NotFound
+from service.errors import UNTIMED, Conflict, NotFound, Timing
 
 KEPT_RESPONSE_BYTES = 16 * 1024  # of a destination's answer
 
@@ -23,8 +23,10 @@ INSERT INTO lanes (id, account_id, next_due_at) VALUES (:lane, :account_id, :due
 ON CONFLICT (id) DO UPDATE SET next_due_at = min(coalesce(next_due_at, excluded.next_due_at), excluded.next_due_at)
 """
 _INSERT_ATTEMPT = """
-INSERT INTO attempts (delivery_id, at, status_code, error, duration_ms, response_body)
-VALUES (:id, :at, :status_code, :error, :duration_ms, :response_body)
+INSERT INTO attempts (delivery_id, at, status_code, error, error_class, duration_ms, dns_ms, connect_ms, tls_ms,
+    first_byte_ms, sent, response_body)
+VALUES (:id, :at, :status_code, :error, :error_class, :duration_ms, :dns_ms, :connect_ms, :tls_ms, :first_byte_ms, :sent,
+    :response_body)
 """
 # That it arrived is a fact, whoever brings it and whatever became of the lease meanwhile.
 _DELIVERED = """
@@ -64,6 +66,8 @@ class RecordAttempt(Command[None]):
         due_at: When to try again; None with `delivered` False means that there is no further try.
         counted: It is one of the schedule's; a try ahead of time is not.
         reason: Why there is no further try, in a word.
+        error_class: What went wrong, in a word.
+        sent: What went along, without values; see `sent.described`.
     """
 
     delivery_id: str
@@ -80,6 +84,9 @@ class RecordAttempt(Command[None]):
     response_body: str | None
     counted: bool = True
     reason: str | None = None
+    error_class: str | None = None
+    timing: Timing = UNTIMED
+    sent: str | None = None
 
 
 async def handle_attempts(tx: Tx, commands: Sequence[RecordAttempt]) -> list[Exception | None]:
@@ -103,12 +110,19 @@ async def handle_attempts(tx: Tx, commands: Sequence[RecordAttempt]) -> list[Exc
 
 
 def _attempt(command: RecordAttempt) -> Params:
+    timing = command.timing
     return {
         "id": command.delivery_id,
         "at": command.at,
         "status_code": command.status_code,
         "error": command.error,
+        "error_class": command.error_class,
         "duration_ms": command.duration_ms,
+        "dns_ms": timing.dns_ms,
+        "connect_ms": timing.connect_ms,
+        "tls_ms": timing.tls_ms,
+        "first_byte_ms": timing.first_byte_ms,
+        "sent": command.sent,
         "response_body": command.response_body,
     }
 
