@@ -210,7 +210,7 @@ class Service:
         """Stop accepting, let what is out come back, and close everything; safe to call at any moment after `open`."""
         stages = self._stages
         self._listener.begin_drain()
-        stages.submitter.closing = True
+        stages.submitter.closing = stages.cleaner.closing = True
         stages.waiters.release_all()
         await self._listener.stopped()
         await self._ticker.stop()

@@ -44,6 +44,12 @@ class Ids:
         return f"{prefix}_{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def earliest(prefix: Prefix, at_ms: int) -> str:
+    """What no id sorts before that was made at that moment or later; an older one does."""
+    text = f"{at_ms:012x}"
+    return f"{prefix}_{text[:8]}-{text[8:]}"
+
+
 def is_id(text: str, prefix: Prefix) -> bool:
     """Whether the text has the form of an id of that kind; says nothing of its existence."""
     return text.startswith(prefix) and _PATTERN.fullmatch(text) is not None

@@ -216,7 +216,6 @@ PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
 UNSERVED: Final[Mapping[str, str]] = {
     "STORAGE_URL": "results are not copied: their links lead to the provider's file",
     "RESULT_MAX_BYTES": "results are not copied, whatever their size",
-    "RETENTION": "nothing is removed by age",
     "URL": "no command speaks to a running service",
     "API_KEY": "no command speaks to a running service",
 }

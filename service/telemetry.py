@@ -238,6 +238,7 @@ METRICS: Final[tuple[MetricRow, ...]] = (
     MetricRow(
         "remora_delivery_attempt_seconds", "histogram", ("outcome",), "how long one delivery attempt took", _FAST_S
     ),
+    MetricRow("remora_retention_removed_total", "counter", ("what",), "rows removed for their age, by kind"),
     MetricRow("remora_writer_batch_commands", "histogram", (), "commands that shared one commit", _COUNTS),
     MetricRow("remora_writer_commit_seconds", "histogram", (), "how long a commit took", _FAST_S),
     MetricRow(
@@ -351,6 +352,11 @@ class Metrics:
     def delivered(self, since_event_ms: int) -> None:
         """An event arrived at a destination, so long after it happened."""
         self._observe(since_event_ms / 1000, "remora_event_delivery_seconds")
+
+    def swept(self, what: str, count: int) -> None:
+        """So many rows of a kind were removed for their age."""
+        key = ("remora_retention_removed_total", what)
+        self._values[key] = self._values.get(key, 0.0) + count
 
     def batch(self, size: int, commit_s: float) -> None:
         """The writer committed so many commands at once."""

@@ -12,6 +12,7 @@ from service.accounts.keys import Keys
 from service.callbacks.inbox import Inbox
 from service.clock import Clock, Randomness
 from service.db.opening import Store
+from service.deliveries import retention as sent_retention
 from service.deliveries.changes import Changes
 from service.deliveries.directory import StoreDirectory
 from service.deliveries.fanout import Fanout
@@ -19,6 +20,7 @@ from service.deliveries.send import Sender
 from service.deliveries.subscriptions import DestinationCache
 from service.egress import Egress
 from service.ids import Ids
+from service.jobs import retention as job_retention
 from service.jobs.cancel import Canceller
 from service.jobs.fetch import Fetcher
 from service.jobs.hands import TaskHand
@@ -30,6 +32,8 @@ from service.jobs.waiters import Waiters
 from service.providers.breaker import Breakers
 from service.providers.registry import Registry
 from service.results.links import ResultLinks
+from service.scheduler.cleaner import Cleaner
+from service.scheduler.disabler import Disabler
 from service.scheduler.duties import Duty
 from service.scheduler.expirer import Expirer
 from service.scheduler.poller import Poller
@@ -77,6 +81,7 @@ class Stages:
     submit_hand: TaskHand
     fetch_hand: TaskHand
     rescuer: Rescuer
+    cleaner: Cleaner
     duties: list[Duty]
 
 
@@ -111,6 +116,7 @@ def wire(base: Base) -> Stages:
     tracker.submitter, tracker.fetcher = submit_hand, fetch_hand
     rescuer = Rescuer(writer, base.registry, submit_hand, sender, base.owner)
     poller = Poller(writer, fetcher, fetch_hand, base.clock, base.owner)
+    cleaner = _cleaner(base)
     return Stages(
         tracker=tracker,
         waiters=waiters,
@@ -123,18 +129,26 @@ def wire(base: Base) -> Stages:
         submit_hand=submit_hand,
         fetch_hand=fetch_hand,
         rescuer=rescuer,
-        duties=_duties(base, rescuer, poller),
+        cleaner=cleaner,
+        duties=_duties(base, rescuer, poller, cleaner),
     )
 
 
-def _duties(base: Base, rescuer: Rescuer, poller: Poller) -> list[Duty]:
+def _duties(base: Base, rescuer: Rescuer, poller: Poller, cleaner: Cleaner) -> list[Duty]:
     expirer = Expirer(base.store.writer, base.store.reader, base.clock)
     return [
         Duty("rescuer", TICK_S, rescuer.run_once),
         Duty("poller", TICK_S, poller.run_once),
         Duty("expirer", SWEEP_S, expirer.run_once),
-        Duty("cleaner", CLEAN_S, expirer.clean),
+        Duty("cleaner", CLEAN_S, cleaner.run_once),
+        Duty("disabler", CLEAN_S, Disabler(base.store.writer, base.store.reader).run_once),
     ]
+
+
+def _cleaner(base: Base) -> Cleaner:
+    for register in (job_retention.register, sent_retention.register):
+        register(base.store.writer)
+    return Cleaner(base.store.writer, base.clock, base.settings.retention, base.metrics)
 
 
 def _intake(base: Base, tracker: Tracker) -> Intake:

@@ -102,8 +102,11 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "I11",
-        "every delivered delivery has an attempt",
-        "SELECT id FROM deliveries d WHERE status = 'delivered' AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.delivery_id = d.id)",
+        "every delivered delivery has an attempt, unless retention removed those of its hour",
+        (
+            "SELECT id FROM deliveries d WHERE status = 'delivered' AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.delivery_id = d.id) "
+            "AND finished_at >= 3600000 + coalesce((SELECT CAST(CAST(value AS TEXT) AS INTEGER) FROM meta WHERE key = 'attempts_kept_since'), -3600000)"
+        ),
     ),
     (
         "seq",

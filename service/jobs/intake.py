@@ -101,7 +101,6 @@ class Intake:
         self._links = links
         self._job_ttl_ms = job_ttl_ms
         writer.handle(Accept, self.handle)
-        writer.handle(ForgetKeys, handle_forget)
 
     async def take(self, caller: Caller, request: JobRequest, key: str | None) -> Taken:
         """Take a job, or give the first answer again.
@@ -272,19 +271,3 @@ def _replay(row: Any, body_hash: bytes) -> Taken | Exception:
 
 def _at(pointer: str, detail: str, code: str) -> Invalid:
     return Invalid.of([FieldError(pointer, detail)], code=code)
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetKeys(Command[None]):
-    """Forget idempotency keys whose day is over, some at a time."""
-
-    count: int
-
-
-async def handle_forget(tx: Tx, commands: Sequence[ForgetKeys]) -> list[Exception | None]:
-    """The writer's handler for `ForgetKeys`."""
-    tx.write(
-        "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency WHERE expires_at <= :now ORDER BY expires_at LIMIT :count)",
-        [{"now": tx.now_ms, "count": command.count} for command in commands],
-    )
-    return [None for _ in commands]

@@ -1,4 +1,4 @@
-"""Ends what has passed its deadline, notices what is overdue, and forgets idempotency keys after their day."""
+"""Ends what has passed its deadline, and notices what is overdue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from service.db.reader import Reader
 from service.db.writer import Writer
 from service.jobs import queries
 from service.jobs.facts import DeadlinePassed, OverdueNoticed
-from service.jobs.intake import ForgetKeys
 from service.jobs.track import Track
 
 BATCH = 200  # jobs of one sweep; the next tick goes on
@@ -33,7 +32,3 @@ class Expirer:
         # All at once, so that the writer takes them as one set.
         await asyncio.gather(*(self.writer.run(Track(fact)) for fact in facts))
         return len(expired) + len(overdue)
-
-    async def clean(self) -> None:
-        """Forget old idempotency keys."""
-        await self.writer.run(ForgetKeys(BATCH))
