@@ -38,7 +38,12 @@ async def list_subscriptions(request: Request[Any, Any, Any]) -> Response[bytes]
     query = query_of(request.scope, PAGING)
     limit, before_id = query.limit(), query.cursor_id("sub")
     found = await queries.list_subscriptions(
-        context.reader, context.box, who.account_id, before_id=before_id, limit=limit + 1
+        context.reader,
+        context.box,
+        who.account_id,
+        before_id=before_id,
+        limit=limit + 1,
+        now_ms=context.clock.now_ms(),
     )
     return page(found, limit, lambda shown: shown, "sub", lambda shown: str(shown["id"]))
 
@@ -97,7 +102,15 @@ async def enable_subscription(request: Request[Any, Any, Any], subscription_id: 
 
 def use_cases(context: Context) -> Subscribe:
     """The use cases over this application's store."""
-    return Subscribe(context.writer, context.reader, context.egress, context.box, context.ids, context.randomness)
+    return Subscribe(
+        context.writer,
+        context.reader,
+        context.egress,
+        context.box,
+        context.ids,
+        context.randomness,
+        context.clock,
+    )
 
 
 def _check_id(subscription_id: str) -> None:

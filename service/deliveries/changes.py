@@ -15,6 +15,7 @@ from service.clock import iso
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Writer
 from service.deliveries.fanout import Outgoing
+from service.deliveries.request import FIELDS
 from service.deliveries.subscriptions import (
     CreateSubscription,
     DeleteSubscription,
@@ -32,21 +33,6 @@ from service.states import Source
 
 MAX_SUBSCRIPTIONS: Final = 20_000  # of one account: each event is held against all of them
 
-#: What a caller may set; the names are the table's.
-COLUMNS: Final = (
-    "url",
-    "description",
-    "events",
-    "providers",
-    "operations",
-    "tags",
-    "headers",
-    "rate_per_s",
-    "max_in_flight",
-    "schedule",
-    "signatures",
-)
-
 _FIND: Final = """
 SELECT id, account_id, url, description, status FROM subscriptions WHERE id IN (SELECT value FROM json_each(:ids))
 """
@@ -54,13 +40,17 @@ _COUNT: Final = """
 SELECT account_id, count(*) AS n FROM subscriptions WHERE account_id IN (SELECT value FROM json_each(:accounts)) GROUP BY account_id
 """
 _INSERT: Final = f"""
-INSERT INTO subscriptions (id, account_id, {", ".join(COLUMNS)}, status, secret, created_at)
-VALUES (:id, :account_id, {", ".join(":" + name for name in COLUMNS)}, 'enabled', :secret, :now)
+INSERT INTO subscriptions (id, account_id, {", ".join(FIELDS)}, status, secret, signing_key, created_at)
+VALUES (:id, :account_id, {", ".join(":" + name for name in FIELDS)}, 'enabled', :secret, :signing_key, :now)
 """
-# The expressions see the row as it was: the secret that is replaced becomes the previous one.
+_ADD_KEY: Final = "UPDATE subscriptions SET signing_key = :signing_key WHERE id = :id AND signing_key IS NULL"
+# The expressions see the row as it was: the secret that is replaced becomes the previous one. A key is replaced with it,
+# also one that does not sign at the moment, and none is made.
 _ROTATE: Final = """
 UPDATE subscriptions SET previous_secret = CASE WHEN :grace_ms > 0 THEN secret END,
-    previous_secret_until = CASE WHEN :grace_ms > 0 THEN :now + :grace_ms END, secret = :secret
+    previous_signing_key = CASE WHEN :grace_ms > 0 THEN signing_key END,
+    previous_secret_until = CASE WHEN :grace_ms > 0 THEN :now + :grace_ms END, secret = :secret,
+    signing_key = CASE WHEN signing_key IS NOT NULL THEN :signing_key END
 WHERE id = :id
 """
 _ENABLE: Final = """
@@ -72,7 +62,7 @@ UPDATE subscriptions SET status = 'disabled', disabled_reason = :reason WHERE id
 # A subscription's lane has its id, so that this walks the index for claims. The epoch leaves a request that is out
 # without a say, unless it arrived.
 _SKIP: Final = """
-UPDATE deliveries SET status = 'skipped', finished_at = :now, due_at = NULL, lease_owner = NULL, lease_until = NULL,
+UPDATE deliveries SET status = 'skipped', reason = :reason, finished_at = :now, due_at = NULL, lease_owner = NULL, lease_until = NULL,
     lease_epoch = lease_epoch + 1
 WHERE lane = :id AND status = 'pending'
 """
@@ -121,7 +111,8 @@ class Changes:
                 continue
             answers.append(None)
             given = {"id": command.subscription_id, "account_id": command.account_id, "now": tx.now_ms}
-            rows.append({**command.columns, **given, "secret": command.sealed_secret})
+            sealed = {"secret": command.sealed_secret, "signing_key": command.sealed_seed}
+            rows.append({**command.columns, **given, **sealed})
         tx.write(_INSERT, rows, expect=len(rows))
         self.cache.changing(tx, accounts)
         return answers
@@ -130,11 +121,13 @@ class Changes:
         """Change some columns of each."""
         rows = await self._found(tx, commands)
         for command in commands:
-            named = [name for name in COLUMNS if name in command.columns]
+            named = [name for name in FIELDS if name in command.columns]
             if command.subscription_id in rows and named:
                 changes = ", ".join(f"{name} = :{name}" for name in named)
                 row = {name: command.columns[name] for name in named} | {"id": command.subscription_id}
                 tx.write(f"UPDATE subscriptions SET {changes} WHERE id = :id", [row], expect=1)
+                if command.sealed_seed is not None:
+                    tx.write(_ADD_KEY, [{"id": command.subscription_id, "signing_key": command.sealed_seed}])
         return _answers(commands, rows)
 
     async def delete(self, tx: Tx, commands: Sequence[DeleteSubscription]) -> list[Exception | None]:
@@ -142,7 +135,7 @@ class Changes:
         rows = await self._found(tx, commands)
         gone = [{"id": each} for each in rows]
         tx.write("DELETE FROM subscriptions WHERE id = :id", gone, expect=len(gone))
-        _skip(tx, rows)
+        _skip(tx, rows, "subscription_deleted")
         return _answers(commands, rows)
 
     async def enable(self, tx: Tx, commands: Sequence[EnableSubscription]) -> list[Exception | None]:
@@ -157,7 +150,7 @@ class Changes:
         news = [command for command in commands if _is_enabled(rows.get(command.subscription_id))]
         ended = [{"id": each.subscription_id, "reason": each.reason} for each in news]
         tx.write(_DISABLE, ended, expect=len(ended))
-        _skip(tx, [command.subscription_id for command in news])
+        _skip(tx, [command.subscription_id for command in news], "subscription_disabled")
         told = [
             _event(
                 tx,
@@ -175,12 +168,13 @@ class Changes:
         return [None for _ in commands]
 
     async def rotate(self, tx: Tx, commands: Sequence[RotateSubscriptionSecret]) -> list[Exception | None]:
-        """Replace secrets."""
+        """Replace secrets and keys."""
         rows = await self._found(tx, commands)
         replaced = [
             {
                 "id": command.subscription_id,
                 "secret": command.sealed_secret,
+                "signing_key": command.sealed_seed,
                 "grace_ms": command.grace_ms,
                 "now": tx.now_ms,
             }
@@ -260,9 +254,9 @@ def _shown(row: Row) -> dict[str, Any]:
     return {"id": row["id"], "url": row["url"], "description": row["description"], "status": row["status"]}
 
 
-def _skip(tx: Tx, subscription_ids: Iterable[str]) -> None:
+def _skip(tx: Tx, subscription_ids: Iterable[str], reason: str) -> None:
     rows = [{"id": each} for each in subscription_ids]
-    tx.write(_SKIP, [{**row, "now": tx.now_ms} for row in rows])
+    tx.write(_SKIP, [{**row, "reason": reason, "now": tx.now_ms} for row in rows])
     tx.write(_CLEAR_LANE, rows)
 
 

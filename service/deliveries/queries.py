@@ -12,14 +12,15 @@ from service.clock import iso
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.transaction import Row, json_set
-from service.deliveries.subscriptions import effective_events, open_headers
+from service.deliveries.subscriptions import effective_events, open_headers, open_keys
+from service.signing import encode_public_key
 
 MASK: Final = "…"  # what answers show in place of a header's value
 DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")
 
 _SUBSCRIPTION: Final = """
 SELECT id, url, description, events, providers, operations, tags, headers, rate_per_s, max_in_flight, schedule, signatures,
-    status, disabled_reason, last_success_at, failing_since, created_at FROM subscriptions
+    stop_at_expiry, signing_key, previous_signing_key, previous_secret_until, status, disabled_reason, last_success_at, failing_since, created_at FROM subscriptions
 """
 # A subscription's lane has its id, and the index for claims holds what is pending.
 _BACKLOG: Final = """
@@ -48,7 +49,7 @@ class DeliveryFilter:
 
 
 async def find_subscription(
-    reader: Reader, box: SecretBox, account_id: str, subscription_id: str
+    reader: Reader, box: SecretBox, account_id: str, subscription_id: str, *, now_ms: int
 ) -> dict[str, Any] | None:
     """One subscription of the account as it is shown."""
     row = await reader.row(
@@ -57,11 +58,11 @@ async def find_subscription(
     if row is None:
         return None
     backlog = await _backlog(reader, [subscription_id])
-    return _subscription_view(row, box, backlog.get(subscription_id, 0))
+    return _subscription_view(row, box, backlog.get(subscription_id, 0), now_ms)
 
 
 async def list_subscriptions(
-    reader: Reader, box: SecretBox, account_id: str, *, before_id: str | None, limit: int
+    reader: Reader, box: SecretBox, account_id: str, *, before_id: str | None, limit: int, now_ms: int
 ) -> list[dict[str, Any]]:
     """The account's subscriptions as they are shown, newest first."""
     rows = await reader.rows(
@@ -69,7 +70,7 @@ async def list_subscriptions(
         {"account": account_id, "before": before_id, "limit": limit},
     )
     backlog = await _backlog(reader, [row["id"] for row in rows])
-    return [_subscription_view(row, box, backlog.get(row["id"], 0)) for row in rows]
+    return [_subscription_view(row, box, backlog.get(row["id"], 0), now_ms) for row in rows]
 
 
 async def _backlog(reader: Reader, subscription_ids: Sequence[str]) -> dict[str, int]:
@@ -77,8 +78,9 @@ async def _backlog(reader: Reader, subscription_ids: Sequence[str]) -> dict[str,
     return {row["lane"]: row["n"] for row in rows}
 
 
-def _subscription_view(row: Row, box: SecretBox, backlog: int) -> dict[str, Any]:
+def _subscription_view(row: Row, box: SecretBox, backlog: int, now_ms: int) -> dict[str, Any]:
     headers = open_headers(box, row["id"], row["headers"])
+    keys = [encode_public_key(key) for key, until in open_keys(box, row) if until is None or until > now_ms]
     return {
         "id": row["id"],
         "url": row["url"],
@@ -92,6 +94,9 @@ def _subscription_view(row: Row, box: SecretBox, backlog: int) -> dict[str, Any]
         "max_in_flight": row["max_in_flight"],
         "schedule": None if row["schedule"] is None else _raw(row["schedule"]),
         "signatures": _raw(row["signatures"]),
+        "public_key": keys[0] if keys else None,
+        "previous_public_key": keys[1] if len(keys) > 1 else None,
+        "stop_at_expiry": bool(row["stop_at_expiry"]),
         "status": row["status"],
         "disabled_reason": row["disabled_reason"],
         "health": {
@@ -175,3 +180,16 @@ def _attempt_view(row: Row) -> dict[str, Any]:
         "duration_ms": row["duration_ms"],
         "response_body": row["response_body"],
     }
+
+
+async def failing_for(reader: Reader, span_ms: int, limit: int) -> list[tuple[str, str]]:
+    """Enabled subscriptions with nothing but failures over so long a time: their accounts and ids.
+
+    The last failure counts, not the time that went by: a destination that nobody wrote to since is not judged.
+    """
+    rows = await reader.rows(
+        "SELECT account_id, id FROM subscriptions WHERE failing_since IS NOT NULL AND status = 'enabled' "
+        "AND last_failure_at - failing_since >= :span LIMIT :limit",
+        {"span": span_ms, "limit": limit},
+    )
+    return [(row["account_id"], row["id"]) for row in rows]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from service.errors import FieldError, Invalid
 from service.notation import duration
-from service.signing import decode_secret
+from service.signing import decode_secret, encode_secret
 from service.states import EVENT_TYPES
 
 MAX_URL: Final = 2_048  # characters
@@ -25,26 +25,28 @@ MAX_IN_FLIGHT: Final = 1_000
 DEFAULT_IN_FLIGHT: Final = 10
 MAX_WAITS: Final = 50  # entries of a schedule
 WAIT_S: Final = (0.1, 7 * 86_400.0)  # seconds of one of them
-SIGNATURES: Final = ("v1",)
+SIGNATURES: Final = ("v1", "v1a")
+DEFAULT_SIGNATURES: Final = ("v1",)
 GRACE_S: Final = (0, 604_800)
 DEFAULT_GRACE_S: Final = 86_400
 
-#: What may be set at creation and changed later; `secret` only at creation, later it is rotated.
-_CHANGEABLE: Final = frozenset(
-    {
-        "url",
-        "description",
-        "events",
-        "providers",
-        "operations",
-        "tags",
-        "headers",
-        "rate_per_s",
-        "max_in_flight",
-        "schedule",
-        "signatures",
-    }
+#: What may be set at creation and changed later, by the names that the table's columns have too; `secret` is set only at
+#: creation, and rotated later.
+FIELDS: Final = (
+    "url",
+    "description",
+    "events",
+    "providers",
+    "operations",
+    "tags",
+    "headers",
+    "rate_per_s",
+    "max_in_flight",
+    "schedule",
+    "signatures",
+    "stop_at_expiry",
 )
+_CHANGEABLE: Final = frozenset(FIELDS)
 #: What a caller may send back as it got it in an answer, in hope; the fix is told.
 _NOT_HERE: Final = {
     "id": "is given by us; leave it out",
@@ -53,6 +55,8 @@ _NOT_HERE: Final = {
     "status": "cannot be set here; POST /v1/subscriptions/{id}/enable enables, DELETE ends",
     "disabled_reason": "cannot be set; leave it out",
     "secret": "cannot be changed here; use POST /v1/subscriptions/{id}/rotate-secret",
+    "public_key": "is made by us where signatures name v1a; leave it out",
+    "previous_public_key": "is shown by us during a rotation; leave it out",
 }
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -93,7 +97,8 @@ class SubscriptionRequest:
     rate_per_s: float | None = None
     max_in_flight: int = DEFAULT_IN_FLIGHT
     schedule_s: tuple[float, ...] | None = None
-    signatures: tuple[str, ...] = SIGNATURES
+    signatures: tuple[str, ...] = DEFAULT_SIGNATURES  # always with v1, which every receiver knows
+    stop_at_expiry: bool = False
     secret: str | None = field(default=None, repr=False)
 
 
@@ -269,15 +274,26 @@ def _seconds(wait: Any) -> float | None:
     return float(wait) if isinstance(wait, int | float) and not isinstance(wait, bool) else None
 
 
+def _signatures(value: Any, pointer: str, errors: list[FieldError]) -> tuple[str, ...]:
+    named = _words(SIGNATURES, at_least=1)(value, pointer, errors)
+    return tuple(each for each in SIGNATURES if each in (*DEFAULT_SIGNATURES, *named))
+
+
+def _flag(value: Any, pointer: str, errors: list[FieldError]) -> bool:
+    if not isinstance(value, bool):
+        errors.append(FieldError(pointer, "must be true or false"))
+    return value is True
+
+
 def _secret(value: Any, pointer: str, errors: list[FieldError]) -> str:
     if not isinstance(value, str):
         errors.append(FieldError(pointer, "must be a string: whsec_ and base64; leave it out to have one made"))
         return ""
     try:
-        decode_secret(value)
+        return encode_secret(decode_secret(value))  # with padding, which some libraries need
     except ValueError as error:
         errors.append(FieldError(pointer, f"{error}; leave it out to have one made"))
-    return value
+    return ""
 
 
 _READERS: Final[dict[str, Callable[[Any, str, list[FieldError]], Any]]] = {
@@ -291,6 +307,7 @@ _READERS: Final[dict[str, Callable[[Any, str, list[FieldError]], Any]]] = {
     "rate_per_s": _rate,
     "max_in_flight": _in_flight,
     "schedule": _schedule,
-    "signatures": _words(SIGNATURES, at_least=1),
+    "signatures": _signatures,
+    "stop_at_expiry": _flag,
     "secret": _secret,
 }

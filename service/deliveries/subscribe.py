@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import msgspec
 
-from service.clock import Randomness
+from service.clock import Clock, Randomness
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.transaction import Params
 from service.db.writer import Writer
 from service.deliveries import queries
-from service.deliveries.changes import COLUMNS, no_subscription
-from service.deliveries.request import SubscriptionRequest
+from service.deliveries.changes import no_subscription
+from service.deliveries.request import FIELDS, SubscriptionRequest
 from service.deliveries.store import RetryDelivery
 from service.deliveries.subscriptions import (
     CreateSubscription,
@@ -24,12 +24,13 @@ from service.deliveries.subscriptions import (
     RotateSubscriptionSecret,
     UpdateSubscription,
     headers_place,
+    key_place,
     secret_place,
 )
 from service.egress import Egress
 from service.errors import Conflict, EgressRefused, FieldError, Invalid, NotFound
 from service.ids import Ids
-from service.signing import new_secret
+from service.signing import new_secret, new_seed
 
 #: Columns that hold a list as JSON, and are called the same in a request.
 _LISTS: Final = ("events", "providers", "operations", "tags", "signatures")
@@ -45,6 +46,7 @@ class Subscribe:
     box: SecretBox
     ids: Ids
     randomness: Randomness
+    clock: Clock
 
     async def create(self, account_id: str, request: SubscriptionRequest) -> dict[str, Any]:
         """Make a subscription; the answer shows its secret, once.
@@ -57,9 +59,9 @@ class Subscribe:
         subscription_id = self.ids.new("sub")
         secret = request.secret or new_secret(self.randomness)
         columns = self._columns(subscription_id, request)
-        await self.writer.run(
-            CreateSubscription(subscription_id, account_id, columns, self._sealed(subscription_id, secret))
-        )
+        sealed = self._sealed(subscription_id, secret)
+        seed = self._sealed_seed(subscription_id) if "v1a" in request.signatures else None
+        await self.writer.run(CreateSubscription(subscription_id, account_id, columns, sealed, seed))
         return await self.show(account_id, subscription_id) | {"secret": secret}
 
     async def update(self, account_id: str, subscription_id: str, request: SubscriptionRequest) -> dict[str, Any]:
@@ -68,7 +70,8 @@ class Subscribe:
         await self._check(request)
         columns = self._columns(subscription_id, request)
         changed = {name: value for name, value in columns.items() if name in request.given}
-        await self.writer.run(UpdateSubscription(subscription_id, account_id, changed))
+        seed = self._sealed_seed(subscription_id) if "v1a" in request.signatures else None
+        await self.writer.run(UpdateSubscription(subscription_id, account_id, changed, seed))
         return await self.show(account_id, subscription_id)
 
     async def delete(self, account_id: str, subscription_id: str) -> None:
@@ -81,10 +84,11 @@ class Subscribe:
         return await self.show(account_id, subscription_id)
 
     async def rotate(self, account_id: str, subscription_id: str, grace_s: int) -> dict[str, Any]:
-        """Replace the secret; the answer shows the new one, once."""
+        """Replace the secret, and the key of `v1a` with it; the answer shows the new secret, once."""
         secret = new_secret(self.randomness)
         sealed = self._sealed(subscription_id, secret)
-        await self.writer.run(RotateSubscriptionSecret(subscription_id, account_id, sealed, grace_s * 1000))
+        seed = self._sealed_seed(subscription_id)
+        await self.writer.run(RotateSubscriptionSecret(subscription_id, account_id, sealed, seed, grace_s * 1000))
         return await self.show(account_id, subscription_id) | {"secret": secret}
 
     async def ping(self, account_id: str, subscription_id: str) -> dict[str, Any]:
@@ -108,7 +112,7 @@ class Subscribe:
 
     async def show(self, account_id: str, subscription_id: str) -> dict[str, Any]:
         """One subscription."""
-        found = await queries.find_subscription(self.reader, self.box, account_id, subscription_id)
+        found = await self._find(account_id, subscription_id)
         if found is None:
             raise no_subscription()
         return found
@@ -119,6 +123,11 @@ class Subscribe:
         if found is None:
             raise no_delivery()
         return found
+
+    async def _find(self, account_id: str, subscription_id: str) -> dict[str, Any] | None:
+        return await queries.find_subscription(
+            self.reader, self.box, account_id, subscription_id, now_ms=self.clock.now_ms()
+        )
 
     async def _check(self, request: SubscriptionRequest) -> None:
         """A standing destination may be set up before its name resolves; it is judged again whenever it is dialled."""
@@ -131,7 +140,7 @@ class Subscribe:
             raise Invalid.of([FieldError("/url", str(error))], code=code) from error
 
     async def _check_destination(self, account_id: str, subscription_id: str) -> None:
-        found = await queries.find_subscription(self.reader, self.box, account_id, subscription_id)
+        found = await self._find(account_id, subscription_id)
         if found is None:
             raise Conflict("the delivery's subscription was deleted", code="subscription_deleted")
         if found["status"] != "enabled":
@@ -154,11 +163,15 @@ class Subscribe:
             "rate_per_s": request.rate_per_s,
             "max_in_flight": request.max_in_flight,
             "schedule": schedule,
+            "stop_at_expiry": int(request.stop_at_expiry),
         }
-        return {name: columns[name] for name in COLUMNS}
+        return {name: columns[name] for name in FIELDS}
 
     def _sealed(self, subscription_id: str, secret: str) -> bytes:
         return self.box.seal(secret.encode(), secret_place(subscription_id))
+
+    def _sealed_seed(self, subscription_id: str) -> bytes:
+        return self.box.seal(new_seed(self.randomness), key_place(subscription_id))
 
 
 def no_delivery() -> NotFound:

@@ -27,7 +27,8 @@ CREATED = {
         "rate_per_s",
         "max_in_flight",
     ),
-    *("schedule", "signatures", "status", "disabled_reason", "secret", "health", "created_at"),
+    *("schedule", "signatures", "stop_at_expiry", "public_key", "previous_public_key"),
+    *("status", "disabled_reason", "secret", "health", "created_at"),
 }
 DELIVERY = {
     *("id", "event_id", "type", "job_id", "subscription_id", "url", "status", "attempt_count", "next_attempt_at"),

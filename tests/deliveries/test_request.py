@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ FULL: dict[str, Any] = {
     "max_in_flight": 1000,
     "schedule": [5, "5m", 0.1, "7d"],
     "signatures": ["v1"],
+    "stop_at_expiry": True,
     "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 }
 
@@ -43,7 +45,7 @@ def test_creation_takes_everything_that_the_contract_names() -> None:
     assert asked.events == ("job.completed", "subscription.disabled")
     assert dict(asked.headers) == {"Authorization": "Bearer sesame", "X-Tenant": "7"}
     assert asked.schedule_s == (5.0, 300.0, 0.1, 604_800.0)
-    assert (asked.rate_per_s, asked.max_in_flight) == (0.5, 1000)
+    assert (asked.rate_per_s, asked.max_in_flight, asked.stop_at_expiry) == (0.5, 1000, True)
     assert "sesame" not in repr(asked)
     assert "MfKQ9r8" not in repr(asked)
 
@@ -55,6 +57,33 @@ def test_creation_needs_nothing_but_the_address(nothing: dict[str, None]) -> Non
 
     assert (asked.description, asked.events, asked.headers, asked.secret) == ("", (), (), None)
     assert (asked.rate_per_s, asked.max_in_flight, asked.schedule_s, asked.signatures) == (None, 10, None, ("v1",))
+    assert asked.stop_at_expiry is False
+
+
+@pytest.mark.parametrize(
+    ("named", "signatures"),
+    [
+        (["v1"], ("v1",)),
+        (["v1a"], ("v1", "v1a")),
+        (["v1a", "v1"], ("v1", "v1a")),
+        (["v1", "v1a", "v1a"], ("v1", "v1a")),
+        (None, ("v1",)),
+    ],
+)
+def test_v1_is_always_sent(named: list[str] | None, signatures: tuple[str, ...]) -> None:
+    """Most receivers know nothing else; what is asked for comes beside it, in one order."""
+    assert parse_new({"url": URL, "signatures": named}).signatures == signatures
+    assert parse_change({"signatures": named}).signatures == signatures
+
+
+@pytest.mark.parametrize(("size", "taken"), [(23, False), (24, True), (64, True), (65, False)])
+def test_secret_of_a_caller_has_24_to_64_bytes(size: int, taken: bool) -> None:
+    """Both bounds to the byte; padding that was left out is put back, since some libraries need it."""
+    full = "whsec_" + base64.b64encode(b"s" * size).decode()
+    if taken:
+        assert parse_new({"url": URL, "secret": full.rstrip("=")}).secret == full
+    else:
+        assert f"this one has {size}" in faults({"url": URL, "secret": full})["/secret"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +128,12 @@ def test_creation_needs_nothing_but_the_address(nothing: dict[str, None]) -> Non
         ({"schedule": ["soon"]}, "/schedule/0", "a duration such as 30s"),
         ({"schedule": [None]}, "/schedule/0", "a duration such as 30s"),
         ({"signatures": []}, "/signatures", "1 to 50 strings"),
-        ({"signatures": ["v1a"]}, "/signatures/0", "must be one of v1"),
+        ({"signatures": ["v1", "v2"]}, "/signatures/1", "must be one of v1, v1a"),
+        ({"signatures": [["v1a"]]}, "/signatures/0", "must be one of v1, v1a"),
+        ({"stop_at_expiry": "true"}, "/stop_at_expiry", "true or false"),
+        ({"stop_at_expiry": 1}, "/stop_at_expiry", "true or false"),
+        ({"public_key": "whpk_"}, "/public_key", "is made by us"),
+        ({"previous_public_key": None}, "/previous_public_key", "leave it out"),
         ({"secret": "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}, "/secret", "starts with whsec_"),
         ({"secret": "whsec_MfKQ9r8G"}, "/secret", "24 to 64 bytes"),
         ({"secret": 1}, "/secret", "must be a string"),
