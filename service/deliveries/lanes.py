@@ -100,6 +100,7 @@ class Lanes:
         self._lanes: dict[str, _Lane] = {}
         self._held = 0
         self._held_by: Counter[str] = Counter()  # the same by account
+        self._out = 0  # requests, each with a socket
         self._waiting: dict[str, None] = {}  # lanes that wait for a socket, in order
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
@@ -238,6 +239,8 @@ class Lanes:
         if lane is not None:
             lane.in_flight -= 1
             lane.recording += 1
+            self._out -= 1
+            self._pump_waiting()  # those before this lane
             self._pump(lane_id, lane)
 
     def in_flight(self) -> int:
@@ -313,12 +316,13 @@ class Lanes:
 
     def _start(self, lane_id: str, lane: _Lane, sending: Sending) -> None:
         lane.in_flight += 1
+        self._out += 1
         task = asyncio.create_task(self._run(lane_id, lane, sending))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _has_socket(self, lane: _Lane) -> bool:
-        return len(self._tasks) < (self._most if lane.in_flight else self._most * 3 // 2)
+        return self._out < (self._most if lane.in_flight else self._most * 3 // 2)
 
     def _empty(self, lane: _Lane) -> None:
         """The destination is left alone for a while: what waits for it waits in the store, where the oldest is found."""
@@ -345,15 +349,16 @@ class Lanes:
                 lane.recording -= 1
             else:
                 lane.in_flight -= 1
+                self._out -= 1
             self._let_go(sending.account_id)
+            self._pump_waiting()
             self._pump(lane_id, lane)
             self._ask_for_more(lane_id, lane)
             self._drop_if_idle(lane_id, lane)
-            self._pump_waiting()
 
     def _pump_waiting(self) -> None:
         """A socket is free: those who wait for one, in order."""
-        while self._waiting and len(self._tasks) <= self._most:
+        while self._waiting and self._out < self._most:
             lane_id = next(iter(self._waiting))
             del self._waiting[lane_id]
             lane = self._lanes.get(lane_id)

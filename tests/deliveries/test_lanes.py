@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from service.clock import SeededRandomness, VirtualClock
-from service.deliveries.lanes import BUFFER, Lanes, Sending
+from service.deliveries.lanes import BUFFER, BUFFER_OF_ALL, Lanes, Sending
 
 
 def sending(lane: str, number: int = 0, *, max_in_flight: int = 2, rate_per_s: float | None = None) -> Sending:
@@ -201,3 +202,80 @@ async def test_drain_cuts_off_what_does_not_finish(network: Network) -> None:
     await network.lanes.drain(0.01)
 
     assert network.lanes.in_flight() == 0
+
+
+async def test_lane_whose_breaker_opens_gives_back_what_it_holds(network: Network) -> None:
+    """What waits for a dead destination waits in the store, not in memory, and takes nobody's place."""
+    network.take("a", 40, max_in_flight=5)
+    await _turn()
+    for number in range(5):
+        network.lanes.heard(sending("a", number), delivered=False)
+    for number in range(5):
+        await network.answer(f"a-{number}")
+
+    assert [each.delivery_id for each in network.given_back] == [f"a-{number}" for number in range(5, 40)]
+    assert network.lanes.held() == 0
+    assert network.lanes.room("a") == 0
+    assert network.lanes.full() == ["a"]
+    assert network.take("a", 1) == 0
+
+
+async def test_open_lane_takes_one_when_a_try_is_due(network: Network) -> None:
+    """And no second one while it is out."""
+    network.take("a", 5, max_in_flight=5)
+    await _turn()
+    for number in range(5):
+        network.lanes.heard(sending("a", number), delivered=False)
+        await network.answer(f"a-{number}")
+    network.clock.advance(7)
+    tried = network.lanes.trying_now(), network.take("a", 3, max_in_flight=5)
+    await _turn()
+
+    assert tried == (["a"], 1)
+    assert network.lanes.trying_now() == []
+    assert list(network.out) == ["a-0"]
+
+
+async def test_urgent_delivery_passes_a_full_lane_and_an_open_breaker(network: Network) -> None:
+    """Somebody sits there and waits for a ping."""
+    network.take("a", 10_000)
+    for number in range(5):
+        network.lanes.heard(sending("a", number), delivered=False)
+    ping = replace(sending("a", 77_777), urgent=True)
+    reserved = network.lanes.reserve("acc_1", "a", 2, urgent=True)
+    network.lanes.give(ping)
+    await _turn()
+
+    assert reserved
+    assert network.started[-1] == "a-77777"
+
+
+async def test_account_that_fills_memory_leaves_half_of_the_rest_to_others(network: Network) -> None:
+    """A hundred thousand events for a thousand slow destinations of one account; another's are taken all the same."""
+    for lane in range(200):
+        for _number in range(300):
+            network.lanes.reserve("greedy", f"g{lane}", 1)
+    greedy = network.lanes.held()
+    modest = sum(network.lanes.reserve("modest", f"m{lane}", 1) for lane in range(20) for _ in range(100))
+    first_of_a_lane = network.lanes.reserve("greedy", "another", 1)
+
+    assert BUFFER_OF_ALL // 2 <= greedy < BUFFER_OF_ALL // 2 + 200  # each lane may hold one
+    assert modest == 2_000
+    assert first_of_a_lane
+
+
+async def test_sockets_are_shared_out_so_that_an_idle_lane_is_let_in_first(network: Network) -> None:
+    """Where all sockets are taken, a lane without a request gets one of the reserve; those that have some wait in order."""
+    network.lanes = Lanes(
+        network.send, network.clock, SeededRandomness(1), network.given_back.extend, timeout_s=15, in_flight=4
+    )
+    network.take("slow", 10, max_in_flight=10)
+    await _turn()
+    network.take("idle", 3, max_in_flight=10)
+    await _turn()
+    before = sorted(network.out)
+    for number in range(3):
+        await network.answer(f"slow-{number}")
+
+    assert before == ["idle-0", "slow-0", "slow-1", "slow-2", "slow-3"]
+    assert sorted(network.out) == ["idle-0", "idle-1", "slow-3", "slow-4"]

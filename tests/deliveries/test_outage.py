@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import EgressNotSent
+from service.scheduler.disabler import Disabler
+from tests.deliveries.desk import OURS
 from tests.deliveries.outage import Outage, outage
 
 DOWN = "https://down.example/hooks"
@@ -157,6 +159,42 @@ async def test_nothing_is_sent_past_the_results_expiry_when_the_subscription_say
 
     assert ends == {expiring["id"]: "dead result_expired", lasting["id"]: "pending "}
     assert len(at.web.events(DOWN)) == 2
+
+
+async def test_five_days_of_nothing_but_failures_disable_and_tell_the_others(at: Outage) -> None:
+    """The account hears of it by its other subscription; what was not sent is skipped and says why."""
+    failing = await at.subscribe(DOWN)
+    await at.subscribe(WELL, events=["subscription.disabled"])
+    disabler = Disabler(at.desk.store.writer, at.desk.store.reader)
+    at.web.answer = down
+    disabled = []
+    for _ in range(21):
+        await at.publish(1)
+        await at.pass_time(6 * HOUR, step_s=1_200)
+        disabled.append(await disabler.run_once())
+    await at.settle()
+    shown = await at.desk.subscribe.show(OURS, failing["id"])
+
+    assert disabled.index(1) == 19  # after twenty times six hours
+    assert sum(disabled) == 1
+    assert (shown["status"], shown["disabled_reason"]) == ("disabled", "nothing but failures for 5 days")
+    assert len(at.web.events(WELL)) == 1
+    assert "pending" not in at.statuses()
+    assert at.statuses()["skipped"] > 0
+    reasons = at.desk.rows("SELECT DISTINCT reason FROM deliveries WHERE status = 'skipped'")
+    assert reasons == [("subscription_disabled",)]
+
+
+async def test_one_success_in_five_days_is_enough(at: Outage) -> None:
+    """Only nothing but failures disables."""
+    await at.subscribe(DOWN)
+    disabler = Disabler(at.desk.store.writer, at.desk.store.reader)
+    at.web.answer = down
+    for day in range(8):
+        at.web.answer = (lambda _: 204) if day == 3 else down
+        await at.publish(1)
+        await at.pass_time(24 * HOUR, step_s=3_600)
+        assert await disabler.run_once() == 0
 
 
 async def test_what_waits_in_the_store_past_the_expiry_is_not_sent(at: Outage) -> None:
