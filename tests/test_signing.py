@@ -12,12 +12,19 @@ from standardwebhooks.webhooks import Webhook
 
 from service.clock import SeededRandomness
 from service.signing import (
+    MAX_SIGNATURES,
     SignatureInvalid,
+    Signer,
+    decode_public_key,
     decode_secret,
+    encode_public_key,
     encode_secret,
     new_secret,
+    new_seed,
     sign_v1,
+    sign_v1a,
     signature_headers,
+    signing_key,
     verify,
 )
 
@@ -30,6 +37,11 @@ SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 HEADERS = {"webhook-id": MESSAGE_ID, "webhook-timestamp": str(SENT_AT_S), "webhook-signature": SIGNATURE}
 
 OTHER = bytes(range(32))
+
+#: Made with node:crypto from the seed 00 01 … 1f, over the same message.
+KEY = signing_key(bytes(range(32)))
+PUBLIC_KEY = "whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
+SIGNATURE_V1A = "v1a,yoUrgEkc12aGqm0n4Sydmdz55xJfTz4AsAgieHFjmkR7LJtqVCZOQYzvvHjI5kAey+r4iaBGxTFRrl2iBQxtDQ=="
 
 
 def checked(headers: dict[str, str], body: bytes = BODY, *, now_s: float = SENT_AT_S) -> str:
@@ -68,9 +80,73 @@ def test_rotation_signs_with_both_secrets() -> None:
 
 
 def test_message_without_a_secret_is_never_made() -> None:
-    """An unsigned message would be accepted by careless receivers."""
-    with pytest.raises(ValueError, match="at least one secret"):
-        signature_headers([], MESSAGE_ID, SENT_AT_S, BODY)
+    """An unsigned message would be accepted by careless receivers, and one with `v1a` alone refused by most others."""
+    refused: list[list[Signer]] = [[], [KEY], [KEY, OTHER]]
+    for signers in refused:
+        with pytest.raises(ValueError, match="at least one secret"):
+            signature_headers(signers, MESSAGE_ID, SENT_AT_S, BODY)
+
+
+def test_ed25519_signature_is_what_another_library_makes() -> None:
+    """Public key and signature come out to the letter; verified with the public key alone, `v1` standing beside it."""
+    headers = signature_headers([decode_secret(SECRET), KEY], MESSAGE_ID, SENT_AT_S, BODY)
+    keys = [decode_public_key(PUBLIC_KEY)]
+
+    assert encode_public_key(KEY) == PUBLIC_KEY
+    assert sign_v1a(KEY, MESSAGE_ID, SENT_AT_S, BODY) == SIGNATURE_V1A
+    assert headers == HEADERS | {"webhook-signature": f"{SIGNATURE} {SIGNATURE_V1A}"}
+    assert verify(keys, headers, BODY, now_s=SENT_AT_S) == MESSAGE_ID
+    assert checked(headers) == MESSAGE_ID
+
+
+def test_rotation_signs_with_both_keys() -> None:
+    """Whoever has the old or the new public key accepts; whoever has a third one does not."""
+    keys = [signing_key(new_seed(SeededRandomness(seed))) for seed in range(3)]
+    headers = signature_headers([OTHER, *keys[:2]], MESSAGE_ID, SENT_AT_S, BODY)
+    public = [decode_public_key(encode_public_key(key)) for key in keys]
+
+    for each in public[:2]:
+        assert verify([each], headers, BODY, now_s=SENT_AT_S) == MESSAGE_ID
+    assert verify([public[2], public[1]], headers, BODY, now_s=SENT_AT_S) == MESSAGE_ID
+    with pytest.raises(SignatureInvalid, match="no signature"):
+        verify(public[2:], headers, BODY, now_s=SENT_AT_S)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        *("v1a,", "v1a,AAAA", "v1a,ü", "v1a, ", "v1a,====", SIGNATURE, SIGNATURE_V1A.removeprefix("v1a,")),
+        *(SIGNATURE_V1A.replace("v1a,", "v1,"), SIGNATURE_V1A.replace("yoUr", "yoUs"), SIGNATURE_V1A[:-4]),
+        " ".join(["v1a,AAAA"] * MAX_SIGNATURES + [SIGNATURE_V1A]),  # a header that is made to be costly
+    ],
+)
+def test_verify_refuses_what_the_key_did_not_sign(signature: str) -> None:
+    """Whatever stands there, the answer is a refusal and never another error; also for another body or time."""
+    keys = [decode_public_key(PUBLIC_KEY)]
+    for changed, body in (
+        ({"webhook-signature": signature}, BODY),
+        ({"webhook-signature": SIGNATURE_V1A}, BODY + b" "),
+        ({"webhook-signature": SIGNATURE_V1A, "webhook-timestamp": str(SENT_AT_S + 1)}, BODY),
+    ):
+        with pytest.raises(SignatureInvalid, match="no signature"):
+            verify(keys, HEADERS | changed, body, now_s=SENT_AT_S)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "starts with whpk_"),
+        ("whsk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=", "starts with whpk_"),
+        ("whpk_A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=", "must be base64"),
+        ("whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg", "must be base64"),
+        ("whpk_ü", "must be base64"),
+        ("whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMQ==", "32 bytes behind its base64, this one has 31"),
+    ],
+)
+def test_public_key_that_cannot_be_one_is_refused(text: str, says: str) -> None:
+    """The message names the fault."""
+    with pytest.raises(ValueError, match=says):
+        decode_public_key(text)
 
 
 def test_new_secret_has_32_bytes_and_comes_back() -> None:
@@ -94,6 +170,10 @@ def test_new_secret_has_32_bytes_and_comes_back() -> None:
         ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLa_-", "must be base64"),
         ("whsec_MfKQ9r8G KYqrTwjUPD8ILPZIo2LaLaSw", "must be base64"),
         ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSü", "must be base64"),
+        ("whsec_" + "A" * 31 + "=", "24 to 64 bytes behind its base64, this one has 23"),
+        ("whsec_" + "A" * 87 + "=", "24 to 64 bytes behind its base64, this one has 65"),
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMR==", "belong to no byte"),  # MQ== is the same byte
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMR", "belong to no byte"),
         ("whsec_====MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "must be base64"),
     ],
 )
@@ -103,6 +183,12 @@ def test_secret_that_cannot_be_one_is_refused(text: str, says: str) -> None:
         decode_secret(text)
 
     assert "MfKQ9r8" not in str(refused.value)
+
+
+@pytest.mark.parametrize("size", [24, 64])
+def test_secret_has_24_to_64_bytes(size: int) -> None:
+    """Both bounds belong to it."""
+    assert decode_secret(encode_secret(b"s" * size)) == b"s" * size
 
 
 def test_secret_may_come_without_padding() -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Raw
 
 from service.db.transaction import Params, Row
 from service.deliveries.changes import Changes
 from service.deliveries.request import parse_change
 from service.deliveries.subscriptions import CreateSubscription, Destination, DisableSubscription, UpdateSubscription
 from service.errors import Conflict, Invalid, NotFound
-from service.signing import decode_secret
+from service.signing import decode_secret, encode_public_key
 from tests.deliveries.desk import NEVER_MADE, OURS, THEIRS, URL, Desk, desk
 
 GONE = "the destination answered 410 Gone"
@@ -208,6 +210,105 @@ async def test_rotation_lets_the_old_secret_sign_for_its_grace(at: Desk) -> None
     assert kept.signers(now_ms + HOUR_S * 1000) == pair[:1]
     assert after.signers(now_ms) == [decode_secret(third["secret"])]
     assert len({first["secret"], second["secret"], third["secret"]}) == 3
+
+
+def public_keys(destination: Destination, now_ms: int) -> list[str]:
+    """Whose keys sign, as receivers know them."""
+    return [encode_public_key(key) for key in destination.signers(now_ms) if isinstance(key, Ed25519PrivateKey)]
+
+
+async def test_key_is_made_where_v1a_is_asked_for_and_stays(at: Desk) -> None:
+    """At creation, or by a change; asked for again it is the same one; the private part is never in the database."""
+    plain = await at.make()
+    keyed = await at.make(signatures=["v1a"])
+    added = await at.subscribe.update(OURS, plain["id"], parse_change({"signatures": ["v1", "v1a"]}))
+    taken = await at.subscribe.update(OURS, plain["id"], parse_change({"signatures": None}))
+    again = await at.subscribe.update(OURS, plain["id"], parse_change({"signatures": ["v1a", "v1"]}))
+    destinations = {each.id: each for each in await at.look()}
+    raw = b"".join(path.read_bytes() for path in at.store.path.parent.glob("remora.db*"))
+
+    assert (plain["signatures"], plain["public_key"], plain["previous_public_key"]) == (Raw(b'["v1"]'), None, None)
+    assert (taken["signatures"], taken["public_key"]) == (Raw(b'["v1"]'), None)
+    assert keyed["signatures"] == added["signatures"] == Raw(b'["v1","v1a"]')
+    assert added["public_key"] == again["public_key"] != keyed["public_key"]
+    for shown in (keyed, again):
+        secret, key = destinations[shown["id"]].signers(at.clock.now_ms())
+        assert isinstance(secret, bytes)
+        assert isinstance(key, Ed25519PrivateKey)
+        assert encode_public_key(key) == shown["public_key"]
+        assert key.private_bytes_raw() not in raw
+
+
+async def test_subscription_without_v1a_signs_with_its_secret_alone(at: Desk) -> None:
+    """Also one that had a key once."""
+    made = await at.make(signatures=["v1a"])
+    await at.subscribe.update(OURS, made["id"], parse_change({"signatures": ["v1"]}))
+    [kept] = await at.look()
+
+    assert kept.signers(at.clock.now_ms()) == [decode_secret(made["secret"])]
+
+
+async def test_rotation_replaces_secret_and_key_together(at: Desk) -> None:
+    """Both old ones co-sign and are shown until the same moment; without a grace they are gone at once."""
+    first = await at.make(signatures=["v1a"])
+    second = await at.subscribe.rotate(OURS, first["id"], HOUR_S)
+    [kept] = await at.look()
+    now_ms = at.clock.now_ms()
+    before = await at.subscribe.show(OURS, first["id"])
+    at.clock.advance(HOUR_S)
+    over = await at.subscribe.show(OURS, first["id"])
+    third = await at.subscribe.rotate(OURS, first["id"], 0)
+    [after] = await at.look()
+
+    pair = [second["public_key"], first["public_key"]]
+    assert [before["public_key"], before["previous_public_key"]] == pair
+    assert [type(each) is bytes for each in kept.signers(now_ms)] == [True, True, False, False]
+    assert public_keys(kept, now_ms + HOUR_S * 1000 - 1) == pair
+    assert public_keys(kept, now_ms + HOUR_S * 1000) == pair[:1]
+    assert (over["public_key"], over["previous_public_key"]) == (pair[0], None)
+    assert public_keys(after, now_ms) == [third["public_key"]]
+    assert third["previous_public_key"] is None
+    assert len({*pair, third["public_key"]}) == 3
+
+
+async def test_rotation_leaves_no_old_key_behind_for_later(at: Desk) -> None:
+    """A key that does not sign at the moment is replaced too, and a subscription without one gets none."""
+    keyed = await at.make(signatures=["v1a"])
+    await at.subscribe.update(OURS, keyed["id"], parse_change({"signatures": ["v1"]}))
+    await at.subscribe.rotate(OURS, keyed["id"], 0)
+    shown = await at.subscribe.update(OURS, keyed["id"], parse_change({"signatures": ["v1a"]}))
+    plain = await at.make()
+    await at.subscribe.rotate(OURS, plain["id"], HOUR_S)
+
+    assert shown["public_key"] not in {None, keyed["public_key"]}
+    assert at.rows("SELECT signing_key FROM subscriptions WHERE id = ?", plain["id"]) == [(None,)]
+
+
+async def test_stop_at_expiry_is_kept_and_changed(at: Desk) -> None:
+    """Off unless asked for; the sender sees it."""
+    made = await at.make()
+    changed = await at.subscribe.update(OURS, made["id"], parse_change({"stop_at_expiry": True}))
+    [stops] = await at.look()
+    reset = await at.subscribe.update(OURS, made["id"], parse_change({"stop_at_expiry": None}))
+    [goes_on] = await at.look()
+
+    assert (made["stop_at_expiry"], changed["stop_at_expiry"], reset["stop_at_expiry"]) == (False, True, False)
+    assert (stops.stop_at_expiry, goes_on.stop_at_expiry) == (True, False)
+
+
+async def test_skipped_deliveries_say_why(at: Desk) -> None:
+    """A word for what ended them: their subscription was disabled, or deleted."""
+    disabled, deleted = await at.make(), await at.make()
+    await at.publish()
+    await at.store.writer.run(DisableSubscription(disabled["id"], OURS, GONE))
+    await at.store.writer.run(DisableSubscription(disabled["id"], OURS, "nothing but failures for 5 days"))
+    await at.subscribe.delete(OURS, deleted["id"])
+
+    assert dict(at.rows("SELECT subscription_id, reason FROM deliveries")) == {
+        disabled["id"]: "subscription_disabled",
+        deleted["id"]: "subscription_deleted",
+    }
+    assert (await at.subscribe.show(OURS, disabled["id"]))["disabled_reason"] == GONE
 
 
 async def test_ping_goes_to_one_subscription_alone(at: Desk) -> None:
