@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import resource
 import socket
 from pathlib import Path
 from typing import Self
@@ -18,6 +19,8 @@ from service.api.listener import Listener
 from service.api.server import create_api
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
 from service.db.opening import Store, hold, open_store
+from service.deliveries.feed import MAX_FOLLOWERS
+from service.deliveries.lanes import IN_FLIGHT
 from service.egress.door import Door
 from service.errors import SettingsInvalid
 from service.ids import Ids
@@ -32,6 +35,8 @@ from service.wiring import Base, Stages, wire
 DRAIN_S = 20.0  # for submits, polls and deliveries that are out when the service stops
 REMEMBERED_JOBS = 2_000  # finished ones whose durations are looked at when the service starts
 GC_THRESHOLDS = (20_000, 20, 50)  # new objects before a young collection; young ones before the next two
+MOST_FILES = 65_536  # asked for where the hard limit is infinite
+OTHER_FILES = 512  # open files that are no deliveries
 FAILED_STATUS = 70  # the exit status after the store failed (EX_SOFTWARE)
 
 _log = structlog.get_logger(__name__)
@@ -113,8 +118,11 @@ class Service:
             links=ResultLinks(store.box.derive("results"), settings.public_url or self.url),
             keys=keys,
             owner=randomness.bytes(8).hex(),
+            sockets=_sockets(),
         )
         self._stages = wire(self._base)
+        # Streams stay open: with few descriptors they must leave connections for everything else.
+        self._stages.hub.limit = min(MAX_FOLLOWERS, self._listener.max_connections // 2)
         self._ticker = Ticker(self._stages.duties, clock)
         for register in (claims.register, accounts.register, bootstrap.register):
             register(store.writer)
@@ -153,6 +161,7 @@ class Service:
             canceller=stages.canceller,
             breakers=stages.breakers,
             waiters=stages.waiters,
+            hub=stages.hub,
             links=base.links,
             receiver=stages.inbox,
             metrics=base.metrics,
@@ -203,6 +212,7 @@ class Service:
         failed.add_done_callback(lambda _: self._listener.begin_drain())
         await self._listener.draining.wait()
         self._stages.waiters.release_all()
+        self._stages.hub.close()
         await self._listener.stopped()
         return FAILED_STATUS if failed.done() else 0
 
@@ -212,6 +222,7 @@ class Service:
         self._listener.begin_drain()
         stages.submitter.closing = stages.cleaner.closing = True
         stages.waiters.release_all()
+        stages.hub.close()
         await self._listener.stopped()
         await self._ticker.stop()
         if self._refiller is not None:
@@ -221,6 +232,20 @@ class Service:
             stages.submit_hand.drain(DRAIN_S), stages.fetch_hand.drain(DRAIN_S), stages.sender.drain(DRAIN_S)
         )
         await self._undo.aclose()
+
+
+def _sockets() -> int:
+    """How many deliveries may be out at once, given the open files that this process may have, raised to the hard limit.
+
+    Half as many again are kept for destinations that have nothing out, and the rest is for callers, providers and files.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = max(soft, MOST_FILES)
+    with contextlib.suppress(ValueError, OSError):  # a system with a limit of its own below the hard one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        soft = hard
+    return max(16, min(IN_FLIGHT, (soft - OTHER_FILES) * 2 // 3))
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,6 +8,8 @@ RemoraError
 │   ├── EgressRefused           our own gate said no; nothing was sent
 │   ├── EgressNotSent           connecting failed; provably nothing was sent
 │   └── EgressCut               the request may have arrived, the answer did not
+├── StorageUnavailable          our copies of results cannot be written or read now; tried again later
+│   └── FileMissing             a copy is not where it should be
 ├── StoreUnavailable            503: the store cannot take the write now
 ├── StoreFailed                 500 never: fatal for the process
 ├── GuardFailed                 internal: a guarded write met another state; the batch is replayed
@@ -30,7 +32,7 @@ Only `api/problems.py` turns these into HTTP answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -93,6 +95,14 @@ class EgressCut(EgressError):
     """The request may have arrived, but no whole answer came back in time."""
 
 
+class StorageUnavailable(RemoraError):
+    """The place of our copies does not answer, is full, or refuses us; nothing was kept."""
+
+
+class FileMissing(StorageUnavailable):
+    """A file is not where it should be: removed by hand, or the place was emptied."""
+
+
 class StoreUnavailable(RemoraError):
     """The store cannot take the write now (disk full, locked, shutting down); nothing was written."""
 
@@ -121,6 +131,7 @@ class Problem(RemoraError):
         code: The stable machine word; each class has a default.
         errors: The fields at fault, for 400 and 422.
         retry_after_s: Seconds after which trying again makes sense, sent as `Retry-After`.
+        more: Further members of the answer, for programs.
     """
 
     status: ClassVar[int] = 400
@@ -134,12 +145,14 @@ class Problem(RemoraError):
         code: str | None = None,
         errors: tuple[FieldError, ...] = (),
         retry_after_s: int | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.code = code or self.default_code
         self.errors = errors
         self.retry_after_s = retry_after_s
+        self.more = dict(more or {})
 
 
 class Malformed(Problem):

@@ -16,11 +16,14 @@ from service.deliveries import retention as sent_retention
 from service.deliveries.changes import Changes
 from service.deliveries.directory import StoreDirectory
 from service.deliveries.fanout import Fanout
+from service.deliveries.feed import Hub
+from service.deliveries.lanes import IN_FLIGHT
 from service.deliveries.send import Sender
 from service.deliveries.subscriptions import DestinationCache
 from service.egress import Egress
 from service.ids import Ids
 from service.jobs import retention as job_retention
+from service.jobs import usage_store
 from service.jobs.cancel import Canceller
 from service.jobs.fetch import Fetcher
 from service.jobs.hands import TaskHand
@@ -38,6 +41,7 @@ from service.scheduler.duties import Duty
 from service.scheduler.expirer import Expirer
 from service.scheduler.poller import Poller
 from service.scheduler.rescuer import Rescuer
+from service.scheduler.roller import Roller
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -47,6 +51,7 @@ FETCHES_PER_PROVIDER = 100  # at once
 TICK_S = 0.5  # of the duties that find due work
 SWEEP_S = 1.0  # of the duties that end what is over
 CLEAN_S = 60.0
+COUNT_S = 5.0  # of counting what ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class Base:
     links: ResultLinks
     keys: Keys
     owner: str  # the name of this process on leases
+    sockets: int = IN_FLIGHT  # requests of deliveries at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class Stages:
 
     tracker: Tracker
     waiters: Waiters
+    hub: Hub
     intake: Intake
     canceller: Canceller
     breakers: Breakers
@@ -99,7 +106,8 @@ def wire(base: Base) -> Stages:
         observer=base.metrics,
     )
     writer.handle(Track, tracker.handle)
-    sender = _deliveries(base, tracker)
+    hub = Hub()
+    sender = _deliveries(base, tracker, hub)
     breakers = Breakers(base.clock, base.randomness)
     fetcher = Fetcher(writer, base.registry, base.clock, base.randomness, breakers, base.metrics)
     submitter = _submitter(base, breakers)
@@ -120,6 +128,7 @@ def wire(base: Base) -> Stages:
     return Stages(
         tracker=tracker,
         waiters=waiters,
+        hub=hub,
         intake=_intake(base, tracker),
         canceller=Canceller(writer, base.registry),
         breakers=breakers,
@@ -136,11 +145,15 @@ def wire(base: Base) -> Stages:
 
 def _duties(base: Base, rescuer: Rescuer, poller: Poller, cleaner: Cleaner) -> list[Duty]:
     expirer = Expirer(base.store.writer, base.store.reader, base.clock)
+    roller = Roller(base.store.writer, base.store.reader)
+    usage_store.register(base.store.writer)
     return [
         Duty("rescuer", TICK_S, rescuer.run_once),
         Duty("poller", TICK_S, poller.run_once),
         Duty("expirer", SWEEP_S, expirer.run_once),
         Duty("cleaner", CLEAN_S, cleaner.run_once),
+        Duty("roller", COUNT_S, roller.run_once),
+        Duty("roller-cleaner", CLEAN_S, roller.clean),
         Duty("disabler", CLEAN_S, Disabler(base.store.writer, base.store.reader).run_once),
     ]
 
@@ -178,13 +191,13 @@ def _submitter(base: Base, breakers: Breakers) -> Submitter:
     )
 
 
-def _deliveries(base: Base, tracker: Tracker) -> Sender:
+def _deliveries(base: Base, tracker: Tracker, hub: Hub) -> Sender:
     """The sender, and the follower that gives it its deliveries."""
     cache = DestinationCache(base.store.box)
     sender = _sender(base, cache)
-    fanout = Fanout(base.ids, cache, sender.lanes, base.owner, sender.lease_ms)
+    fanout = Fanout(base.ids, cache, sender.lanes, base.owner, sender.lease_ms, hub)
     tracker.followers.append(fanout.follow)
-    Changes(cache, fanout.add, base.ids).register(base.store.writer)
+    Changes(cache, fanout.add, base.ids, renewed=sender.lanes.renew).register(base.store.writer)
     return sender
 
 
@@ -200,6 +213,7 @@ def _sender(base: Base, cache: DestinationCache) -> Sender:
         timeout_s=settings.delivery_timeout.total_seconds(),
         schedule_s=tuple(wait.total_seconds() for wait in settings.delivery_schedule),
         observer=base.metrics,
+        in_flight=base.sockets,
     )
 
 

@@ -13,6 +13,7 @@ from service.clock import Clock, Randomness
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.writer import Writer
+from service.deliveries.feed import Hub
 from service.egress import Egress
 from service.ids import Ids
 from service.jobs.cancel import Canceller
@@ -58,6 +59,7 @@ class Context:
     canceller: Canceller
     breakers: Breakers
     waiters: Waiters
+    hub: Hub
     links: ResultLinks
     receiver: Receiver
     metrics: Metrics

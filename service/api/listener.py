@@ -10,8 +10,9 @@ import asyncio
 import resource
 import signal
 import socket
+from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,6 +24,9 @@ MAX_CONNECTIONS = 8_000
 OTHER_DESCRIPTORS = 512  # kept for the store, providers and subscribers
 KEEP_ALIVE_S = 30  # longer than most clients keep an idle connection, so that they close it and not we
 DRAIN_S = 20  # seconds for requests that are being answered
+_ABORT: Final = (
+    "remora.abort"  # an extension of ASGI: closing a connection without waiting for a client that takes nothing
+)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -31,10 +35,12 @@ class GuardedProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _header_bytes = 0
     _in_headers = True
+    _extensions: dict[str, Any]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
+        self._extensions = {_ABORT: transport.abort}
         if len(self.connections) > self.config.limit_concurrency:  # type: ignore[operator]  # it is always set here
             transport.abort()  # uvicorn would answer 503, and keep the descriptor until the caller lets go
             return
@@ -62,6 +68,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._give(HEADERS_DEADLINE_S)
         super().on_message_begin()
+        self.scope["extensions"] = self._extensions
 
     def on_headers_complete(self) -> None:
         """The body begins."""
@@ -88,6 +95,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
+def abort_connection(scope: Mapping[str, Any]) -> None:
+    """Cut the connection of a request at once, whatever it has not taken yet; nothing on a server that is not ours."""
+    abort = (scope.get("extensions") or {}).get(_ABORT)
+    if abort is not None:
+        abort()
+
+
 class Listener(uvicorn.Server):
     """Serves an application until a signal comes, or until it is told to stop."""
 
@@ -111,6 +125,7 @@ class Listener(uvicorn.Server):
             timeout_graceful_shutdown=DRAIN_S,
         )
         super().__init__(config)
+        self.max_connections: int = config.limit_concurrency or MAX_CONNECTIONS
         self.draining = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None

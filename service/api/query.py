@@ -92,14 +92,25 @@ class Query:
         text = self.one("cursor")
         if text is None:
             return None
-        try:
-            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode("ascii")
-        except (binascii.Error, ValueError) as error:
-            raise _bad_cursor() from error
-        found, _, position = raw.partition(":")
-        if found != kind:
+        position = _decoded(text, kind)
+        if position is None:
             raise _bad_cursor()
         return position
+
+
+def number_of(text: str, kind: str) -> int | None:
+    """The number in a cursor that came some other way than in the query; None if it is none of that kind."""
+    position = _decoded(text, kind)
+    return int(position) if position is not None and re.fullmatch(r"[0-9]{1,15}", position) else None
+
+
+def _decoded(text: str, kind: str) -> str | None:
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        return None
+    found, _, position = raw.partition(":")
+    return position if found == kind else None
 
 
 def cursor(kind: str, position: str | int) -> str:

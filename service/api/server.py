@@ -8,7 +8,7 @@ from typing import Final
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 
-from service.api import accounts, callbacks, deliveries, jobs, ops, providers, results, schema, subscriptions
+from service.api import accounts, callbacks, deliveries, events, jobs, ops, providers, results, schema, subscriptions
 from service.api.auth import check_key
 from service.api.context import Context
 from service.api.exchange import Api
@@ -18,6 +18,7 @@ ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *jobs.ROUTES,
     *subscriptions.ROUTES,
     *deliveries.ROUTES,
+    *events.ROUTES,
     *providers.ROUTES,
     *accounts.ROUTES,
     *callbacks.ROUTES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +11,7 @@ import msgspec
 
 from service.db.transaction import Params, Tx
 from service.deliveries import store
+from service.deliveries.feed import Hub
 from service.deliveries.lanes import Lanes, Sending
 from service.deliveries.subscriptions import Destination, DestinationCache
 from service.ids import Ids
@@ -64,6 +65,7 @@ class Fanout:
     lanes: Lanes
     owner: str
     lease_ms: int
+    hub: Hub = field(default_factory=Hub)
 
     async def follow(self, tx: Tx, events: Sequence[StateEvent]) -> None:
         """The tracker's follower."""
@@ -72,6 +74,7 @@ class Fanout:
     async def add(self, tx: Tx, events: Sequence[Outgoing]) -> None:
         """Write the deliveries of these events."""
         accounts = {event.account_id for event in events}
+        tx.after_commit(lambda: self.hub.published(accounts))
         destinations = await self.cache.of(tx, accounts)
         disabled = await self.cache.disabled_of(tx, accounts)
         unowned: dict[str, Params] = {}
