@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -31,6 +32,7 @@ from service.errors import Conflict, NotFound
 from service.ids import Ids
 from service.states import Source
 
+SKIPPED_AT_ONCE: Final = 2_000  # deliveries, in the transaction that disables or deletes
 MAX_SUBSCRIPTIONS: Final = 20_000  # of one account: each event is held against all of them
 
 _FIND: Final = """
@@ -64,9 +66,13 @@ UPDATE subscriptions SET status = 'disabled', disabled_reason = :reason WHERE id
 _SKIP: Final = """
 UPDATE deliveries SET status = 'skipped', reason = :reason, finished_at = :now, due_at = NULL, lease_owner = NULL, lease_until = NULL,
     lease_epoch = lease_epoch + 1
-WHERE lane = :id AND status = 'pending'
+WHERE id IN (SELECT id FROM deliveries WHERE lane = :id AND status = 'pending' ORDER BY due_at LIMIT :count)
 """
-_CLEAR_LANE: Final = "DELETE FROM lanes WHERE id = :id"
+_NEXT_OF_LANE: Final = """
+UPDATE lanes SET next_due_at = (
+    SELECT due_at FROM deliveries WHERE lane = :id AND status = 'pending' AND lease_owner IS NULL ORDER BY due_at LIMIT 1)
+WHERE id = :id
+"""
 _INSERT_EVENT: Final = """
 INSERT INTO events (id, account_id, job_id, seq, type, source, at, detail, pos, body)
 VALUES (:id, :account_id, NULL, 0, :type, :source, :at, NULL, :pos, :body)
@@ -82,12 +88,14 @@ class Changes:
         add: `Fanout.add`: writes the deliveries of events, in the same transaction.
         ids: For the events that tell of a change.
         limit: The most subscriptions that an account may have.
+        renewed: Told, once it is committed, that a destination was changed or enabled: what is known of it is outdated.
     """
 
     cache: DestinationCache
     add: Callable[[Tx, Sequence[Outgoing]], Awaitable[None]]
     ids: Ids
     limit: int = MAX_SUBSCRIPTIONS
+    renewed: Callable[[str], None] = lambda _lane: None
 
     def register(self, writer: Writer) -> None:
         """Name the handlers."""
@@ -128,6 +136,7 @@ class Changes:
                 tx.write(f"UPDATE subscriptions SET {changes} WHERE id = :id", [row], expect=1)
                 if command.sealed_seed is not None:
                     tx.write(_ADD_KEY, [{"id": command.subscription_id, "signing_key": command.sealed_seed}])
+        self._renew(tx, rows)
         return _answers(commands, rows)
 
     async def delete(self, tx: Tx, commands: Sequence[DeleteSubscription]) -> list[Exception | None]:
@@ -142,6 +151,7 @@ class Changes:
         """Let them have events again."""
         rows = await self._found(tx, commands)
         tx.write(_ENABLE, [{"id": each} for each in rows])
+        self._renew(tx, rows)
         return _answers(commands, rows)
 
     async def disable(self, tx: Tx, commands: Sequence[DisableSubscription]) -> list[Exception | None]:
@@ -211,6 +221,10 @@ class Changes:
             await self.add(tx, sent)
         return answers
 
+    def _renew(self, tx: Tx, subscription_ids: Iterable[str]) -> None:
+        for each in subscription_ids:
+            tx.after_commit(partial(self.renewed, each))
+
     async def _found(self, tx: Tx, commands: Sequence[SubscriptionCommand]) -> dict[str, Row]:
         """The rows that the commands may change; their accounts are loaded anew from now on."""
         rows = await self._find(tx, commands)
@@ -256,8 +270,10 @@ def _shown(row: Row) -> dict[str, Any]:
 
 def _skip(tx: Tx, subscription_ids: Iterable[str], reason: str) -> None:
     rows = [{"id": each} for each in subscription_ids]
-    tx.write(_SKIP, [{**row, "reason": reason, "now": tx.now_ms} for row in rows])
-    tx.write(_CLEAR_LANE, rows)
+    # A backlog larger than this goes the ordinary way, and is skipped where it would have been sent: a hundred thousand
+    # rows in one statement would hold everybody up.
+    tx.write(_SKIP, [{**row, "reason": reason, "now": tx.now_ms, "count": SKIPPED_AT_ONCE} for row in rows])
+    tx.write(_NEXT_OF_LANE, rows)
 
 
 def _event(

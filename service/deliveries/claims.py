@@ -167,18 +167,28 @@ def _woken(held: Iterable[Held]) -> Iterable[Params]:
 
 @dataclass(frozen=True, slots=True)
 class EndDelivery(Command[None]):
-    """End a delivery that its holder will not send any more."""
+    """End a delivery that its holder will not send any more: `dead`, or `skipped`."""
 
     held: Held
+    status: str
     reason: str
 
 
 async def handle_ends(tx: Tx, commands: Sequence[EndDelivery]) -> list[Exception | None]:
     """The writer's handler for `EndDelivery`."""
     tx.write(
-        "UPDATE deliveries SET status = 'dead', reason = :reason, finished_at = :now, due_at = NULL, lease_owner = NULL, "
+        "UPDATE deliveries SET status = :status, reason = :reason, finished_at = :now, due_at = NULL, lease_owner = NULL, "
         "lease_until = NULL WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch",
-        [{"id": each.held.id, "epoch": each.held.epoch, "reason": each.reason, "now": tx.now_ms} for each in commands],
+        [
+            {
+                "id": each.held.id,
+                "epoch": each.held.epoch,
+                "status": each.status,
+                "reason": each.reason,
+                "now": tx.now_ms,
+            }
+            for each in commands
+        ],
     )
     return [None for _ in commands]
 

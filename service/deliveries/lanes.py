@@ -261,6 +261,15 @@ class Lanes:
         self.hungry.add(lane_id)
         self.wake_refill.set()
 
+    def renew(self, lane_id: str) -> None:
+        """The destination was changed or enabled: what is known of its failures is outdated."""
+        self.breakers.forget(lane_id)
+        lane = self._lanes.get(lane_id)
+        if lane is not None:
+            lane.slow_until = 0.0
+        self.hungry.add(lane_id)
+        self.wake_refill.set()
+
     # -- running -----------------------------------------------------------------------------------------------------
 
     async def drain(self, timeout_s: float) -> None:

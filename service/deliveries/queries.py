@@ -1,9 +1,8 @@
-"""Reading subscriptions and deliveries, as contract 3 shows them. Nothing crosses accounts: every query names one."""
+"""Reading subscriptions, as contract 3 shows them. Nothing crosses accounts: every query names one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -12,11 +11,9 @@ from service.clock import iso
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.transaction import Row, json_set
+from service.deliveries.sent import MASK
 from service.deliveries.subscriptions import effective_events, open_headers, open_keys
 from service.signing import encode_public_key
-
-MASK: Final = "…"  # what answers show in place of a header's value
-DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")
 
 _SUBSCRIPTION: Final = """
 SELECT id, url, description, events, providers, operations, tags, headers, rate_per_s, max_in_flight, schedule, signatures,
@@ -26,26 +23,6 @@ SELECT id, url, description, events, providers, operations, tags, headers, rate_
 _BACKLOG: Final = """
 SELECT lane, count(*) AS n FROM deliveries WHERE status = 'pending' AND lane IN (SELECT value FROM json_each(:ids)) GROUP BY lane
 """
-_DELIVERY: Final = """
-SELECT d.id, d.event_id, d.type, d.job_id, d.subscription_id, coalesce(d.url, s.url) AS url, d.status, d.attempt_count, d.due_at,
-    d.created_at FROM {source} d LEFT JOIN subscriptions s ON s.id = d.subscription_id
-"""
-_DELIVERIES: Final = _DELIVERY.format(source="deliveries")
-# The planner would walk the account's whole list, since that index also gives the order (measured: 51 ms with 300,000
-# deliveries); a job has only a few, so they are taken out first.
-_DELIVERIES_OF_JOB: Final = (
-    "WITH of_job AS MATERIALIZED (SELECT * FROM deliveries WHERE job_id = :job)" + _DELIVERY.format(source="of_job")
-)
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryFilter:
-    """What a list of deliveries is narrowed to; None means everything. `before_id` is the cursor: only older ones."""
-
-    status: tuple[str, ...] = ()
-    subscription_id: str | None = None
-    job_id: str | None = None
-    before_id: str | None = None
 
 
 async def find_subscription(
@@ -110,76 +87,6 @@ def _subscription_view(row: Row, box: SecretBox, backlog: int, now_ms: int) -> d
 
 def _raw(text: str) -> msgspec.Raw:
     return msgspec.Raw(text.encode())
-
-
-async def find_delivery(reader: Reader, account_id: str, delivery_id: str) -> dict[str, Any] | None:
-    """One delivery of the account as it is shown, with its attempts, oldest first."""
-    row = await reader.row(
-        f"{_DELIVERIES} WHERE d.id = :id AND d.account_id = :account", {"id": delivery_id, "account": account_id}
-    )
-    if row is None:
-        return None
-    attempts = await reader.rows(
-        "SELECT at, status_code, error, duration_ms, response_body FROM attempts WHERE delivery_id = :id ORDER BY id",
-        {"id": delivery_id},
-    )
-    return _delivery_view(row) | {"attempts": [_attempt_view(attempt) for attempt in attempts]}
-
-
-async def newest_delivery(reader: Reader, account_id: str, subscription_id: str, event_id: str) -> str | None:
-    """The id of a new event's delivery to one subscription."""
-    row = await reader.row(
-        "SELECT id FROM deliveries WHERE subscription_id = :subscription AND event_id = :event AND account_id = :account "
-        "ORDER BY id DESC LIMIT 1",
-        {"subscription": subscription_id, "event": event_id, "account": account_id},
-    )
-    return None if row is None else str(row["id"])
-
-
-async def list_deliveries(reader: Reader, account_id: str, wanted: DeliveryFilter, limit: int) -> list[dict[str, Any]]:
-    """The account's deliveries as they are shown, newest first, without their attempts."""
-    conditions = ["d.account_id = :account"]
-    params: dict[str, Any] = {"account": account_id, "limit": limit, "job": wanted.job_id}
-    for name, condition, value in (
-        ("subscription", "d.subscription_id = :subscription", wanted.subscription_id),
-        ("before", "d.id < :before", wanted.before_id),
-        (
-            "status",
-            "d.status IN (SELECT value FROM json_each(:status))",
-            json_set(wanted.status) if wanted.status else None,
-        ),
-    ):
-        if value is not None:
-            conditions.append(condition)
-            params[name] = value
-    select = _DELIVERIES if wanted.job_id is None else _DELIVERIES_OF_JOB
-    rows = await reader.rows(f"{select} WHERE {' AND '.join(conditions)} ORDER BY d.id DESC LIMIT :limit", params)
-    return [_delivery_view(row) for row in rows]
-
-
-def _delivery_view(row: Row) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "event_id": row["event_id"],
-        "type": row["type"],
-        "job_id": row["job_id"],
-        "subscription_id": row["subscription_id"],
-        "url": row["url"],
-        "status": row["status"],
-        "attempt_count": row["attempt_count"],
-        "next_attempt_at": iso(row["due_at"]),
-        "created_at": iso(row["created_at"]),
-    }
-
-
-def _attempt_view(row: Row) -> dict[str, Any]:
-    return {
-        "at": iso(row["at"]),
-        "status_code": row["status_code"],
-        "error": row["error"],
-        "duration_ms": row["duration_ms"],
-        "response_body": row["response_body"],
-    }
 
 
 async def failing_for(reader: Reader, span_ms: int, limit: int) -> list[tuple[str, str]]:

@@ -118,11 +118,13 @@ class Sender:
     async def send(self, sending: Sending) -> None:
         """Send one delivery that this process holds, and record the attempt."""
         if sending.give_up_at is not None and self._clock.now_ms() >= sending.give_up_at:
-            await self._writer.run(EndDelivery(_held(sending), "result_expired"))
+            await self._writer.run(EndDelivery(_held(sending), "dead", "result_expired"))
             return
         target = await self._target(sending)
         if target is None:
-            return  # the subscription is gone: its deliveries became `skipped` when it went
+            # Most were skipped when the subscription went; this one was claimed or left over then.
+            await self._writer.run(EndDelivery(_held(sending), "skipped", "subscription_disabled"))
+            return
         started_ms = self._clock.now_ms()
         started = self._clock.monotonic()
         headers = signature_headers(target.signers, sending.event_id, started_ms // 1000, sending.body)

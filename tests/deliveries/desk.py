@@ -45,6 +45,14 @@ class Publish(Command[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog(Command[None]):
+    """Put deliveries into the store."""
+
+    subscription_id: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Look(Command[dict[str, list[Destination]]]):
     """What the fan-out would see."""
 
@@ -73,6 +81,10 @@ class Desk:
         await self.store.writer.run(Publish(account_id, event_type, **more))
         await self.fanout.lanes.settle()
         return [str(each.subscription_id) for each in self.sent[before:]]
+
+    async def backlog(self, subscription_id: str, count: int) -> None:
+        """So many further deliveries of the newest event for a subscription, due now and nobody's."""
+        await self.store.writer.run(Backlog(subscription_id, count))
 
     async def look(self, account_id: str = OURS) -> list[Destination]:
         """The enabled destinations, through a transaction."""
@@ -119,6 +131,33 @@ class Desk:
                 raise RuntimeError(msg)
         return [None for _ in commands]
 
+    async def handle_backlog(self, tx: Tx, commands: Sequence[Backlog]) -> list[Exception | None]:
+        """The writer's handler for `Backlog`."""
+        for command in commands:
+            [event] = await tx.rows("SELECT id, account_id, type FROM events ORDER BY pos DESC LIMIT 1", {})
+            row = {
+                "event_id": event["id"],
+                "account_id": event["account_id"],
+                "job_id": None,
+                "type": event["type"],
+                "subscription_id": command.subscription_id,
+                "lane": command.subscription_id,
+                "url": None,
+                "status": "pending",
+                "reason": None,
+                "created_at": tx.now_ms,
+                "give_up_at": None,
+                "due_at": tx.now_ms,
+                "finished_at": None,
+                "lease_owner": None,
+                "lease_until": None,
+                "lease_epoch": 0,
+            }
+            delivery_store.insert(tx, [row | {"id": self.ids.new("dlv")} for _ in range(command.count)])
+            lane = {"lane": command.subscription_id, "account_id": event["account_id"], "due_at": tx.now_ms}
+            delivery_store.wake_lanes(tx, [lane])
+        return [None for _ in commands]
+
     async def handle_look(self, tx: Tx, commands: Sequence[Look]) -> list[dict[str, list[Destination]] | Exception]:
         """The writer's handler for `Look`."""
         return [await self.cache.of(tx, {command.account_id}) for command in commands]
@@ -158,6 +197,7 @@ async def desk(directory: Path) -> AsyncIterator[Desk]:
     delivery_store.register(store.writer)
     store.writer.handle(Publish, made.handle_publish)
     store.writer.handle(Look, made.handle_look)
+    store.writer.handle(Backlog, made.handle_backlog)
     try:
         yield made
     finally:
@@ -165,5 +205,6 @@ async def desk(directory: Path) -> AsyncIterator[Desk]:
         await door.close()
         await store.close()
     with contextlib.closing(sqlite3.connect(directory / "remora.db")) as connection:
-        # The events published here belong to no job, and I1 counts a job's.
-        assert [each for each in breaches(connection) if each.rule != "I1"] == []
+        # The events published here belong to no job, and I1 counts a job's; `backlog` sends one event many times.
+        known = ("a final state is reached once", "no destination has an event twice")
+        assert [each for each in breaches(connection) if not each.says.startswith(known)] == []

@@ -119,7 +119,7 @@ async def outage(directory: Path, *, schedule_s: tuple[float, ...] = SCHEDULE_S)
             schedule_s=schedule_s,
         )
         fanout = Fanout(ids, cache, sender.lanes, "me", sender.lease_ms)
-        Changes(cache, fanout.add, ids).register(at.store.writer)
+        Changes(cache, fanout.add, ids, renewed=sender.lanes.renew).register(at.store.writer)
         at.fanout = fanout
         await sender.start()
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.deliveries.request import parse_change
 from service.errors import EgressNotSent
 from service.scheduler.disabler import Disabler
 from tests.deliveries.desk import OURS
@@ -209,3 +210,58 @@ async def test_what_waits_in_the_store_past_the_expiry_is_not_sent(at: Outage) -
 
     assert at.web.asked == []
     assert at.desk.rows("SELECT status, reason, due_at FROM deliveries") == [("dead", "result_expired", None)]
+
+
+async def test_backlog_of_a_subscription_that_goes_is_skipped_without_a_request(at: Outage) -> None:
+    """A large one in parts: what the transaction leaves is skipped where it would have been sent."""
+    gone = await at.subscribe(DOWN)
+    at.web.answer = down
+    await at.publish(1)
+    await at.desk.backlog(gone["id"], 3_000)
+    at.web.asked.clear()
+    await at.desk.subscribe.delete(OURS, gone["id"])
+    at_once = at.statuses()
+    await at.pass_time(400, step_s=5)
+
+    assert at_once["skipped"] == 2_000
+    assert at.statuses() == {"skipped": 3_001}
+    assert at.web.asked == []
+
+
+async def test_changed_destination_is_tried_at_once(at: Outage) -> None:
+    """Who mends the address at three in the morning sees it work, not a breaker that waits for five minutes."""
+    made = await at.subscribe(DOWN)
+    at.web.answer = down
+    await at.publish(30)
+    await at.pass_time(2 * HOUR, step_s=60)
+    await at.desk.subscribe.update(OURS, made["id"], parse_change({"url": WELL}))
+    await at.settle()
+
+    assert at.web.events(WELL)
+    assert not at.sender.lanes.breakers.is_open(made["id"])
+
+
+async def test_ping_goes_to_a_destination_that_is_down(at: Outage) -> None:
+    """Somebody looks at the screen and wants to know now."""
+    made = await at.subscribe(DOWN)
+    at.web.answer = down
+    await at.publish(30)
+    at.web.asked.clear()
+    at.web.answer = lambda _: 204
+    await at.desk.subscribe.ping(OURS, made["id"])
+    await at.sender.lanes.settle()
+
+    assert len(at.web.asked) >= 1
+
+
+async def test_manual_retry_is_sent_at_once_though_the_breaker_is_open(at: Outage) -> None:
+    """And before all others."""
+    await at.subscribe(DOWN)
+    at.web.answer = down
+    await at.publish(30)
+    [(wanted, event)] = at.desk.rows("SELECT id, event_id FROM deliveries ORDER BY id DESC LIMIT 1")
+    at.web.asked.clear()
+    await at.desk.subscribe.retry(OURS, wanted)
+    await at.settle()
+
+    assert at.web.events(DOWN)[0] == event
