@@ -14,11 +14,11 @@ from service.api.body import fields_of, optional_body
 from service.api.context import context_of, principal_of
 from service.api.query import PAGING, Query, page, query_of, wrong
 from service.api.subscriptions import use_cases
-from service.deliveries import queries
+from service.deliveries import delivery_queries
 from service.deliveries.subscribe import no_delivery
 from service.ids import Prefix, is_id
 
-_FILTERS = frozenset({"status", "subscription", "job"})
+_FILTERS = frozenset({"status", "subscription", "job", "event"})
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -28,13 +28,13 @@ async def list_deliveries(request: Request[Any, Any, Any]) -> Response[bytes]:
     context, who = context_of(request), principal_of(request)
     query = query_of(request.scope, _FILTERS | PAGING, repeatable=frozenset({"status"}))
     limit = query.limit()
-    found = await queries.list_deliveries(context.reader, who.account_id, _filter(query), limit + 1)
+    found = await delivery_queries.list_deliveries(context.reader, who.account_id, _filter(query), limit + 1)
     return page(found, limit, lambda shown: shown, "dlv", lambda shown: str(shown["id"]))
 
 
 @get("/v1/deliveries/{delivery_id:str}", opt=needs(Scope.DELIVERIES))
 async def get_delivery(request: Request[Any, Any, Any], delivery_id: FromPath[str]) -> Response[bytes]:
-    """One delivery with its attempts, oldest first."""
+    """One delivery with its last attempts, oldest first."""
     query_of(request.scope, _NOTHING)
     _check_id(delivery_id)
     found = await use_cases(context_of(request)).show_delivery(principal_of(request).account_id, delivery_id)
@@ -50,14 +50,17 @@ async def retry_delivery(request: Request[Any, Any, Any], delivery_id: FromPath[
     return json_answer(again, 202)
 
 
-def _filter(query: Query) -> queries.DeliveryFilter:
+def _filter(query: Query) -> delivery_queries.DeliveryFilter:
     statuses = query.many("status")
-    if any(each not in queries.DELIVERY_STATUSES for each in statuses) or ("status" in query.values and not statuses):
-        raise wrong("status", f"must be one or some of {', '.join(queries.DELIVERY_STATUSES)}")
-    return queries.DeliveryFilter(
+    if any(each not in delivery_queries.DELIVERY_STATUSES for each in statuses) or (
+        "status" in query.values and not statuses
+    ):
+        raise wrong("status", f"must be one or some of {', '.join(delivery_queries.DELIVERY_STATUSES)}")
+    return delivery_queries.DeliveryFilter(
         status=tuple(dict.fromkeys(statuses)),
         subscription_id=_id(query, "subscription", "sub"),
         job_id=_id(query, "job", "job"),
+        event_id=_id(query, "event", "evt"),
         before_id=query.cursor_id("dlv"),
     )
 

@@ -12,7 +12,7 @@ from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.transaction import Params
 from service.db.writer import Writer
-from service.deliveries import queries
+from service.deliveries import delivery_queries, queries
 from service.deliveries.changes import no_subscription
 from service.deliveries.request import FIELDS, SubscriptionRequest
 from service.deliveries.store import RetryDelivery
@@ -95,7 +95,7 @@ class Subscribe:
         """Send a `ping`; answered with its delivery."""
         event_id = self.ids.new("evt")
         await self.writer.run(Ping(subscription_id, account_id, event_id))
-        delivery_id = await queries.newest_delivery(self.reader, account_id, subscription_id, event_id)
+        delivery_id = await delivery_queries.newest_delivery(self.reader, account_id, subscription_id, event_id)
         return await self.show_delivery(account_id, delivery_id or "")
 
     async def retry(self, account_id: str, delivery_id: str) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Subscribe:
 
     async def show_delivery(self, account_id: str, delivery_id: str) -> dict[str, Any]:
         """One delivery with its attempts."""
-        found = await queries.find_delivery(self.reader, account_id, delivery_id)
+        found = await delivery_queries.find_delivery(self.reader, account_id, delivery_id)
         if found is None:
             raise no_delivery()
         return found

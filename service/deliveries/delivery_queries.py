@@ -1,0 +1,139 @@
+"""Reading deliveries and their attempts, as contract 3 shows them. Nothing crosses accounts: every query names one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from service.clock import iso
+from service.db.reader import Reader
+from service.db.transaction import Params, Row
+from service.deliveries.attempts import kept_and_cut
+from service.deliveries.sent import request_headers
+
+DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")
+ATTEMPTS_SHOWN: Final = 100  # of one delivery: a schedule has a dozen, but retrying by hand has no end
+
+_SHOWN: Final = """
+SELECT d.id, d.event_id, d.type, d.job_id, d.subscription_id, coalesce(d.url, s.url) AS url, d.status, d.reason, d.attempt_count,
+    d.due_at, d.created_at FROM deliveries d LEFT JOIN subscriptions s ON s.id = d.subscription_id
+"""
+_ATTEMPTS: Final = """
+SELECT at, status_code, error, error_class, duration_ms, dns_ms, connect_ms, tls_ms, first_byte_ms, sent, response_body
+FROM attempts WHERE delivery_id = :id ORDER BY id DESC LIMIT :limit
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """What a list of deliveries is narrowed to; None means everything. `before_id` is the cursor: only older ones."""
+
+    status: tuple[str, ...] = ()
+    subscription_id: str | None = None
+    job_id: str | None = None
+    event_id: str | None = None
+    before_id: str | None = None
+
+
+async def find_delivery(reader: Reader, account_id: str, delivery_id: str) -> dict[str, Any] | None:
+    """One delivery of the account as it is shown, with its last attempts, oldest first."""
+    row = await reader.row(
+        f"{_SHOWN} WHERE d.id = :id AND d.account_id = :account", {"id": delivery_id, "account": account_id}
+    )
+    if row is None:
+        return None
+    attempts = await reader.rows(_ATTEMPTS, {"id": delivery_id, "limit": ATTEMPTS_SHOWN})
+    shown = [_attempt_view(attempt, row["event_id"]) for attempt in reversed(attempts)]
+    return _delivery_view(row) | {"attempts": shown}
+
+
+async def newest_delivery(reader: Reader, account_id: str, subscription_id: str, event_id: str) -> str | None:
+    """The id of a new event's delivery to one subscription."""
+    row = await reader.row(
+        "SELECT id FROM deliveries WHERE subscription_id = :subscription AND event_id = :event AND account_id = :account "
+        "ORDER BY id DESC LIMIT 1",
+        {"subscription": subscription_id, "event": event_id, "account": account_id},
+    )
+    return None if row is None else str(row["id"])
+
+
+async def list_deliveries(reader: Reader, account_id: str, wanted: DeliveryFilter, limit: int) -> list[dict[str, Any]]:
+    """The account's deliveries as they are shown, newest first, without their attempts."""
+    rows = await reader.rows(*page_query(account_id, wanted, limit))
+    return [_delivery_view(row) for row in rows]
+
+
+def page_query(account_id: str, wanted: DeliveryFilter, limit: int) -> tuple[str, Params]:
+    """The query of a page and its parameters: each status walks its own part of an index, and the newest of all count."""
+    statuses: tuple[str | None, ...] = wanted.status
+    if not statuses or set(statuses) == set(DELIVERY_STATUSES):
+        statuses = (None,)
+    given = {
+        "account_id": account_id,
+        "job_id": wanted.job_id,
+        "event_id": wanted.event_id,
+        "subscription_id": wanted.subscription_id,
+        "before": wanted.before_id,
+    }
+    params = {name: value for name, value in given.items() if value is not None}
+    walks = " UNION ALL ".join(f"SELECT id FROM ({_walk(params, status)})" for status in statuses)
+    named = {status: status for status in statuses if status is not None}
+    return f"{_SHOWN} WHERE d.id IN ({walks}) ORDER BY d.id DESC LIMIT :limit", {**params, **named, "limit": limit}
+
+
+def _walk(params: Params, status: str | None) -> str:
+    """The ids of one status, or of all, newest first, by the one index that is best.
+
+    SQLite would often take another, since it knows no figures of the tables; a plus before a column keeps it from those
+    that begin with it.
+    """
+    by = _index_columns(params, status)
+    conditions = [f"{'' if name in by else '+'}{name} = :{name}" for name in params if name != "before"]
+    if status is not None:
+        conditions.append(f"{'' if 'status' in by else '+'}status = :{status}")
+    if "status" in by:
+        conditions.append("status <> 'delivered'")  # that index holds nothing else, and the planner has to be told
+    if "before" in params:
+        conditions.append("id < :before")
+    order = "id" if "account_id" in by or "subscription_id" in by else "+id"
+    return f"SELECT id FROM deliveries WHERE {' AND '.join(conditions)} ORDER BY {order} DESC LIMIT :limit"
+
+
+def _index_columns(params: Params, status: str | None) -> frozenset[str]:
+    for column in ("job_id", "event_id"):
+        if column in params:
+            return frozenset({column})  # only a few have it
+    if status is not None and status != "delivered":
+        return frozenset({"account_id", "status"})
+    return frozenset({"subscription_id" if "subscription_id" in params else "account_id"})
+
+
+def _delivery_view(row: Row) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "event_id": row["event_id"],
+        "type": row["type"],
+        "job_id": row["job_id"],
+        "subscription_id": row["subscription_id"],
+        "url": row["url"],
+        "status": row["status"],
+        "reason": row["reason"],
+        "attempt_count": row["attempt_count"],
+        "next_attempt_at": iso(row["due_at"]),
+        "created_at": iso(row["created_at"]),
+    }
+
+
+def _attempt_view(row: Row, event_id: str) -> dict[str, Any]:
+    body, cut = kept_and_cut(row["response_body"])
+    return {
+        "at": iso(row["at"]),
+        "status_code": row["status_code"],
+        "error": row["error"],
+        "error_class": row["error_class"],
+        "duration_ms": row["duration_ms"],
+        "timing": {name: row[name] for name in ("dns_ms", "connect_ms", "tls_ms", "first_byte_ms")},
+        "request_headers": request_headers(row["sent"], event_id, row["at"]),
+        "response_body": body,
+        "response_truncated": cut,
+    }

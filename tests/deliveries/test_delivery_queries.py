@@ -1,0 +1,139 @@
+"""Lists of deliveries: what they hold, and that a page reads little more than it shows."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.db.migrate import upgrade
+from service.deliveries.delivery_queries import DeliveryFilter, page_query
+
+OURS, THEIRS = "acc_ours", "acc_theirs"
+ROWS = 100_000
+LIMIT = 50
+STEPS = 100  # of SQLite's machine, which the counter counts at once
+#: Steps that a page may take: reading a row that is shown takes about forty, and so does one that is passed over.
+FEW = 20_000
+
+#: Of a thousand deliveries in a row: which one is what; all others are delivered.
+UNUSUAL = {3: "dead", 500: "skipped", 501: "skipped", 998: "pending", 999: "pending"}
+
+
+def _rows() -> Iterator[tuple[Any, ...]]:
+    for number in range(ROWS):
+        status = UNUSUAL.get(number % 1000, "delivered")
+        account = THEIRS if number % 7 == 0 else OURS
+        yield (
+            f"dlv_{number:06}",
+            f"evt_{number // 4:06}",
+            account,
+            f"job_{number // 8:06}",
+            "sub_rare" if number % 10_000 == 5 else "sub_busy",
+            status,
+            number if status == "pending" else None,
+        )
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """A store with many deliveries, nearly all of them delivered."""
+    path = tmp_path_factory.mktemp("list") / "remora.db"
+    upgrade(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.executemany(
+            "INSERT INTO deliveries (id, event_id, account_id, job_id, subscription_id, status, due_at, type, lane, attempt_count, "
+            "schedule_base, created_at, lease_epoch) VALUES (?, ?, ?, ?, ?, ?, ?, 'job.completed', 'lane', 0, 0, 0, 0)",
+            _rows(),
+        )
+        connection.commit()
+        yield connection
+
+
+def page(connection: sqlite3.Connection, wanted: DeliveryFilter, limit: int = LIMIT) -> tuple[list[str], int]:
+    """The ids of a page, and how many steps it took."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += STEPS
+        return 0
+
+    connection.set_progress_handler(count, STEPS)
+    try:
+        found = [row["id"] for row in connection.execute(*page_query(OURS, wanted, limit))]
+    finally:
+        connection.set_progress_handler(None, STEPS)
+    return found, steps
+
+
+def expected(wanted: DeliveryFilter, limit: int = LIMIT) -> list[str]:
+    """The same page, by looking at every row."""
+    fit = [
+        row[0]
+        for row in _rows()
+        if row[2] == OURS
+        and (not wanted.status or row[5] in wanted.status)
+        and wanted.event_id in (None, row[1])
+        and wanted.job_id in (None, row[3])
+        and wanted.subscription_id in (None, row[4])
+        and (wanted.before_id is None or row[0] < wanted.before_id)
+    ]
+    return sorted(fit, reverse=True)[:limit]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        DeliveryFilter(),
+        DeliveryFilter(before_id="dlv_050000"),
+        DeliveryFilter(status=("dead",)),
+        DeliveryFilter(status=("dead",), before_id="dlv_050000"),
+        DeliveryFilter(status=("pending", "skipped")),
+        DeliveryFilter(status=("delivered",)),
+        DeliveryFilter(status=("delivered", "dead")),
+        DeliveryFilter(status=("pending", "delivered", "dead", "skipped")),
+        DeliveryFilter(subscription_id="sub_rare"),
+        DeliveryFilter(subscription_id="sub_rare", status=("delivered",)),
+        DeliveryFilter(subscription_id="sub_rare", status=("dead",)),
+        DeliveryFilter(subscription_id="sub_busy", status=("dead", "skipped")),
+        DeliveryFilter(event_id="evt_000750"),
+        DeliveryFilter(event_id="evt_000750", status=("dead", "delivered")),
+        DeliveryFilter(job_id="job_000375", subscription_id="sub_busy"),
+        DeliveryFilter(job_id="job_000375", status=("skipped",)),
+        DeliveryFilter(event_id="evt_nobody"),
+    ],
+    ids=str,
+)
+def test_page_is_right_and_reads_little(filled: sqlite3.Connection, wanted: DeliveryFilter) -> None:
+    """Whatever is asked for, the page is the newest that fit, and the hundred thousand others are left alone."""
+    found, steps = page(filled, wanted)
+
+    assert found == expected(wanted)
+    assert steps < FEW
+
+
+def test_pages_follow_each_other(filled: sqlite3.Connection) -> None:
+    """Walking on from the last one shown loses nothing and repeats nothing."""
+    wanted, walked, last = ("dead", "pending", "skipped"), list[str](), None
+    while found := page(filled, DeliveryFilter(status=wanted, before_id=last))[0]:
+        walked += found
+        last = found[-1]
+
+    assert walked == expected(DeliveryFilter(status=wanted), ROWS)
+
+
+@pytest.mark.parametrize("status", ["pending", "dead", "skipped"])
+def test_unusual_statuses_have_an_index(filled: sqlite3.Connection, status: str) -> None:
+    """The planner takes the index that was made for it, also with a cursor and a subscription."""
+    wanted = DeliveryFilter(status=(status,), subscription_id="sub_busy", before_id="dlv_050000")
+    sql, params = page_query(OURS, wanted, LIMIT)
+    plan = " / ".join(row["detail"] for row in filled.execute(f"EXPLAIN QUERY PLAN {sql}", params))
+
+    assert "ix_deliveries_for_list_by_status (account_id=? AND status=? AND id<?)" in plan
+    assert "SCAN deliveries" not in plan
