@@ -36,7 +36,11 @@ def upgrade() -> None:
     for name in ("tries", "dead_tries", "refreshed", "lease_epoch"):
         op.add_column("results", sa.Column(name, sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.create_index(
-        "ix_results_for_capture", "results", ["due_at"], unique=False, sqlite_where=sa.text("due_at IS NOT NULL")
+        "ix_results_for_capture",
+        "results",
+        ["link_dies_at", "due_at"],
+        unique=False,
+        sqlite_where=sa.text("due_at IS NOT NULL"),
     )
     op.create_index(
         "ix_results_for_sweep", "results", ["sweep_at"], unique=False, sqlite_where=sa.text("sweep_at IS NOT NULL")

@@ -196,7 +196,8 @@ class Result(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "results"
     __table_args__ = (
-        Index("ix_results_for_capture", "due_at", sqlite_where=text("due_at IS NOT NULL")),
+        # What dies first is fetched first; where nobody knows (NULL) before all others.
+        Index("ix_results_for_capture", "link_dies_at", "due_at", sqlite_where=text("due_at IS NOT NULL")),
         Index("ix_results_for_sweep", "sweep_at", sqlite_where=text("sweep_at IS NOT NULL")),
     )
 

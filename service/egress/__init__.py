@@ -82,3 +82,33 @@ class Egress(Protocol):
         Raises:
             EgressRefused: It is no usable URL, its host does not exist, or its address is not allowed.
         """
+
+
+class Download(Protocol):
+    """A file on its way in; read to its end, then closed. Nothing of it is kept but what the reader keeps."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case, repeated ones joined by ", "
+
+    async def read(self) -> bytes:
+        """The next piece as it was sent (never unpacked); nothing at the end.
+
+        Raises:
+            EgressCut: It stalled, took too long, or ended before its announced length.
+        """
+
+    def close(self) -> None:
+        """Let go of the connection; safe at any moment."""
+
+
+class Files(Protocol):
+    """The part of the door that fetches files from hosts that a provider named: no key and no cookie goes along."""
+
+    async def fetch(self, url: str, *, timeout_s: float, stall_s: float) -> Download:
+        """GET a file; a redirect is an answer like any other. Errors as for `Egress.deliver`.
+
+        Args:
+            url: What the provider said.
+            timeout_s: One deadline over everything, the reading included.
+            stall_s: How long the server may say nothing.
+        """

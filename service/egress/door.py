@@ -22,7 +22,7 @@ from httpx_aiohttp import AiohttpTransport
 from multidict import CIMultiDictProxy
 
 from service.clock import Clock
-from service.egress import Answer, Call
+from service.egress import Answer, Call, Download
 from service.egress.connections import PROGRESS, GatedConnector, Progress
 from service.egress.faults import FAULTS, fault
 from service.egress.gate import Gate, Network
@@ -128,6 +128,21 @@ class Door:
         duration_ms = self._since_ms(progress.began_s)
         return Answer(response.status_code, dict(response.headers), read, truncated, duration_ms, progress.timing())
 
+    async def fetch(self, url: str, *, timeout_s: float, stall_s: float) -> Download:
+        """See `Files`."""
+        target = read_target(url)
+        progress = self._begin()
+        until_s = asyncio.get_running_loop().time() + timeout_s
+        try:
+            async with asyncio.timeout(min(timeout_s, stall_s + CONNECT_S)):
+                session = self._open(self._kept).session
+                response = await session.get(target.url, allow_redirects=False)
+        except EgressError:
+            raise
+        except FAULTS as error:
+            raise fault(error, target.host, {}, progress) from None
+        return _Download(response, target.host, progress, until_s, stall_s)
+
     async def check(self, url: str, *, unresolved_ok: bool = False) -> None:
         """See `Egress`. A name that cannot be looked up now passes: it is judged again whenever it is dialled."""
         target = read_target(url)
@@ -190,6 +205,35 @@ class Door:
 
     def _since_ms(self, began: float) -> int:
         return round((self._clock.monotonic() - began) * 1000)
+
+
+class _Download:
+    """See `Download`."""
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, host: str, progress: Progress, until_s: float, stall_s: float
+    ) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = _lower(response.headers)
+        self._response = response
+        self._host = host
+        self._progress = progress
+        self._until_s = until_s
+        self._stall_s = stall_s
+
+    async def read(self) -> bytes:
+        """See `Download`."""
+        until_s = min(self._until_s, asyncio.get_running_loop().time() + self._stall_s)
+        try:
+            async with asyncio.timeout_at(until_s):
+                return await self._response.content.readany()
+        except FAULTS as error:
+            raise fault(error, self._host, {}, self._progress) from None
+
+    def close(self) -> None:
+        """See `Download`."""
+        # What was read to its end is free for the next request already; the rest is not worth waiting for.
+        self._response.close()
 
 
 def _web_trust() -> ssl.SSLContext:

@@ -14,11 +14,13 @@ from service.jobs.facts import (
     CancelAsked,
     CannotAsk,
     DeadlinePassed,
+    EraseAsked,
     Fact,
     OverdueNoticed,
     Polled,
     PollPostponed,
     ResubmitAsked,
+    ResultHappened,
     SubmitAbandoned,
     SubmitAnswered,
     SubmitBegun,
@@ -67,6 +69,10 @@ def decide(draft: Draft, fact: Fact, rules: Rules) -> Answer:
             return _deadline(draft)
         case OverdueNoticed():
             return _overdue(draft)
+        case ResultHappened():
+            return _result(draft, fact)
+        case EraseAsked():
+            return _erase(draft, fact)
 
 
 def _cancel(draft: Draft, fact: CancelAsked) -> Answer:
@@ -153,4 +159,26 @@ def _overdue(draft: Draft) -> bool:
     job.overdue = 1
     job.overdue_at = None
     draft.announce("job.overdue", Source.SWEEP)
+    return True
+
+
+def _result(draft: Draft, fact: ResultHappened) -> bool:
+    if draft.job.erased_at is not None:
+        return False
+    if fact.type == "result.lost":
+        draft.note(fact.type, Source.SWEEP, {"index": fact.result.idx, "reason": fact.result.error})
+    else:
+        draft.announce_result(fact.type, fact.result, fact.results)
+    return True
+
+
+def _erase(draft: Draft, fact: EraseAsked) -> Answer:
+    job = draft.job
+    if job.account_id != fact.account_id:
+        return NotFound("there is no such job")
+    if job.is_active:
+        return Conflict(f"the job is {job.status.value}; it can be erased once it is final", code="not_final")
+    if job.erased_at is not None:
+        return False
+    draft.erase()
     return True

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from service.jobs.row import JobRow, mutable_values
-from service.jobs.view import Links, ResultRow, event_body, job_view
+from service.jobs.view import Links, ResultRow, event_body, job_view, result_view
 from service.states import FINAL, JobStatus, ResolvedBy, Source, may_move
 
 
@@ -43,6 +43,7 @@ class Draft:
     results: list[ResultRow] = field(default_factory=list)
     submissions: list[dict[str, Any]] = field(default_factory=list)  # outcomes to write
     new_submission: dict[str, Any] | None = None
+    erased: bool = False  # the row's input goes, and what else holds it
     adopted: bool = False  # a callback brought the task id
 
     def __post_init__(self) -> None:
@@ -61,6 +62,23 @@ class Draft:
         view = job_view(self.job, self.results, self.links, in_event=True)
         body = event_body(event_type, self.now_ms, self.job.seq + 1, view)
         self._note(event_type, source, detail, body=body)
+
+    def announce_result(self, event_type: str, result: ResultRow, results: Sequence[ResultRow]) -> None:
+        """Add an event about one of the results that the job has had since it was completed."""
+        view = job_view(self.job, results, self.links, in_event=True)
+        told = result_view(self.job.id, result, self.links)
+        del told["source_url"]
+        body = event_body(event_type, self.now_ms, self.job.seq + 1, view, result=told)
+        self._note(event_type, Source.SWEEP, {"index": result.idx}, body=body)
+
+    def erase(self) -> None:
+        """Take the prompt, the inputs and what the provider said in words out of the row."""
+        self.erased = True
+        self.job.erased_at = self.now_ms
+        self.job.input = "{}"
+        self.job.input_full = None
+        self.job.waiting = None
+        self.note("job.erased", Source.API)
 
     def _note(self, event_type: str, source: Source, detail: Mapping[str, Any] | None, *, body: bytes | None) -> None:
         self.job.seq += 1

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from service.jobs.view import ResultRow
 from service.providers.client import PollOutcome, SubmitOutcome
 from service.providers.mapping import Observation
 from service.states import ErrorCode
@@ -164,6 +166,30 @@ class OverdueNoticed:
     job_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class ResultHappened:
+    """Something became of a result after its job was completed; the job's state stays.
+
+    Args:
+        type: `result.stored`, `result.expiring`, `result.expired`; `result.lost` is noted and not sent.
+        result: The result as it stands now.
+        results: All of the job.
+    """
+
+    job_id: str
+    type: Literal["result.stored", "result.expiring", "result.expired", "result.lost"]
+    result: ResultRow
+    results: tuple[ResultRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EraseAsked:
+    """A caller wants the job's prompt, inputs and files gone."""
+
+    job_id: str
+    account_id: str
+
+
 Fact = (
     SubmitBegun
     | SubmitPostponed
@@ -179,4 +205,6 @@ Fact = (
     | ResubmitAsked
     | DeadlinePassed
     | OverdueNoticed
+    | ResultHappened
+    | EraseAsked
 )

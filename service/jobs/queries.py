@@ -13,7 +13,7 @@ from service.db.reader import Reader
 from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.view import ResultRow
 
-_RESULT_COLUMNS = "idx, source_url, expires_at, content_type, size_bytes, sha256, stored"
+_RESULT_COLUMNS = "idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ class JobRow:
     overdue: int = 0
     overdue_at: int | None = None
     submitted_at: int | None = None
+    erased_at: int | None = None
     finished_at: int | None = None
     due_at: int | None = None
     lease_owner: str | None = None

@@ -8,10 +8,12 @@ from typing import Any
 
 from service.db.transaction import Params, Tx, json_set
 from service.ids import Ids
+from service.jobs import usage_store
 from service.jobs.draft import Draft
 from service.jobs.events import StateEvent
 from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, JobRow, all_values, from_row, mutable_values
 from service.jobs.view import ResultRow
+from service.states import FINAL
 
 _INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join(':' + name for name in COLUMNS)})"
 _INSERT_SUBMISSION = """
@@ -30,8 +32,12 @@ INSERT INTO events (id, account_id, job_id, seq, type, source, at, detail, pos, 
 VALUES (:id, :account_id, :job_id, :seq, :type, :source, :at, :detail, :pos, :body)
 """
 _INSERT_RESULT = """
-INSERT INTO results (job_id, idx, source_url, expires_at, stored) VALUES (:job_id, :idx, :source_url, :expires_at, 0)
+INSERT INTO results (job_id, idx, source_url, expires_at, stored, due_at, sweep_at, link_dies_at, lease_owner, lease_until, lease_epoch)
+VALUES (:job_id, :idx, :source_url, :expires_at, 0, :due_at, :sweep_at, :link_dies_at, :lease_owner, :lease_until, :lease_epoch)
 """
+_NOT_KEPT = dict.fromkeys(("due_at", "sweep_at", "link_dies_at", "lease_owner", "lease_until")) | {"lease_epoch": 0}
+
+_CHARGED = MUTABLE.index("cost_charged")
 
 
 async def load(tx: Tx, job_ids: Iterable[str]) -> dict[str, JobRow]:
@@ -43,7 +49,7 @@ async def load(tx: Tx, job_ids: Iterable[str]) -> dict[str, JobRow]:
 async def load_results(tx: Tx, job_ids: Iterable[str]) -> dict[str, list[ResultRow]]:
     """The results of a set of jobs, in order."""
     found = await tx.rows(
-        "SELECT job_id, idx, source_url, expires_at, content_type, size_bytes, sha256, stored FROM results "
+        "SELECT job_id, idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error FROM results "
         "WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx",
         {"ids": json_set(job_ids)},
     )
@@ -102,6 +108,8 @@ def update(tx: Tx, drafts: Sequence[Draft]) -> None:
         if draft.adopted
     ]
     tx.write(_TASK_OF_SUBMISSION, adopted)
+    booked_later = [(draft.job.account_id, draft.job.id) for draft in drafts if _booked_later(draft)]
+    usage_store.recount(tx, booked_later)
     tx.write(
         _INSERT_RESULT,
         [
@@ -110,11 +118,18 @@ def update(tx: Tx, drafts: Sequence[Draft]) -> None:
                 "idx": result.idx,
                 "source_url": result.source_url,
                 "expires_at": result.expires_at,
+                **(_NOT_KEPT if result.keeping is None else result.keeping.columns()),
             }
             for draft in drafts
             for result in draft.results
         ],
     )
+
+
+def _booked_later(draft: Draft) -> bool:
+    """Whether a cost was booked for a job that had ended before, which no event of the feed tells."""
+    was_charged = draft.before[_CHARGED]
+    return draft.was in FINAL and draft.job.status is draft.was and draft.job.cost_charged != was_charged
 
 
 def insert_events(tx: Tx, drafts: Sequence[Draft], ids: Ids) -> list[StateEvent]:

@@ -22,7 +22,7 @@ from service.jobs.events import StateEvent
 from service.jobs.facts import Fact
 from service.jobs.pace import Rules
 from service.jobs.row import JobRow
-from service.jobs.view import Links
+from service.jobs.view import Links, ResultRow
 from service.jobs.waiters import Waiters
 from service.states import FINAL, JobStatus, ResolvedBy
 from service.telemetry import SparingLog
@@ -75,6 +75,21 @@ class NoHand:
         """See `Hand`."""
 
 
+class Keeper(Protocol):
+    """Who makes our copies of results."""
+
+    def admit(self, tx: Tx, job: JobRow, results: Sequence[ResultRow]) -> list[ResultRow]:
+        """Say of new results when they are to be fetched; what this process has a place for is fetched after the commit."""
+
+
+class NoKeeper:
+    """No copies are made: links lead to the provider's files."""
+
+    def admit(self, tx: Tx, job: JobRow, results: Sequence[ResultRow]) -> list[ResultRow]:
+        """See `Keeper`."""
+        return list(results)
+
+
 class Observer(Protocol):
     """Who counts what happens (telemetry)."""
 
@@ -100,6 +115,7 @@ class Tracker:
     learned: Learned = field(default_factory=Learned)
     submitter: Hand = field(default_factory=NoHand)
     fetcher: Hand = field(default_factory=NoHand)
+    keeper: Keeper = field(default_factory=NoKeeper)
     _lines: SparingLog = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,6 +149,8 @@ class Tracker:
         """Write decided drafts with everything that belongs to them."""
         for draft in drafts:
             self.lease_if_due(tx, draft.job)
+            if draft.results:
+                draft.results = self.keeper.admit(tx, draft.job, draft.results)
         store.update(tx, drafts)
         await self.follow(tx, drafts)
 

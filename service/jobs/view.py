@@ -20,6 +20,29 @@ Links = Callable[[str, int], str]
 
 
 @dataclass(frozen=True, slots=True)
+class Keeping:
+    """When a new result is to be fetched for our copy and swept, and who has it; see `db.tables.Result`."""
+
+    due_at: int
+    sweep_at: int
+    link_dies_at: int | None = None
+    lease_owner: str | None = None
+    lease_until: int | None = None
+    lease_epoch: int = 0
+
+    def columns(self) -> dict[str, Any]:
+        """By name; written out, since this is made for every result."""
+        return {
+            "due_at": self.due_at,
+            "sweep_at": self.sweep_at,
+            "link_dies_at": self.link_dies_at,
+            "lease_owner": self.lease_owner,
+            "lease_until": self.lease_until,
+            "lease_epoch": self.lease_epoch,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class ResultRow:
     """One file that a job produced; `source_url` is the provider's."""
 
@@ -30,6 +53,10 @@ class ResultRow:
     size_bytes: int | None = None
     sha256: str | None = None
     stored: bool = False
+    width: int | None = None
+    height: int | None = None
+    error: str | None = None
+    keeping: Keeping | None = None  # of a new one; None: no copy is made
 
 
 def usd(micro: int | None) -> str | None:
@@ -53,7 +80,7 @@ def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_even
         "input": msgspec.Raw(job.input.encode()),
         "metadata": msgspec.Raw(job.job_metadata.encode()),
         "tags": msgspec.Raw(job.tags.encode()),
-        "results": [_result_view(job.id, result, links, in_event=in_event) for result in results],
+        "results": [result_view(job.id, result, links, in_event=in_event) for result in results],
         "error": None if job.error_code is None else {"code": job.error_code, "message": job.error_message},
         "cost": {
             "currency": "USD",
@@ -69,10 +96,12 @@ def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_even
         "expires_at": iso(job.expires_at),
         "overdue": bool(job.overdue),
         **({"retry_of": job.retry_of} if job.retry_of else {}),
+        **({"erased": True} if job.erased_at is not None else {}),
     }
 
 
-def _result_view(job_id: str, result: ResultRow, links: Links, *, in_event: bool) -> dict[str, Any]:
+def result_view(job_id: str, result: ResultRow, links: Links, *, in_event: bool = False) -> dict[str, Any]:
+    """One result as JSON."""
     url = links(job_id, result.idx)
     if in_event:
         return {"index": result.idx, "url": url, "expires_at": iso(result.expires_at)}
@@ -83,14 +112,17 @@ def _result_view(job_id: str, result: ResultRow, links: Links, *, in_event: bool
         "content_type": result.content_type,
         "size_bytes": result.size_bytes,
         "sha256": result.sha256,
+        "width": result.width,
+        "height": result.height,
         "stored": bool(result.stored),
+        "error": result.error,
         "expires_at": iso(result.expires_at),
     }
 
 
-def event_body(event_type: str, at: int, seq: int, job: dict[str, Any]) -> bytes:
+def event_body(event_type: str, at: int, seq: int, job: dict[str, Any], **more: Any) -> bytes:
     """The bytes that are signed and sent, made once."""
-    return msgspec.json.encode({"type": event_type, "timestamp": iso(at), "data": {"seq": seq, "job": job}})
+    return msgspec.json.encode({"type": event_type, "timestamp": iso(at), "data": {"seq": seq, "job": job, **more}})
 
 
 def shown(value: Any) -> Any:

@@ -1,0 +1,150 @@
+"""Copies in a bucket (S3, Google Cloud Storage, Azure) through obstore; credentials come from the usual environment variables.
+
+The requests go where the operator's own setting says, and so past the gate that stands before what others name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, S3Store, from_url
+
+from service.errors import FileMissing, SettingsInvalid, StorageUnavailable
+from service.results.storage import CHUNK_BYTES, Kept, LocalStorage, Storage
+
+_REQUEST_S: Final = 60  # seconds that one request may take; a file goes up in parts
+_CONNECT_S: Final = 5
+_RETRIES: Final = 2
+_RETRY_S: Final = 20  # seconds in which a request is repeated; the capture itself comes back later
+_LISTED: Final = 500  # files of one step of a listing
+_FAULTS: Final = (BaseError, OSError, ValueError)  # what obstore raises
+
+Bucket = S3Store | GCSStore | AzureStore
+
+
+class BucketStorage:
+    """A bucket, or a prefix in one.
+
+    Args:
+        bucket: Where.
+        spool: A directory on this machine for files on their way.
+    """
+
+    def __init__(self, bucket: Bucket, spool: Path) -> None:
+        self._bucket = bucket
+        self.spool = spool
+
+    def prepare(self) -> None:
+        """Make the spool, and throw away what an earlier process left in it."""
+        shutil.rmtree(self.spool, ignore_errors=True)
+        self.spool.mkdir(mode=0o700, parents=True)
+
+    async def put(self, key: str, file: Path | bytes, content_type: str) -> None:
+        """See `Storage`. A presigned link can add no header, so the object itself holds what has to be said."""
+        attributes: dict[Any, str] = {
+            "Content-Type": content_type,
+            "Content-Disposition": f'attachment; filename="{key.rpartition("/")[2]}"',
+            "Cache-Control": "private, max-age=3600",
+        }
+        try:
+            await obstore.put_async(self._bucket, key, file, attributes=attributes, max_concurrency=2)
+        except _FAULTS as error:
+            raise _unavailable(error) from error
+        if isinstance(file, Path):
+            await asyncio.to_thread(file.unlink, missing_ok=True)
+
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """See `Storage`."""
+        try:
+            found = await obstore.get_async(self._bucket, key, options={"range": (start, end)})
+        except FileNotFoundError as error:
+            raise FileMissing("the file is not in the bucket") from error
+        except _FAULTS as error:
+            raise _unavailable(error) from error
+        return _pieces(found)
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """See `Storage`."""
+        for key in keys:
+            try:
+                await obstore.delete_async(self._bucket, key)
+            except FileNotFoundError:
+                continue
+            except _FAULTS as error:
+                raise _unavailable(error) from error
+
+    async def link(self, key: str, life_s: int) -> str | None:
+        """See `Storage`. Without credentials that can sign (a machine's role at some clouds) we serve it ourselves."""
+        try:
+            return await obstore.sign_async(self._bucket, "GET", key, timedelta(seconds=life_s))
+        except _FAULTS:
+            return None
+
+    async def listing(self) -> AsyncIterator[list[Kept]]:
+        """See `Storage`."""
+        try:
+            async for some in obstore.list(self._bucket, chunk_size=_LISTED):
+                yield [Kept(str(each["path"]), int(each["last_modified"].timestamp() * 1000)) for each in some]
+        except _FAULTS as error:
+            raise _unavailable(error) from error
+
+
+async def _pieces(found: obstore.GetResult) -> AsyncIterator[bytes]:
+    try:
+        async for piece in found.stream(min_chunk_size=CHUNK_BYTES):
+            yield bytes(piece)
+    except _FAULTS as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> StorageUnavailable:
+    # obstore's messages hold the whole request, with its host and sometimes its signature.
+    return StorageUnavailable(f"the bucket of results cannot be used ({type(error).__name__})")
+
+
+def open_storage(url: str | None, spool: Path) -> Storage | None:
+    """The place that the setting names; None: results are not copied.
+
+    Args:
+        url: As `REMORA_STORAGE_URL`, checked.
+        spool: Where files on their way to a bucket are written.
+
+    Raises:
+        SettingsInvalid: It cannot be used.
+    """
+    if url is None:
+        return None
+    try:
+        if url.startswith("file:"):
+            storage: LocalStorage | BucketStorage = LocalStorage(Path(url.removeprefix("file:")))
+        else:
+            storage = BucketStorage(_bucket(url), spool)
+        storage.prepare()
+    except _FAULTS as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise SettingsInvalid([f"REMORA_STORAGE_URL={url}: cannot be used ({reason})"]) from error
+    return storage
+
+
+def _bucket(url: str) -> Bucket:
+    """The store; an endpoint without TLS is used only where the operator named one so."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
+    options: dict[str, Any] = {
+        "timeout": f"{_REQUEST_S}s",
+        "connect_timeout": f"{_CONNECT_S}s",
+        "user_agent": "remora",
+        "allow_http": endpoint.startswith("http://"),
+    }
+    retry: dict[str, Any] = {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_S)}
+    store = from_url(url, client_options=options, retry_config=retry)  # type: ignore[call-overload]  # each cloud has its own overload
+    if not isinstance(store, Bucket):
+        raise ValueError("no bucket")  # noqa: TRY004 - the setting has a wrong value, nothing has a wrong type
+    return store

@@ -1,0 +1,196 @@
+"""Which results this process fetches now: a short queue by how soon the provider's link dies, with places for each host.
+
+New results are admitted in their job's own transaction and begin after the commit; nobody waits for them, and what does
+not fit stays due in the store. It must not know how a file is fetched or kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from service.clock import Clock
+from service.db.transaction import Tx
+from service.jobs.row import JobRow
+from service.jobs.view import Keeping, ResultRow
+from service.results.store import EXPIRING_MS, LONG_URL, Capture
+
+AT_ONCE: Final = 16  # files that are fetched at the same time …
+AT_ONCE_PER_HOST: Final = 4  # … of these from one host
+QUEUE: Final = 128  # that wait in memory; a short queue keeps the order by urgency, since the store knows all
+LEASE_MS: Final = 1_800_000  # three times what a file may take, so that a place in the queue is covered
+UNKNOWN_LIFE_MS: Final = 600_000  # where no document says how long a link lives: the shortest that is known of any
+PAUSES_S: Final = (5.0, 15.0, 60.0)  # while our own storage fails
+
+_log = structlog.get_logger(__name__)
+
+Work = Callable[[Capture], Awaitable[bool]]
+
+
+@dataclass(order=True, slots=True)
+class _Waiting:
+    dies_at: int
+    number: int
+    capture: Capture = field(compare=False)
+    host: str = field(compare=False)
+
+
+class Captures:
+    """See `jobs.track.Keeper`.
+
+    Args:
+        work: Fetches one result; False: our own storage failed, and everybody pauses.
+        owner: The name of this process on leases.
+        links_live_ms: How long a provider's links live; None: nobody says.
+    """
+
+    def __init__(self, work: Work, clock: Clock, owner: str, links_live_ms: Callable[[str], int | None]) -> None:
+        self._work = work
+        self._clock = clock
+        self._owner = owner
+        self._links_live_ms = links_live_ms
+        self._numbers = count()
+        self._heap: list[_Waiting] = []
+        self._parked: dict[str, deque[_Waiting]] = {}  # hosts with all places taken
+        self._reserved = 0
+        self._by_host: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = True
+        self._failures = 0  # of our storage, in a row
+        self._paused_until = 0.0  # monotonic
+
+    # -- new results, in their job's transaction ---------------------------------------------------------------------
+
+    def admit(self, tx: Tx, job: JobRow, results: Sequence[ResultRow]) -> list[ResultRow]:
+        """See `Keeper`."""
+        life_ms = self._links_live_ms(job.provider)
+        dies_at = None if life_ms is None else tx.now_ms + life_ms
+        held: list[Capture] = []
+        admitted: list[ResultRow] = []
+        for result in results:
+            leave = result.expires_at - EXPIRING_MS
+            keeping = Keeping(tx.now_ms, leave if leave > tx.now_ms else result.expires_at, dies_at)
+            if self.room() > len(held) and len(result.source_url) <= LONG_URL:
+                until = tx.now_ms + LEASE_MS
+                keeping = replace(keeping, lease_owner=self._owner, lease_until=until, lease_epoch=1)
+                held.append(_new(job, result, dies_at, until))
+            admitted.append(replace(result, keeping=keeping))
+        if held:
+            self._reserved += len(held)
+            tx.on_rollback(lambda: self._release(len(held)))
+            tx.after_commit(lambda: self._give(held))
+        return admitted
+
+    def _release(self, count: int) -> None:
+        self._reserved -= count
+
+    def _give(self, captures: Sequence[Capture]) -> None:
+        self._reserved -= len(captures)
+        for capture in captures:
+            self.take(capture)
+
+    # -- the queue ---------------------------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """How many more this process may hold."""
+        if not self._open or self.paused():
+            return 0
+        return QUEUE - self._reserved - len(self._heap) - sum(map(len, self._parked.values()))
+
+    def paused(self) -> bool:
+        """Whether our storage failed a moment ago."""
+        return self._clock.monotonic() < self._paused_until
+
+    def take(self, capture: Capture) -> None:
+        """Queue a result that this process holds."""
+        dies_at = capture.link_dies_at or self._clock.now_ms() + UNKNOWN_LIFE_MS
+        waiting = _Waiting(dies_at, next(self._numbers), capture, _host(capture.url))
+        heapq.heappush(self._heap, waiting)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Begin what there is a place for; while our storage fails, nothing, and then one to try it."""
+        while self._heap and self._open and not self.paused() and len(self._tasks) < self._places():
+            waiting = heapq.heappop(self._heap)
+            if self._by_host[waiting.host] >= AT_ONCE_PER_HOST:
+                self._parked.setdefault(waiting.host, deque()).append(waiting)
+                continue
+            self._by_host[waiting.host] += 1
+            task = asyncio.create_task(self._run(waiting))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: self.go_on())
+
+    def _places(self) -> int:
+        return 1 if self._failures else AT_ONCE
+
+    async def _run(self, waiting: _Waiting) -> None:
+        try:
+            if await self._work(waiting.capture):
+                self._failures = 0
+            else:
+                self._pause()
+        except Exception:  # a hand's outermost guard: the lease runs out and the capturer's tick takes over
+            _log.exception("capture_failed", job=waiting.capture.job_id)
+        finally:
+            self._leave(waiting.host)
+
+    def _pause(self) -> None:
+        self._paused_until = self._clock.monotonic() + PAUSES_S[min(self._failures, len(PAUSES_S) - 1)]
+        self._failures += 1
+
+    def _leave(self, host: str) -> None:
+        self._by_host[host] -= 1
+        parked = self._parked.get(host)
+        if parked:
+            heapq.heappush(self._heap, parked.popleft())
+        if not parked:
+            self._parked.pop(host, None)
+            if not self._by_host[host]:
+                del self._by_host[host]
+
+    async def drain(self, timeout_s: float) -> None:
+        """Begin nothing new, let what runs finish, and cut off what does not finish in time."""
+        self._open = False
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(set(self._tasks), timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def settle(self) -> None:
+        """Wait until nothing runs any more; for tests."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+
+def _new(job: JobRow, result: ResultRow, dies_at: int | None, until: int) -> Capture:
+    return Capture(
+        job_id=job.id,
+        index=result.idx,
+        url=result.source_url,
+        provider=job.provider,
+        operation=job.operation,
+        task_id=job.provider_task_id,
+        poll_url=job.poll_url,
+        expires_at=result.expires_at,
+        link_dies_at=dies_at,
+        epoch=1,
+        lease_until=until,
+    )
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""

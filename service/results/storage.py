@@ -1,0 +1,204 @@
+"""Where our copies lie: the port, the keys, and the local directory. Buckets are in `buckets`.
+
+Whatever has a key is whole: a file appears under it in one step, on stable storage, or not at all. It must not know jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, ParamSpec, Protocol, TypeVar
+
+from service.errors import FileMissing, StorageUnavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CHUNK_BYTES: Final = 256 * 1024  # that are read or written in one step
+SPOOL: Final = ".spool"  # beside the files, so that a rename is enough
+_KEY: Final = re.compile(r"(results|thumbs|inputs)/[0-9a-f]{2}/[A-Za-z0-9_-]{1,80}\.[a-z0-9]{2,4}")
+_RESULT_KEY: Final = re.compile(r"(?:results|thumbs)/[0-9a-f]{2}/(job_[0-9a-f-]{36})-([0-9]{1,5})-[0-9]+\.[a-z0-9]+")
+_INPUT_KEY: Final = re.compile(r"inputs/[0-9a-f]{2}/(job_[0-9a-f-]{36})\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file as a listing shows it."""
+
+    key: str
+    modified_ms: int
+
+
+class Storage(Protocol):
+    """The port. Every method raises `StorageUnavailable` when the place does not answer, is full or refuses us."""
+
+    spool: Path  # where files are written before they are put
+
+    async def put(self, key: str, file: Path | bytes, content_type: str) -> None:
+        """Keep a file under a key that is new; a file of the spool is gone afterwards."""
+
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` up to `end`; what is missing is told before the first of them.
+
+        Raises:
+            FileMissing: There is no such file.
+        """
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Remove files; those that are gone already are no fault."""
+
+    async def link(self, key: str, life_s: int) -> str | None:
+        """A URL that leads to the file without a key for so long; None where the place has none and we serve it."""
+
+    def listing(self) -> AsyncIterator[list[Kept]]:
+        """All files, some at a time."""
+
+
+def result_key(job_id: str, index: int, epoch: int, ending: str) -> str:
+    """The key of a copy. Every claim has its own, so that a late owner never writes over another's file."""
+    return f"results/{job_id[-2:]}/{job_id}-{index}-{epoch}.{ending}"
+
+
+def thumb_key(key: str) -> str:
+    """The key of a copy's thumbnail."""
+    return f"thumbs/{key.removeprefix('results/').rpartition('.')[0]}.webp"
+
+
+def input_key(job_id: str) -> str:
+    """The key of a job's input."""
+    return f"inputs/{job_id[-2:]}/{job_id}.json"
+
+
+def owner_of(key: str) -> tuple[str, int | None] | None:
+    """Which job, and which of its results, a key belongs to; None: it is not one of ours."""
+    if match := _RESULT_KEY.fullmatch(key):
+        return match[1], int(match[2])
+    match = _INPUT_KEY.fullmatch(key)
+    return (match[1], None) if match else None
+
+
+class LocalStorage:
+    """A directory on this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.spool = root / SPOOL
+
+    def prepare(self) -> None:
+        """Make the directory, and throw away what an earlier process left unfinished.
+
+        Raises:
+            OSError: It cannot be made or written.
+        """
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.rmtree(self.spool, ignore_errors=True)
+        self.spool.mkdir(mode=0o700)
+
+    async def put(self, key: str, file: Path | bytes, content_type: str) -> None:
+        """See `Storage`."""
+        await _on_disk(self._put, self._path(key), file)
+
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """See `Storage`. The file is open from here on, so that it may be removed while it is read."""
+        file = await _on_disk(self._open, self._path(key))
+        return _pieces(file, start, end)
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """See `Storage`."""
+        await _on_disk(self._delete, [self._path(key) for key in keys])
+
+    async def link(self, key: str, life_s: int) -> str | None:
+        """See `Storage`: we serve it."""
+        return None
+
+    async def listing(self) -> AsyncIterator[list[Kept]]:
+        """See `Storage`."""
+        for directory in await _on_disk(self._directories):
+            yield await _on_disk(self._files, directory)
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            msg = f"{key!r} is no key"
+            raise ValueError(msg)
+        return self._root / key
+
+    def _put(self, path: Path, file: Path | bytes) -> None:
+        if not path.parent.is_dir():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        source = file if isinstance(file, Path) else self.spool / secrets.token_hex(8)
+        try:
+            _make_durable(source, None if isinstance(file, Path) else file)
+            source.replace(path)
+        except OSError:
+            source.unlink(missing_ok=True)
+            raise
+        _sync_directory(path.parent)
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    @staticmethod
+    def _delete(paths: list[Path]) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def _directories(self) -> list[Path]:
+        return sorted(each for kind in ("results", "thumbs", "inputs") for each in (self._root / kind).glob("*"))
+
+    def _files(self, directory: Path) -> list[Kept]:
+        found = []
+        for entry in os.scandir(directory):
+            key = f"{directory.parent.name}/{directory.name}/{entry.name}"
+            if _KEY.fullmatch(key):
+                found.append(Kept(key, int(entry.stat(follow_symlinks=False).st_mtime * 1000)))
+        return found
+
+
+def _make_durable(path: Path, data: bytes | None) -> None:
+    flags = os.O_WRONLY | os.O_CLOEXEC if data is None else os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
+    try:
+        rest = memoryview(data or b"")
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_directory(path: Path) -> None:
+    """A rename is durable only once its directory is."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+async def _pieces(fd: int, start: int, end: int) -> AsyncIterator[bytes]:
+    try:
+        while start < end:
+            piece = await asyncio.to_thread(os.pread, fd, min(CHUNK_BYTES, end - start), start)
+            if not piece:
+                return
+            start += len(piece)
+            yield piece
+    finally:
+        os.close(fd)
+
+
+async def _on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run it in a thread, and say in our words what the disk says."""
+    try:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    except FileNotFoundError as error:
+        raise FileMissing("the file is not there") from error
+    except OSError as error:
+        raise StorageUnavailable(f"the directory of results cannot be used: {error.strerror}") from error

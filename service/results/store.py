@@ -1,0 +1,337 @@
+"""The SQL that writes what becomes of results: claims of captures, copies, misses, expiry. The job's events are the tracker's."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.db.transaction import Params, Row, Tx, json_set
+from service.db.writer import Command, Writer
+from service.jobs.facts import ResultHappened
+from service.jobs.track import Tracker
+from service.jobs.view import ResultRow, shown
+
+LONG_URL: int = 4_096  # a longer one (a picture in a data: URL) is read when its turn comes, not kept in memory
+EXPIRING_MS: int = 24 * 3_600_000  # before the end, when it is announced
+ERASED = "erased"
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A result that this process is to fetch; `url` is empty where it is too long to wait in memory."""
+
+    job_id: str
+    index: int
+    url: str
+    provider: str
+    operation: str
+    task_id: str | None
+    poll_url: str | None
+    expires_at: int
+    link_dies_at: int | None
+    epoch: int
+    lease_until: int
+    tries: int = 0
+    dead_tries: int = 0
+    refreshed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimCaptures(Command[list[Capture]]):
+    """Claim results to fetch, those first whose links die first."""
+
+    owner: str
+    lease_ms: int
+    count: int
+
+    def lock(self) -> Hashable | None:
+        """Two claims never share a batch: each must see what the other took."""
+        return "claim"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordCopy(Command[bool]):
+    """A file is in its place; False: the result is somebody else's by now, and the file is to go."""
+
+    job_id: str
+    index: int
+    epoch: int
+    storage_key: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordMiss(Command[bool]):
+    """A try brought nothing; `due_at` None: it is given up, and `error` says why."""
+
+    job_id: str
+    index: int
+    epoch: int
+    due_at: int | None
+    error: str | None = None
+    tries: int = 0
+    dead_tries: int = 0
+    refreshed: bool = False
+    source_url: str | None = None  # a fresh one
+
+
+@dataclass(frozen=True, slots=True)
+class MarkSwept(Command[None]):
+    """A result's moment came: its end is near, or `gone`: its file is removed."""
+
+    job_id: str
+    index: int
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DropInputs(Command[None]):
+    """The files of these jobs' inputs are removed."""
+
+    job_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VoidCaptures(Command[int]):
+    """Every lease is void when a process starts: on SQLite nobody else can hold one."""
+
+
+_CLAIM = f"""
+SELECT r.job_id, r.idx, CASE WHEN length(r.source_url) > {LONG_URL} THEN '' ELSE r.source_url END AS url, j.provider,
+    j.operation, j.provider_task_id, j.poll_url, r.expires_at, r.link_dies_at, r.lease_epoch, r.tries, r.dead_tries,
+    r.refreshed
+FROM results r JOIN jobs j ON j.id = r.job_id
+WHERE r.due_at <= :now AND (r.lease_until IS NULL OR r.lease_until <= :now)
+ORDER BY r.link_dies_at LIMIT :count
+"""
+_LEASE = """
+UPDATE results SET lease_owner = :owner, lease_until = :until, lease_epoch = lease_epoch + 1
+WHERE job_id = :job_id AND idx = :idx AND lease_epoch = :epoch
+"""
+_OF_JOBS = """
+SELECT job_id, idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error, storage_key,
+    lease_epoch, due_at, sweep_at
+FROM results WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx
+"""
+_COPY = """
+UPDATE results SET stored = 1, storage_key = :storage_key, content_type = :content_type, size_bytes = :size_bytes,
+    sha256 = :sha256, width = :width, height = :height, source_url = :source_url, error = NULL, due_at = NULL,
+    lease_owner = NULL, lease_until = NULL
+WHERE job_id = :job_id AND idx = :idx AND lease_epoch = :epoch AND due_at IS NOT NULL
+"""
+_MISS = """
+UPDATE results SET due_at = :due_at, error = :error, tries = :tries, dead_tries = :dead_tries, refreshed = :refreshed,
+    source_url = coalesce(:source_url, source_url), lease_owner = NULL, lease_until = NULL
+WHERE job_id = :job_id AND idx = :idx AND lease_epoch = :epoch AND due_at IS NOT NULL
+"""
+_WARNED = "UPDATE results SET sweep_at = expires_at WHERE job_id = :job_id AND idx = :idx"
+_GONE = """
+UPDATE results SET stored = 0, storage_key = NULL, sweep_at = NULL, due_at = NULL, lease_owner = NULL, lease_until = NULL,
+    lease_epoch = lease_epoch + 1
+WHERE job_id = :job_id AND idx = :idx
+"""
+_VOID = """
+UPDATE results SET lease_owner = NULL, lease_until = NULL WHERE due_at IS NOT NULL AND lease_owner IS NOT NULL
+RETURNING idx
+"""
+# What our copies held goes at once; the files themselves when the sweep comes by, which is now.
+_ERASE = """
+UPDATE results SET stored = 0, source_url = '', error = :error, due_at = NULL, lease_owner = NULL, lease_until = NULL,
+    lease_epoch = lease_epoch + 1, sweep_at = CASE WHEN storage_key IS NULL THEN NULL ELSE :now END
+WHERE job_id = :job_id
+"""
+
+
+async def erase(tx: Tx, job_ids: Sequence[str]) -> None:
+    """Let go of the results of erased jobs; see `jobs.erase`."""
+    tx.write(_ERASE, [{"job_id": job_id, "now": tx.now_ms, "error": ERASED} for job_id in job_ids])
+
+
+@dataclass(slots=True)
+class Results:
+    """The handlers of this package's commands."""
+
+    tracker: Tracker
+
+    def register(self, writer: Writer) -> None:
+        """Tell the writer."""
+        writer.handle(ClaimCaptures, self.claim)
+        writer.handle(RecordCopy, self.copied)
+        writer.handle(RecordMiss, self.missed)
+        writer.handle(MarkSwept, self.swept)
+        writer.handle(DropInputs, self.drop_inputs)
+        writer.handle(VoidCaptures, self.void)
+
+    async def claim(self, tx: Tx, commands: Sequence[ClaimCaptures]) -> list[list[Capture] | Exception]:
+        """See `ClaimCaptures`."""
+        [command] = commands
+        until = tx.now_ms + command.lease_ms
+        found = await tx.rows(_CLAIM, {"now": tx.now_ms, "count": command.count})
+        tx.write(
+            _LEASE,
+            [
+                {
+                    "owner": command.owner,
+                    "until": until,
+                    "job_id": row["job_id"],
+                    "idx": row["idx"],
+                    "epoch": row["lease_epoch"],
+                }
+                for row in found
+            ],
+            expect=len(found),
+        )
+        return [[_capture(row, until) for row in found]]
+
+    async def copied(self, tx: Tx, commands: Sequence[RecordCopy]) -> list[bool | Exception]:
+        """See `RecordCopy`: the row, and the event, in one transaction."""
+        rows = await _rows_of(tx, (command.job_id for command in commands))
+        answers: list[bool | Exception] = []
+        updates: list[Params] = []
+        facts: list[ResultHappened] = []
+        for command in commands:
+            row = rows.get((command.job_id, command.index))
+            if row is None or not _held(row, command.epoch) or row["expires_at"] <= tx.now_ms:
+                answers.append(False)
+                continue
+            source_url = shown(row["source_url"])  # the picture in a data: URL is in its place now
+            row |= {
+                "stored": True,
+                "due_at": None,
+                "source_url": source_url,
+                "content_type": command.content_type,
+                "size_bytes": command.size_bytes,
+                "sha256": command.sha256,
+                "width": command.width,
+                "height": command.height,
+                "error": None,
+            }
+            updates.append({**_names(command), **row, "storage_key": command.storage_key})
+            facts.append(_fact("result.stored", row, rows))
+            answers.append(True)
+        tx.write(_COPY, updates, expect=len(updates))
+        await self._tell(tx, facts)
+        return answers
+
+    async def missed(self, tx: Tx, commands: Sequence[RecordMiss]) -> list[bool | Exception]:
+        """See `RecordMiss`; what is given up is noted on the job's timeline."""
+        rows = await _rows_of(tx, (command.job_id for command in commands))
+        answers: list[bool | Exception] = []
+        updates: list[Params] = []
+        facts: list[ResultHappened] = []
+        for command in commands:
+            row = rows.get((command.job_id, command.index))
+            if row is None or not _held(row, command.epoch):
+                answers.append(False)
+                continue
+            row |= {"due_at": command.due_at, "error": command.error}
+            updates.append(
+                {
+                    **_names(command),
+                    "due_at": command.due_at,
+                    "error": command.error,
+                    "tries": command.tries,
+                    "dead_tries": command.dead_tries,
+                    "refreshed": int(command.refreshed),
+                    "source_url": command.source_url,
+                }
+            )
+            if command.due_at is None:
+                facts.append(_fact("result.lost", row, rows))
+            answers.append(True)
+        tx.write(_MISS, updates, expect=len(updates))
+        await self._tell(tx, facts)
+        return answers
+
+    async def swept(self, tx: Tx, commands: Sequence[MarkSwept]) -> list[Exception | None]:
+        """See `MarkSwept`; an event for what was there, once: the row's `sweep_at` is the guard."""
+        rows = await _rows_of(tx, (command.job_id for command in commands))
+        facts: list[ResultHappened] = []
+        for command in commands:
+            row = rows.get((command.job_id, command.index))
+            if row is None or row["sweep_at"] is None or (not command.gone and row["sweep_at"] >= row["expires_at"]):
+                continue
+            was_stored = bool(row["stored"])
+            row |= {"sweep_at": None if command.gone else row["expires_at"], "stored": was_stored and not command.gone}
+            tx.write(_GONE if command.gone else _WARNED, [{"job_id": command.job_id, "idx": command.index}], expect=1)
+            if was_stored:
+                facts.append(_fact("result.expired" if command.gone else "result.expiring", row, rows))
+        await self._tell(tx, facts)
+        return [None for _ in commands]
+
+    async def drop_inputs(self, tx: Tx, commands: Sequence[DropInputs]) -> list[Exception | None]:
+        """See `DropInputs`."""
+        tx.write(
+            "DELETE FROM inputs WHERE job_id = :job_id AND sweep_at IS NOT NULL",
+            [{"job_id": job_id} for command in commands for job_id in command.job_ids],
+        )
+        return [None for _ in commands]
+
+    async def void(self, tx: Tx, commands: Sequence[VoidCaptures]) -> list[int | Exception]:
+        """See `VoidCaptures`."""
+        return [len(await tx.rows(_VOID, {})) for _ in commands]
+
+    async def _tell(self, tx: Tx, facts: Sequence[ResultHappened]) -> None:
+        if facts:
+            await self.tracker.apply(tx, facts)
+
+
+def _capture(row: Row, lease_until: int) -> Capture:
+    return Capture(
+        job_id=row["job_id"],
+        index=row["idx"],
+        url=row["url"],
+        provider=row["provider"],
+        operation=row["operation"],
+        task_id=row["provider_task_id"],
+        poll_url=row["poll_url"],
+        expires_at=row["expires_at"],
+        link_dies_at=row["link_dies_at"],
+        epoch=row["lease_epoch"] + 1,
+        lease_until=lease_until,
+        tries=row["tries"],
+        dead_tries=row["dead_tries"],
+        refreshed=bool(row["refreshed"]),
+    )
+
+
+_Rows = dict[tuple[str, int], dict[str, Any]]
+
+
+async def _rows_of(tx: Tx, job_ids: Iterable[str]) -> _Rows:
+    """All results of these jobs, in order; changed here as the commands are decided."""
+    found = await tx.rows(_OF_JOBS, {"ids": json_set(set(job_ids))})
+    return {(row["job_id"], row["idx"]): dict(row) for row in found}
+
+
+def _held(row: Row, epoch: int) -> bool:
+    return row["lease_epoch"] == epoch and row["due_at"] is not None
+
+
+def _names(command: RecordCopy | RecordMiss) -> dict[str, Any]:
+    return {"job_id": command.job_id, "idx": command.index, "epoch": command.epoch}
+
+
+def _fact(event_type: Any, row: Row, rows: _Rows) -> ResultHappened:
+    mine = tuple(_result(each) for (job_id, _), each in rows.items() if job_id == row["job_id"])
+    return ResultHappened(row["job_id"], event_type, _result(row), mine)
+
+
+def _result(row: Row) -> ResultRow:
+    return ResultRow(
+        idx=row["idx"],
+        source_url=row["source_url"],
+        expires_at=row["expires_at"],
+        content_type=row["content_type"],
+        size_bytes=row["size_bytes"],
+        sha256=row["sha256"],
+        stored=bool(row["stored"]),
+        width=row["width"],
+        height=row["height"],
+        error=row["error"],
+    )

@@ -1,0 +1,29 @@
+"""Finds results that are due to be fetched and that nobody holds: retries, what did not fit, what a crash left behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.db.writer import Writer
+from service.results.captures import LEASE_MS, Captures
+from service.results.store import ClaimCaptures
+
+
+@dataclass(slots=True)
+class CapturerDuty:
+    """Claims as many as this process has room for."""
+
+    writer: Writer
+    captures: Captures
+    owner: str
+
+    async def run_once(self) -> int:
+        """Claim what is due now; returns how many were claimed."""
+        self.captures.go_on()
+        room = self.captures.room()
+        if room <= 0:
+            return 0
+        claimed = await self.writer.run(ClaimCaptures(self.owner, LEASE_MS, room))
+        for capture in claimed:
+            self.captures.take(capture)
+        return len(claimed)

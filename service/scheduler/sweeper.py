@@ -1,0 +1,95 @@
+"""Announces the end of results, lets our copies go when it comes, and finds files that no row knows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from service.clock import Clock
+from service.db.reader import Reader
+from service.db.writer import Writer
+from service.errors import StorageUnavailable
+from service.results import queries
+from service.results.queries import Due
+from service.results.storage import Kept, Storage, thumb_key
+from service.results.store import ERASED, DropInputs, MarkSwept
+
+BATCH: Final = 200  # results of one sweep; the next tick goes on
+PAUSE_S: Final = 60.0  # after our storage failed
+STRANGER_AGE_MS: Final = 86_400_000  # a file without a row may be on its way for a while
+STRANGERS_EVERY_S: Final = 21_600.0  # between two looks through all files
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Sweeper:
+    """Sweeps in batches; what is due lives in the store, and a file goes before its row says so, so that a crash loses nothing."""
+
+    writer: Writer
+    reader: Reader
+    storage: Storage | None
+    clock: Clock
+    _paused_until: float = 0.0
+
+    async def run_once(self) -> int:
+        """Sweep once; returns how many results were looked at."""
+        if self.clock.monotonic() < self._paused_until:
+            return 0
+        now_ms = self.clock.now_ms()
+        due = await queries.due_for_sweep(self.reader, now_ms, BATCH)
+        inputs = await queries.inputs_for_sweep(self.reader, now_ms, BATCH)
+        try:
+            await self._sweep(due, now_ms)
+            await self._drop(inputs)
+        except StorageUnavailable as error:
+            self._paused_until = self.clock.monotonic() + PAUSE_S
+            _log.warning("sweep_postponed", error=str(error))
+        return len(due) + len(inputs)
+
+    async def erase(self, job_id: str) -> None:
+        """Remove an erased job's files now; what fails is swept later."""
+        now_ms = self.clock.now_ms()
+        try:
+            await self._sweep(await queries.of_job_for_sweep(self.reader, job_id, now_ms), now_ms)
+            await self._drop(await queries.inputs_of_job(self.reader, job_id))
+        except StorageUnavailable as error:
+            _log.warning("erasure_postponed", job=job_id, error=str(error))
+
+    async def find_strangers(self) -> int:
+        """Remove files that no row knows, older than a day; returns how many."""
+        if self.storage is None:
+            return 0
+        found = 0
+        async for some in self.storage.listing():
+            found += await self._remove_strangers(some)
+        return found
+
+    async def _sweep(self, due: Sequence[Due], now_ms: int) -> None:
+        gone = [each for each in due if each.error == ERASED or each.expires_at <= now_ms]
+        keys = [key for each in gone if each.storage_key for key in (each.storage_key, thumb_key(each.storage_key))]
+        if keys and self.storage is not None:
+            await self.storage.delete(keys)
+        marks = [MarkSwept(each.job_id, each.index, each in gone) for each in due]
+        # All at once, so that the writer takes them as one set.
+        await asyncio.gather(*(self.writer.run(mark) for mark in marks))
+
+    async def _drop(self, inputs: Sequence[tuple[str, str]]) -> None:
+        if not inputs:
+            return
+        if self.storage is not None:
+            await self.storage.delete([key for _, key in inputs])
+        await self.writer.run(DropInputs(tuple(job_id for job_id, _ in inputs)))
+
+    async def _remove_strangers(self, some: Sequence[Kept]) -> int:
+        before = self.clock.now_ms() - STRANGER_AGE_MS
+        old = [each.key for each in some if each.modified_ms < before]
+        strangers = await queries.strangers(self.reader, old) if old else []
+        if strangers and self.storage is not None:
+            await self.storage.delete(strangers)
+            _log.info("files_without_rows_removed", files=len(strangers))
+        return len(strangers)
