@@ -31,8 +31,8 @@ CREATED = {
     *("status", "disabled_reason", "secret", "health", "created_at"),
 }
 DELIVERY = {
-    *("id", "event_id", "type", "job_id", "subscription_id", "url", "status", "attempt_count", "next_attempt_at"),
-    "created_at",
+    *("id", "event_id", "type", "job_id", "subscription_id", "url", "status", "reason", "attempt_count"),
+    *("next_attempt_at", "created_at"),
 }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from service.clock import SeededRandomness
-from service.deliveries.attempts import broken, judge, next_due_ms, retry_after
+from service.deliveries.attempts import broken, judge, kept_and_cut, next_due_ms, retry_after
 from service.egress import Answer
-from service.errors import EgressNotSent
+from service.errors import EgressCut, EgressNotSent, Timing
 
 NOW = 1_795_000_000_000  # 2026-11-18T11:06:40Z
 SCHEDULE = (5.0, 300.0, 1_800.0)
@@ -113,7 +113,58 @@ def test_no_answer_is_told_by_its_class() -> None:
     tried = broken(EgressNotSent("connect_refused", "shop.example:443 refused the connection"))
 
     assert tried.error == "connect_refused: shop.example:443 refused the connection"
+    assert tried.error_class == "connect_refused"
     assert tried.status_code is None
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        (200, None),
+        (204, None),
+        (301, "redirect"),
+        (304, "redirect"),
+        (400, "http_4xx"),
+        (404, "http_4xx"),
+        (410, "gone"),
+        (429, "rate_limited"),
+        (500, "http_5xx"),
+        (503, "http_5xx"),
+        (700, "http_7xx"),
+    ],
+)
+def test_answer_has_a_stable_word(status: int, word: str | None) -> None:
+    """A few words for all answers, so that they can be counted; success has none."""
+    assert judge(answer(status), NOW).error_class == word
+
+
+def test_timing_goes_into_the_log_with_and_without_an_answer() -> None:
+    """Where the time went is told in both cases."""
+    timing = Timing(dns_ms=1, connect_ms=2, tls_ms=3)
+    error = EgressCut("timeout", "shop.example gave no whole answer in time")
+    error.timing = timing
+
+    assert judge(Answer(200, {}, b"", truncated=False, duration_ms=9, timing=timing), NOW).timing == timing
+    assert broken(error).timing == timing
+
+
+@pytest.mark.parametrize(
+    ("body", "kept", "cut"),
+    [
+        (b"", None, False),
+        (b"a" * 16_384, "a" * 16_384, False),
+        (b"a" * 16_385, "a" * 16_384, True),
+        ("ä".encode() * 8_192, "ä" * 8_192, False),
+        (b"a" + "ä".encode() * 8_192, "a" + "ä" * 8_191 + "\ufffd", True),
+        (b"aaa" + "😀".encode() * 4_096, "aaa" + "😀" * 4_095 + "\ufffd", True),
+        (b"\xff" * 5_461, "\ufffd" * 5_461, False),  # three bytes of text for each
+        (b"\xff" * 5_462, "\ufffd" * 5_461 + "\ufffd", True),
+    ],
+    ids=lambda value: repr(value)[:12],
+)
+def test_answer_is_kept_up_to_16_kib_and_the_rest_is_told(body: bytes, kept: str | None, cut: bool) -> None:
+    """What fits is whole, and what is shown in part says so."""
+    assert kept_and_cut(judge(Answer(500, {}, body, truncated=False, duration_ms=1), NOW).response_body) == (kept, cut)
 
 
 def test_binary_answer_is_kept_as_text() -> None:
