@@ -8,7 +8,19 @@ from typing import Final
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 
-from service.api import accounts, callbacks, deliveries, events, jobs, ops, providers, results, schema, subscriptions
+from service.api import (
+    accounts,
+    callbacks,
+    deliveries,
+    events,
+    jobs,
+    ops,
+    providers,
+    results,
+    schema,
+    subscriptions,
+    usage,
+)
 from service.api.auth import check_key
 from service.api.context import Context
 from service.api.exchange import Api
@@ -21,6 +33,7 @@ ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *events.ROUTES,
     *providers.ROUTES,
     *accounts.ROUTES,
+    *usage.ROUTES,
     *callbacks.ROUTES,
     *results.ROUTES,
     *ops.ROUTES,

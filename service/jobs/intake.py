@@ -25,6 +25,7 @@ from service.jobs.draft import Draft
 from service.jobs.request import JobRequest
 from service.jobs.row import JobRow
 from service.jobs.track import Tracker
+from service.jobs.usage import model_of
 from service.jobs.view import Links, job_view, shown
 from service.providers.registry import Provider, Registry
 from service.states import JobStatus, Source
@@ -243,6 +244,7 @@ class Intake:
             key_id=caller.key_id,
             provider=provider.name,
             operation=operation,
+            model=model_of(request.input),
             status=JobStatus.QUEUED,
             seq=0,
             input=shown_text,

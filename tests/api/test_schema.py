@@ -160,6 +160,8 @@ async def test_answers_are_as_described(served: Served) -> None:
         ("post", "/v1/account/rotate-secret", "/v1/account/rotate-secret", None),
         ("post", "/v1/accounts", "/v1/accounts", {"name": "x"}),
         ("get", "/v1/accounts", "/v1/accounts", None),
+        ("get", "/v1/usage", "/v1/usage", None),
+        ("get", "/v1/usage", "/v1/usage?group_by=day,provider,operation,model,status,key,tag", None),
         ("post", "/v1/keys", "/v1/keys", {"name": "x", "scopes": ["jobs:read"]}),
         ("get", "/v1/keys", "/v1/keys", None),
         ("get", "/v1/subscriptions", "/v1/subscriptions", None),
