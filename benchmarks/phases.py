@@ -29,6 +29,7 @@ class Measured:
     p50_ms: float
     p95_ms: float
     p99_ms: float
+    max_ms: float
     answer_p99_ms: float  # until the callback itself was answered
     cpu_us: float  # processor time of the measured process for one message
     loop_busy: float  # share of a core: its main thread
@@ -177,6 +178,7 @@ class _Meter:
             p50_ms=arrived_ms[0],
             p95_ms=arrived_ms[1],
             p99_ms=arrived_ms[2],
+            max_ms=1000 * max(tally.arrived_s),
             answer_p99_ms=answered_ms[2],
             cpu_us=1e6 * self._spent.all_s / tally.count,
             loop_busy=self._spent.loop_s / self._passed_s,

@@ -111,17 +111,18 @@ def aims(rows: list[Row]) -> Iterator[str]:
     by_key = {row.key: row for row in rows}
     if {"a", "c"} <= by_key.keys():
         share = by_key["a"].most.per_s / by_key["c"].most.per_s
-        yield _aim("(a) at least half of (c)", f"{share:.0%}", holds=share >= 0.5)
+        yield aim("(a) at least half of (c)", f"{share:.0%}", holds=share >= 0.5)
     if "a" in by_key and 200 in by_key["a"].at:
         p95 = by_key["a"].at[200].p95_ms
-        yield _aim("(a) p95 under 20 ms at 200/s", f"{p95:.1f} ms", holds=p95 < 20)
+        yield aim("(a) p95 under 20 ms at 200/s", f"{p95:.1f} ms", holds=p95 < 20)
     if {"a", "b"} <= by_key.keys():
         share = by_key["b"].most.per_s / by_key["a"].most.per_s
-        yield _aim("(b) at least a quarter of (a)", f"{share:.0%}", holds=share >= 0.25)
+        yield aim("(b) at least a quarter of (a)", f"{share:.0%}", holds=share >= 0.25)
 
 
-def _aim(aim: str, found: str, *, holds: bool) -> str:
-    return f"{'holds ' if holds else 'MISSED'}  {aim}: {found}"
+def aim(wanted: str, found: str, *, holds: bool) -> str:
+    """One line: what was wanted, what was found, and whether that is enough."""
+    return f"{'holds ' if holds else 'MISSED'}  {wanted}: {found}"
 
 
 def as_json(facts: dict[str, str], rows: list[Row], problems: list[str]) -> dict[str, Any]:

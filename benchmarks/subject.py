@@ -38,6 +38,7 @@ def arguments(doc: str | None) -> argparse.Namespace:
     parser.add_argument("--database", type=Path)
     parser.add_argument("--jobs", type=int, default=0)
     parser.add_argument("--profile")
+    parser.add_argument("--clean", action="store_true")
     given = parser.parse_args()
     pin(given.core)
     return given

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
@@ -110,8 +110,18 @@ class Remora:
         self.jobs: dict[int, str] = {}  # the id that each number got
 
     @classmethod
-    async def start(cls, world: World, directory: Path, verify: str, core: int | None, profile: str | None) -> Remora:
-        """A fresh service on an empty database."""
+    async def start(
+        cls,
+        world: World,
+        directory: Path,
+        verify: str,
+        core: int | None,
+        profile: str | None = None,
+        *,
+        more: Mapping[str, str] | None = None,
+        flags: Sequence[str] = (),
+    ) -> Self:
+        """A fresh service on the database in this directory; `more` are settings, `flags` are its process's own."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]  # the public URL has to be known before the service has its port
@@ -130,11 +140,12 @@ class Remora:
             "REMORA_ADMIN_KEY": ADMIN_KEY,
             "REMORA_EGRESS_ALLOW": "127.0.0.0/8",
             "REMORA_LOG_LEVEL": "warning",
+            "REMORA_STORAGE_URL": "none",  # what is measured is the way of an event; its files do not exist
         } | {f"REMORA_PROVIDERS__APIMODELS__{name}": value for name, value in provider.items()}
-        options = ["--core", str(core)] if core is not None else []
+        options = [*flags, *(("--core", str(core)) if core is not None else ())]
         if profile is not None:
             options += ["--profile", profile]
-        return cls(await Subject.start("benchmarks.service_process", options, env), world, database)
+        return cls(await Subject.start("benchmarks.service_process", options, env | dict(more or {})), world, database)
 
     def job(self, number: int) -> bytes:
         """The request that takes a job."""
