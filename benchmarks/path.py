@@ -188,7 +188,7 @@ async def profiled(run: Run, what: str, out: Path) -> Measured:
     return found
 
 
-def _cores() -> tuple[int | None, int | None]:
+def cores() -> tuple[int | None, int | None]:
     """The measured process's core and the load side's; none where there is only one."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
@@ -216,7 +216,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure, print, and say by the exit status whether everything added up."""
     given = _arguments()
-    core, own = _cores()
+    core, own = cores()
     pin(own)
     with tempfile.TemporaryDirectory(prefix="remora-path-", dir=given.directory) as directory:
         run = Run(Path(directory), core, QUICK if given.quick else FULL, [])
