@@ -7,9 +7,7 @@ not know what the settings are used for, nor which provider cards exist: the reg
 
 from __future__ import annotations
 
-import io
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,10 +16,9 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from dotenv.parser import parse_stream
 from pydantic import SecretStr
 
-from service import notation
+from service import notation, sources
 from service.errors import SettingsInvalid
 
 PREFIX: Final = "REMORA_"
@@ -67,6 +64,12 @@ class Settings:
     url: str
     api_key: SecretStr | None
     cards_dir: Path | None
+    moderation_list: Path | None
+    moderation_url: str | None
+    moderation_key: SecretStr | None
+    moderation_model: str
+    moderation_fail: Literal["closed", "open"]
+    moderation_timeout: timedelta
     log_format: Literal["auto", "console", "json"]
     log_level: str  # in small letters
     providers: dict[str, ProviderSettings]  # by card name, as in `sharkapi-v1`
@@ -158,6 +161,18 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("URL", "http://127.0.0.1:8080", "http(s) URL", "where the commands reach a running service", _url),
     Setting("API_KEY", None, "key", "the key that the commands use", notation.secret, secret=True),
     Setting("CARDS_DIR", None, "directory", "the operator's own provider cards", Path),
+    Setting("MODERATION_LIST", None, "file", "words and `/expressions/` that no prompt may hold, one a line", Path),
+    Setting("MODERATION_URL", None, "http(s) URL", "a moderator of prompts that speaks as OpenAI's does", _url),
+    Setting("MODERATION_KEY", None, "key", "our key at that moderator", notation.secret, secret=True),
+    Setting("MODERATION_MODEL", "omni-moderation-latest", "text", "the model that is asked for there", str),
+    Setting(
+        "MODERATION_FAIL",
+        "closed",
+        "`closed`, `open`",
+        "a moderator does not answer: jobs wait for it until their deadline, or go on without a verdict",
+        notation.one_of("closed", "open"),
+    ),
+    Setting("MODERATION_TIMEOUT", "5s", "duration", "how long a moderator is waited for", notation.duration),
     Setting(
         "LOG_FORMAT",
         "auto",
@@ -214,8 +229,6 @@ PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
 #: Settings of the contract that this version reads and does not act on, with what holds instead. Their values are
 #: checked all the same, so that a configuration can be written now for what is coming.
 UNSERVED: Final[Mapping[str, str]] = {
-    "STORAGE_URL": "results are not copied: their links lead to the provider's file",
-    "RESULT_MAX_BYTES": "results are not copied, whatever their size",
     "URL": "no command speaks to a running service",
     "API_KEY": "no command speaks to a running service",
 }
@@ -243,8 +256,8 @@ def load(environ: Mapping[str, str], directory: Path) -> Settings:
     problems: list[str] = []
     values = _Values(directory, problems)
     values.add("the environment", ((name, text) for name, text in environ.items() if name.startswith(PREFIX)))
-    values.add(".env", _read(directory / ".env", _dotenv, problems))
-    values.add("remora.toml", _read(directory / "remora.toml", _toml, problems))
+    values.add(".env", sources.read(directory / ".env", _dotenv, problems))
+    values.add("remora.toml", sources.read(directory / "remora.toml", _toml, problems))
     found = {row.name.lower(): values.get(PREFIX + row.name, row) for row in SETTINGS}
     providers = {card: values.provider(card) for card in sorted(values.cards)}
     problems.extend(_contradictions(found, values, directory))
@@ -261,6 +274,8 @@ def _contradictions(found: dict[str, Any], values: _Values, directory: Path) -> 
         yield "REMORA_DATABASE_URL: PostgreSQL is not served by this version; use sqlite:///path"
     if found["cards_dir"] is not None and not (directory / found["cards_dir"]).is_dir():
         yield f"REMORA_CARDS_DIR={notation.shown(str(found['cards_dir']))}: there is no such directory; make it, or leave it out"
+    if found["moderation_key"] is not None and found["moderation_url"] is None:
+        yield "REMORA_MODERATION_KEY: there is no moderator to use it at; set REMORA_MODERATION_URL, or leave the key out"
 
 
 def _placed(found: dict[str, Any], values: _Values, directory: Path) -> dict[str, Any]:
@@ -272,8 +287,9 @@ def _placed(found: dict[str, Any], values: _Values, directory: Path) -> dict[str
     if not values.given("REMORA_STORAGE_URL"):
         beside = database or directory / "remora"
         found["storage_url"] = f"file:{beside.with_name(beside.name + '.results')}"
-    if found["cards_dir"] is not None:
-        found["cards_dir"] = directory / found["cards_dir"]
+    for name in ("cards_dir", "moderation_list"):
+        if found[name] is not None:
+            found[name] = directory / found[name]
     return found
 
 
@@ -359,38 +375,12 @@ def _unknown(name: str, source: str) -> str:
     return f"{name} (from {source}): there is no such setting{notation.did_you_mean(name, known) or '; remove it'}"
 
 
-def _read(path: Path, parse: Callable[[str], _Pairs], problems: list[str]) -> _Pairs:
-    """What a file in the directory gives; nothing where there is none."""
-    try:
-        yield from parse(path.read_text("utf-8-sig"))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        problems.append(f"{path.name}: cannot be read ({reason})")
-
-
 def _dotenv(text: str) -> _Pairs:
     """The REMORA_ part of a `.env`, which other programs may share."""
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.error:
-            raise ValueError(f"line {binding.original.line} is not NAME=value")
-        if binding.key is not None and binding.key.startswith(PREFIX):
-            yield binding.key, binding.value or ""
+    return ((name, value) for name, value in sources.dotenv(text) if name.startswith(PREFIX))
 
 
 def _toml(text: str) -> _Pairs:
     """`database_url = …`, `[retention]`, `[providers.sharkapi-v1]` as if they were variables."""
-    for key, value in tomllib.loads(text).items():
-        if key == "providers" and isinstance(value, dict):
-            for card, rows in value.items():
-                for name, entry in rows.items() if isinstance(rows, dict) else [("", rows)]:
-                    yield provider_variable(card, name.upper()), _toml_text(entry)
-        else:
-            yield PREFIX + key.upper(), _toml_text(value)
-
-
-def _toml_text(value: object) -> str:
-    if isinstance(value, dict):
-        value = [f"{key}={entry}" for key, entry in value.items()]
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    for (key, *below), value in sources.toml(text, deep="providers"):
+        yield provider_variable(below[0], below[1].upper()) if below else PREFIX + key.upper(), value

@@ -31,13 +31,15 @@ def problems(environ: dict[str, str], directory: Path) -> list[str]:
 
 
 def test_names_are_the_contracts() -> None:
-    """The names of contract 6, no more and no fewer."""
+    """The names of contract 6 and those of moderation, no more and no fewer."""
     names = {row.name for row in SETTINGS}
 
     assert names == {
         *("DATABASE_URL", "HOST", "PORT", "PUBLIC_URL", "ADMIN_KEY", "SECRET_KEY", "EGRESS_ALLOW", "STORAGE_URL"),
         *("RESULT_TTL", "JOB_TTL", "RESULT_MAX_BYTES", "LINK_TTL", "DELIVERY_TIMEOUT", "DELIVERY_SCHEDULE"),
         *("RETENTION", "URL", "API_KEY", "CARDS_DIR", "LOG_FORMAT", "LOG_LEVEL"),
+        *("MODERATION_LIST", "MODERATION_URL", "MODERATION_KEY", "MODERATION_MODEL", "MODERATION_FAIL"),
+        "MODERATION_TIMEOUT",
     }
     assert {row.name for row in PROVIDER_SETTINGS} == {
         *("API_KEY", "BASE_URL", "CALLBACKS", "VERIFY", "FALLBACK_AFTER", "POLL_EVERY", "MAX_IN_FLIGHT"),
@@ -72,7 +74,8 @@ def test_defaults_are_the_contracts(tmp_path: Path) -> None:
     assert settings.retention == Retention(timedelta(days=365), timedelta(days=90), timedelta(days=30))
     assert (settings.log_format, settings.log_level) == ("auto", "info")
     assert (settings.egress_allow, settings.providers) == ((), {})
-    for name in ("public_url", "admin_key", "secret_key", "api_key", "cards_dir"):
+    assert (settings.moderation_fail, settings.moderation_timeout) == ("closed", timedelta(seconds=5))
+    for name in ("public_url", "admin_key", "secret_key", "api_key", "cards_dir", "moderation_list", "moderation_url"):
         assert getattr(settings, name) is None
 
 
