@@ -159,7 +159,7 @@ def ask_npm(directory: Path, asked: Sequence[tuple[str, Message]]) -> list[dict[
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.split("\n") if line]  # splitlines would split within strings
 
 
 def ask_pypi(secret: str, sent: Message) -> Any:
