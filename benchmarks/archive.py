@@ -111,6 +111,15 @@ def fill(path: Path, deliveries: int, now_ms: int) -> Archive:
     return Archive(path, jobs * EACH, a_delivery, jobs, now_ms)
 
 
+def settle(archive: Archive) -> None:
+    """Let what is due have been delivered: nobody listens at its destination."""
+    with contextlib.closing(sqlite3.connect(archive.path)) as connection, connection:
+        connection.execute(
+            "UPDATE deliveries SET status = 'delivered', finished_at = created_at, due_at = NULL WHERE status = 'pending'"
+        )
+        connection.execute("DELETE FROM lanes")
+
+
 def _destinations(connection: sqlite3.Connection, now_ms: int) -> None:
     connection.execute(
         "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) "

@@ -26,9 +26,9 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks.archive import ACCOUNT, SUBSCRIPTIONS, Archive, fill
+from benchmarks.archive import ACCOUNT, SUBSCRIPTIONS, Archive, fill, settle
 from benchmarks.loadgen import Client, request
-from benchmarks.path import _cores
+from benchmarks.path import cores
 from benchmarks.phases import Bench, Measured
 from benchmarks.report import aim, machine, stolen_s
 from benchmarks.subject import pin
@@ -181,6 +181,7 @@ class Cleaning:
 async def cleaning(large: Archive, plan: Plan, core: int | None) -> Cleaning:
     """Deliver at a fixed rate on the large store, first with nothing to remove, then with a quarter of it."""
     count = round(RATE * plan.phase_s)
+    settle(large)
     async with World() as world:
         bench = Bench(world)
         target = await _service(world, large, core, KEEP_ALL)
@@ -289,7 +290,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("reads", "cleaning"), default="")
     parser.add_argument("--directory", type=Path, help="where the databases are made; default: the temporary directory")
     given = parser.parse_args()
-    core, own = _cores()
+    core, own = cores()
     pin(own)
     with tempfile.TemporaryDirectory(prefix="remora-million-", dir=given.directory) as directory:
         facts, stolen = machine(Path(directory)), stolen_s()
