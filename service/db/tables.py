@@ -55,6 +55,12 @@ class Account(SQLModel, table=True):
     previous_secret_until: int | None = None
     created_at: int
     feed_floor: int = _added(0)  # the highest `events.pos` of this account that retention removed
+    # What the books (`transfers`) add up to, kept here so that taking a job adds nothing up; micro-USD.
+    balance: int = _added(0)  # credits less charges
+    held: int = _added(0)  # of it, for jobs that are under way
+    budget: int | None = None  # of a month, where the limit is `monthly`
+    month: int = _added(0)  # yyyymm, UTC: the one that `month_spent` counts
+    month_spent: int = _added(0)
 
 
 class Key(SQLModel, table=True):
@@ -129,6 +135,7 @@ class Job(SQLModel, table=True):
     cost_charged: int | None = None
     cost_basis: str = "unknown"
     cost_raw: str | None = None
+    cost_held: int | None = None  # what the books hold for it now
     result_count: int = 0
     moderation: str | None = _long()  # what moderation made of the prompt, as JSON
     polls: int = 0
@@ -426,6 +433,47 @@ class Idempotency(SQLModel, table=True):
     job_id: str
     answer: bytes | None = _blob(nullable=False)
     expires_at: int
+
+
+_MOVES = (
+    "credit:funding:available",
+    "debit:available:funding",
+    "hold:available:held",
+    "release:held:available",
+    "charge:held:spent",
+    "excess:available:spent",
+    "late:available:spent",
+)
+
+
+class Transfer(SQLModel, table=True):
+    """Money moved from one book of an account to another; outlives the job that it was for."""
+
+    __tablename__: ClassVar[str] = "transfers"
+    __table_args__ = (
+        # I6: what one row takes from a book it gives to another, so that all books together are always zero.
+        CheckConstraint("amount > 0", name="ck_transfers_amount"),
+        CheckConstraint(f"kind || ':' || debit || ':' || credit IN {_MOVES}", name="ck_transfers_move"),
+        CheckConstraint("(kind IN ('credit', 'debit')) = (job_id IS NULL)", name="ck_transfers_job"),
+        # A job is held for once, charged once, and let go once.
+        Index("ix_transfers_for_job", "job_id", "kind", unique=True, sqlite_where=text("job_id IS NOT NULL")),
+        Index("ix_transfers_for_account", "account_id", "id"),
+        Index("ix_transfers_for_key", "account_id", "key", unique=True, sqlite_where=text("key IS NOT NULL")),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    account_id: str = Field(foreign_key="accounts.id")
+    job_id: str | None = None  # no reference: the job may go first
+    seq: int | None = None  # the row of the job's timeline that it goes with
+    kind: str
+    debit: str  # the book that gives
+    credit: str  # the book that takes
+    amount: int
+    at: int
+    basis: str | None = None  # whose figure it is
+    reason: str | None = None  # an operator's words
+    actor: str | None = None  # the key that asked for it
+    key: str | None = None  # its Idempotency-Key
 
 
 class UsageDaily(SQLModel, table=True):
