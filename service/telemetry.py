@@ -1,8 +1,7 @@
 """What operators see of a running process: log lines and metrics.
 
-Owns the format of logs, the masking of secrets in them, and the names of the metrics. It must not know who logs or
-counts: the loops and the edge are handed a `Metrics`. No label ever holds what a caller or a provider wrote, since
-every new value would be a new series for ever.
+Owns the format of logs, the masking of secrets in them, and the counting; the table of the metrics is `metrics`. It must
+not know who logs or counts: the loops and the edge are handed a `Metrics`.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from prometheus_client.metrics_core import Metric
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.clock import Clock
+from service.metrics import METRICS
 from service.states import JobStatus
 
 MASK: Final = "…"
@@ -193,64 +193,6 @@ class SparingLog:
         getattr(self._log, level)(event, **fields)
 
 
-@dataclass(frozen=True, slots=True)
-class MetricRow:
-    """One metric: its name with unit, its kind, its labels and what it tells."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
-    help: str
-    buckets: tuple[float, ...] = ()
-
-
-_FAST_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
-_COUNTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-#: The table of all metrics; docs/operations.md repeats it.
-METRICS: Final[tuple[MetricRow, ...]] = (
-    MetricRow("remora_jobs", "gauge", ("status",), "jobs in each state, counted when asked"),
-    MetricRow("remora_job_state_changes_total", "counter", ("provider", "status"), "changes of state, by the new one"),
-    MetricRow("remora_submits_total", "counter", ("provider", "verdict"), "submit tries, by what came of them"),
-    MetricRow("remora_callbacks_total", "counter", ("provider", "outcome"), "callbacks received"),
-    MetricRow("remora_polls_total", "counter", ("provider", "verdict"), "polls, by what came of them"),
-    MetricRow(
-        "remora_unknown_status_words_total",
-        "counter",
-        ("provider",),
-        "answers with a state word that the card does not know, treated as running",
-    ),
-    MetricRow(
-        "remora_callback_to_event_seconds",
-        "histogram",
-        (),
-        "from a callback's arrival until its event was stored and on its way, a confirming fetch included",
-        _FAST_S,
-    ),
-    MetricRow(
-        "remora_event_delivery_seconds",
-        "histogram",
-        (),
-        "from an event until it arrived at a destination, retries included",
-        (*_FAST_S, 300.0, 3600.0, 86_400.0),
-    ),
-    MetricRow("remora_deliveries_total", "counter", ("outcome",), "deliveries that ended: delivered, dead"),
-    MetricRow(
-        "remora_delivery_attempt_seconds", "histogram", ("outcome",), "how long one delivery attempt took", _FAST_S
-    ),
-    MetricRow("remora_retention_removed_total", "counter", ("what",), "rows removed for their age, by kind"),
-    MetricRow("remora_writer_batch_commands", "histogram", (), "commands that shared one commit", _COUNTS),
-    MetricRow("remora_writer_commit_seconds", "histogram", (), "how long a commit took", _FAST_S),
-    MetricRow(
-        "remora_http_requests_total", "counter", ("method", "route", "status"), "requests served, by route template"
-    ),
-    MetricRow("remora_http_request_seconds", "histogram", ("route",), "how long a request took", _FAST_S),
-    MetricRow(
-        "remora_loop_failures_total", "counter", ("loop",), "runs of a loop that ended in an error it did not expect"
-    ),
-)
-
-
 _BUCKETS: Final = {row.name: row.buckets for row in METRICS}
 
 
@@ -343,8 +285,15 @@ class Metrics:
         """The final event of a job was stored and handed to its deliveries, so long after the callback's arrival."""
         self._observe(seconds, "remora_callback_to_event_seconds")
 
-    def attempted(self, outcome: str, duration_ms: int) -> None:
+    def set_gauges(self, name: str, values: Mapping[tuple[str, ...], float]) -> None:
+        """All series of a gauge as they are now, by label values; those it had before and has no more are gone."""
+        for key in [key for key in self._values if key[0] == name and key[1:] not in values]:
+            del self._values[key]
+        self._values.update({(name, *labels): value for labels, value in values.items()})
+
+    def attempted(self, outcome: str, error_class: str | None, duration_ms: int) -> None:
         """One delivery attempt ended; `delivered` and `dead` end the delivery, too."""
+        self._count("remora_delivery_attempts_total", outcome, error_class or "")
         self._observe(duration_ms / 1000, "remora_delivery_attempt_seconds", outcome)
         if outcome in {"delivered", "dead"}:
             self._count("remora_deliveries_total", outcome)
@@ -357,6 +306,17 @@ class Metrics:
         """So many rows of a kind were removed for their age."""
         key = ("remora_retention_removed_total", what)
         self._values[key] = self._values.get(key, 0.0) + count
+
+    def captured(self, outcome: str, size_bytes: int) -> None:
+        """A result was fetched, or not."""
+        self._count("remora_results_total", outcome)
+        if size_bytes:
+            key = ("remora_results_bytes_total",)
+            self._values[key] = self._values.get(key, 0.0) + size_bytes
+
+    def set_captures(self, waiting: int) -> None:
+        """How many results wait to be fetched now."""
+        self._values["remora_results_waiting",] = waiting
 
     def batch(self, size: int, commit_s: float) -> None:
         """The writer committed so many commands at once."""

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from service.metrics import METRICS
 from service.providers.schema import card_schema
 from service.settings import PREFIX, PROVIDER_SETTINGS, PROVIDERS_PREFIX, SETTINGS, UNSERVED, Setting
 from service.states import MEANINGS, MOVES, ErrorCode, JobStatus
-from service.telemetry import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 

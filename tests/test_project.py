@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from service.telemetry import METRICS
+from service.metrics import METRICS
 from tests.generated import ROOT, card_schema_text, settings_page, states_page, with_metrics
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))

@@ -15,8 +15,9 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.clock import VirtualClock
+from service.metrics import METRICS
 from service.states import JobStatus
-from service.telemetry import METRICS, Metrics, SparingLog, configure_logging, redacted
+from service.telemetry import Metrics, SparingLog, configure_logging, redacted
 
 SECRET = "c2VjcmV0-never-to-be-seen_0123456789ABCDEFGH"
 
@@ -240,8 +241,9 @@ def test_metrics_have_their_names_labels_and_values() -> None:
     metrics.unknown_word("apimodels")
     metrics.callback_became_event(0.004)
     metrics.delivered(2_000)
-    metrics.attempted("delivered", 20)
-    metrics.attempted("failed", 20)
+    metrics.attempted("delivered", None, 20)
+    metrics.attempted("failed", "tls_expired", 20)
+    metrics.attempted("failed", "tls_expired", 20)
     metrics.batch(17, 0.001)
     metrics.request_served("POST", "/v1/jobs", 202, 0.003)
     metrics.loop_failed("poller")
@@ -264,7 +266,9 @@ def test_metrics_have_their_names_labels_and_values() -> None:
     assert samples["remora_deliveries_total", "delivered"] == 1
     assert samples["remora_event_delivery_seconds_sum",] == 2
     assert samples["remora_delivery_attempt_seconds_sum", "delivered"] == 0.02
-    assert samples["remora_delivery_attempt_seconds_count", "failed"] == 1
+    assert samples["remora_delivery_attempt_seconds_count", "failed"] == 2
+    assert samples["remora_delivery_attempts_total", "", "delivered"] == 1
+    assert samples["remora_delivery_attempts_total", "failed", "tls_expired"] == 2
     assert ("remora_deliveries_total", "failed") not in samples
     assert samples["remora_writer_batch_commands_sum",] == 17
     assert samples["remora_writer_commit_seconds_count",] == 1

@@ -17,6 +17,7 @@ import structlog
 
 from service.clock import Clock, Randomness
 from service.deliveries.breaker import BreakerState, LaneBreakers
+from service.deliveries.turns import Turns
 
 BUFFER: Final = 256  # deliveries that wait in memory behind those in flight, for one lane
 BUFFERED_S: Final = 30.0  # of a lane with a rate limit: so many seconds' worth wait in memory
@@ -104,6 +105,7 @@ class Lanes:
         self._waiting: dict[str, None] = {}  # lanes that wait for a socket, in order
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
+        self._turns = Turns[tuple[_Lane, Sending]](self._begin)
         self.breakers = LaneBreakers(clock, randomness)
         self.hungry: set[str] = set()  # lanes with room whose backlog is in the store
         self.wake_refill = asyncio.Event()
@@ -221,9 +223,12 @@ class Lanes:
         if lane is not None:
             lane.slow_until = max(lane.slow_until, self._clock.monotonic() + seconds)
 
-    def heard(self, sending: Sending, *, delivered: bool, retry_after_s: float | None = None) -> None:
-        """What came of a request: the lane's breaker opens or closes by it."""
+    def heard(
+        self, sending: Sending, *, delivered: bool, prompt: bool = True, retry_after_s: float | None = None
+    ) -> None:
+        """What came of a request, and whether it came promptly: the lane's breaker opens or closes by it."""
         lane_id = sending.lane
+        self._turns.note(lane_id, prompt=prompt and delivered)
         lane = self._lanes.get(lane_id)
         if lane is None:
             return
@@ -244,8 +249,17 @@ class Lanes:
             self._pump(lane_id, lane)
 
     def in_flight(self) -> int:
-        """Requests that are out now, over all lanes."""
-        return len(self._tasks)
+        """Requests that are out now, or about to be, over all lanes."""
+        return len(self._tasks) + len(self._turns)
+
+    def in_flight_of(self, lane_id: str) -> int:
+        """Requests of one lane that are out now."""
+        lane = self._lanes.get(lane_id)
+        return 0 if lane is None else lane.in_flight
+
+    def __len__(self) -> int:
+        """Lanes that are in memory."""
+        return len(self._lanes)
 
     def held(self) -> int:
         """Deliveries that are in memory, over all lanes."""
@@ -275,6 +289,7 @@ class Lanes:
     async def drain(self, timeout_s: float) -> None:
         """Start nothing new and let what is out come back; what is only queued is leased and comes back after the lease."""
         self._open = False
+        self._turns.clear()
         for lane in self._lanes.values():
             if lane.timer is not None:
                 lane.timer.cancel()
@@ -286,8 +301,8 @@ class Lanes:
 
     async def settle(self) -> None:
         """Wait until nothing is out; for tests and simulations."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        while self.in_flight():
+            await (asyncio.wait(set(self._tasks)) if self._tasks else asyncio.sleep(0))
 
     def _lane(self, lane_id: str, max_in_flight: int, rate_per_s: float | None) -> _Lane:
         lane = self._lanes.get(lane_id)
@@ -326,7 +341,11 @@ class Lanes:
     def _start(self, lane_id: str, lane: _Lane, sending: Sending) -> None:
         lane.in_flight += 1
         self._out += 1
-        task = asyncio.create_task(self._run(lane_id, lane, sending))
+        self._turns.add(lane_id, (lane, sending))
+
+    def _begin(self, due: tuple[_Lane, Sending]) -> None:
+        lane, sending = due
+        task = asyncio.create_task(self._run(sending.lane, lane, sending))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -31,6 +31,7 @@ from service.deliveries.claims import (
     Wish,
 )
 from service.deliveries.fanout import ONE_OFF_IN_FLIGHT
+from service.deliveries.figures import Figures
 from service.deliveries.lanes import IN_FLIGHT, Lanes, Sending
 from service.deliveries.sent import CONTENT_TYPE, described
 from service.deliveries.store import RecordAttempt
@@ -42,6 +43,7 @@ from service.telemetry import SparingLog
 
 READ_BYTES = 64 * 1024  # of a destination's answer
 PATIENCE_S = 86_400.0  # a delivery waits at least so long behind an open breaker, however short its schedule is
+PROMPT_MS = 1_000  # who answers later is served after those who do not
 STALE_AT_ONCE = 500  # of those that waited too long
 USER_AGENT = f"Remora/{__version__}"
 
@@ -64,8 +66,8 @@ class Directory(Protocol):
 class Observer(Protocol):
     """Who counts attempts (telemetry)."""
 
-    def attempted(self, outcome: str, duration_ms: int) -> None:
-        """A request ended: `delivered`, `failed` or `dead`."""
+    def attempted(self, outcome: str, error_class: str | None, duration_ms: int) -> None:
+        """A request ended: `delivered`, `failed` or `dead`, and what went wrong in a word."""
 
     def delivered(self, since_event_ms: int) -> None:
         """An event arrived for the first time at a destination, so long after it happened."""
@@ -108,6 +110,7 @@ class Sender:
         self._lines = SparingLog(__name__, clock)
         self._given_back: list[Sending] = []
         self.lanes = Lanes(self.send, clock, randomness, self._take_back, timeout_s=timeout_s, in_flight=in_flight)
+        self.figures = Figures(clock, self.lanes)
         self.lease_ms = (
             round(timeout_s * 1000) + 120_000
         )  # a place in a lane's buffer is waited for under the lease too
@@ -146,7 +149,12 @@ class Sender:
         duration_ms = round((self._clock.monotonic() - started) * 1000)
         if tried.slow_s:
             self.lanes.slow_down(sending.lane, tried.slow_s)
-        self.lanes.heard(sending, delivered=tried.delivered, retry_after_s=tried.retry_after_s)
+        self.lanes.heard(
+            sending,
+            delivered=tried.delivered,
+            prompt=duration_ms < PROMPT_MS,
+            retry_after_s=tried.retry_after_s,
+        )
         await self._record(sending, target, tried, started_ms, duration_ms, sent=sent)
 
     async def _target(self, sending: Sending) -> _Target | None:
@@ -227,8 +235,12 @@ class Sender:
             _log.warning("stale_deliveries_left", lane=lane, error=str(error))  # the next failure comes back to it
 
     def _tell(self, sending: Sending, tried: Tried, duration_ms: int, now_ms: int, *, dead: bool) -> None:
+        self.figures.attempted(
+            sending.lane, delivered=tried.delivered, answered_ms=None if tried.status_code is None else duration_ms
+        )
         if self._observer is not None:
-            self._observer.attempted("delivered" if tried.delivered else "dead" if dead else "failed", duration_ms)
+            outcome = "delivered" if tried.delivered else "dead" if dead else "failed"
+            self._observer.attempted(outcome, tried.error_class, duration_ms)
             if tried.delivered and not sending.failed_before:
                 self._observer.delivered(now_ms - sending.event_at)
         if not tried.delivered:
