@@ -12,6 +12,7 @@ from service.accounts.keys import Keys
 from service.callbacks.inbox import Inbox
 from service.clock import Clock, Randomness
 from service.db.opening import Store
+from service.deliveries import replay_store
 from service.deliveries import retention as sent_retention
 from service.deliveries.changes import Changes
 from service.deliveries.directory import StoreDirectory
@@ -20,7 +21,7 @@ from service.deliveries.feed import Hub
 from service.deliveries.lanes import IN_FLIGHT
 from service.deliveries.send import Sender
 from service.deliveries.subscriptions import DestinationCache
-from service.egress import Egress
+from service.egress import Egress, Files
 from service.ids import Ids
 from service.jobs import retention as job_retention
 from service.jobs import usage_store
@@ -34,14 +35,22 @@ from service.jobs.track import Track, Tracker
 from service.jobs.waiters import Waiters
 from service.providers.breaker import Breakers
 from service.providers.registry import Registry
+from service.results.capture import Capturer
+from service.results.captures import Captures
+from service.results.download import Downloader
 from service.results.links import ResultLinks
+from service.results.storage import Storage
+from service.results.store import Results
+from service.scheduler.capturer import CapturerDuty
 from service.scheduler.cleaner import Cleaner
 from service.scheduler.disabler import Disabler
 from service.scheduler.duties import Duty
 from service.scheduler.expirer import Expirer
 from service.scheduler.poller import Poller
+from service.scheduler.replayer import Replayer
 from service.scheduler.rescuer import Rescuer
 from service.scheduler.roller import Roller
+from service.scheduler.sweeper import STRANGERS_EVERY_S, Sweeper
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -70,6 +79,17 @@ class Base:
     keys: Keys
     owner: str  # the name of this process on leases
     sockets: int = IN_FLIGHT  # requests of deliveries at once
+    storage: Storage | None = None  # where copies of results are kept …
+    files: Files | None = None  # … and how they are fetched; without both none are made
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Copies of results; `captures` None: none are made."""
+
+    captures: Captures | None
+    sweeper: Sweeper
+    duties: list[Duty]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +109,7 @@ class Stages:
     fetch_hand: TaskHand
     rescuer: Rescuer
     cleaner: Cleaner
+    keeping: Keeping
     duties: list[Duty]
 
 
@@ -125,6 +146,7 @@ def wire(base: Base) -> Stages:
     rescuer = Rescuer(writer, base.registry, submit_hand, sender, base.owner)
     poller = Poller(writer, fetcher, fetch_hand, base.clock, base.owner)
     cleaner = _cleaner(base)
+    keeping = keep(base, tracker, fetcher)
     return Stages(
         tracker=tracker,
         waiters=waiters,
@@ -139,7 +161,8 @@ def wire(base: Base) -> Stages:
         fetch_hand=fetch_hand,
         rescuer=rescuer,
         cleaner=cleaner,
-        duties=_duties(base, rescuer, poller, cleaner),
+        keeping=keeping,
+        duties=[*_duties(base, rescuer, poller, cleaner), *keeping.duties],
     )
 
 
@@ -147,15 +170,53 @@ def _duties(base: Base, rescuer: Rescuer, poller: Poller, cleaner: Cleaner) -> l
     expirer = Expirer(base.store.writer, base.store.reader, base.clock)
     roller = Roller(base.store.writer, base.store.reader)
     usage_store.register(base.store.writer)
+    replayer = Replayer(base.store.writer, base.store.reader, base.clock, base.owner)
     return [
         Duty("rescuer", TICK_S, rescuer.run_once),
         Duty("poller", TICK_S, poller.run_once),
+        Duty("replayer", TICK_S, replayer.run_once),
         Duty("expirer", SWEEP_S, expirer.run_once),
         Duty("cleaner", CLEAN_S, cleaner.run_once),
         Duty("roller", COUNT_S, roller.run_once),
         Duty("roller-cleaner", CLEAN_S, roller.clean),
         Duty("disabler", CLEAN_S, Disabler(base.store.writer, base.store.reader).run_once),
     ]
+
+
+def keep(base: Base, tracker: Tracker, fetcher: Fetcher) -> Keeping:
+    """Wire what makes copies of results and lets them go."""
+    store = base.store
+    Results(tracker).register(store.writer)
+    sweeper = Sweeper(store.writer, store.reader, base.storage, base.clock)
+    duties = [
+        Duty("sweeper", SWEEP_S, sweeper.run_once),
+        Duty("stranger-finder", STRANGERS_EVERY_S, sweeper.find_strangers),
+    ]
+    if base.storage is None or base.files is None:
+        return Keeping(None, sweeper, duties)
+    capturer = Capturer(
+        downloader=Downloader(base.files, base.storage.spool, base.settings.result_max_bytes),
+        storage=base.storage,
+        writer=store.writer,
+        reader=store.reader,
+        clock=base.clock,
+        randomness=base.randomness,
+        ask=fetcher.files_of,
+        observer=base.metrics,
+    )
+    captures = Captures(capturer.capture, base.clock, base.owner, _links_live_ms(base.registry))
+    tracker.keeper = captures
+    duty = CapturerDuty(store.writer, captures, base.owner)
+    return Keeping(captures, sweeper, [Duty("capturer", TICK_S, duty.run_once), *duties])
+
+
+def _links_live_ms(registry: Registry) -> Callable[[str], int | None]:
+    """How long a provider keeps its files, where its document says it."""
+    lives = {
+        provider.name: None if provider.retention_s is None else round(provider.retention_s * 1000)
+        for provider in registry.all()
+    }
+    return lives.get
 
 
 def _cleaner(base: Base) -> Cleaner:
@@ -198,6 +259,7 @@ def _deliveries(base: Base, tracker: Tracker, hub: Hub) -> Sender:
     fanout = Fanout(base.ids, cache, sender.lanes, base.owner, sender.lease_ms, hub)
     tracker.followers.append(fanout.follow)
     Changes(cache, fanout.add, base.ids, renewed=sender.lanes.renew).register(base.store.writer)
+    replay_store.register(base.store.writer, base.ids, sender.lanes.left_in_store)
     return sender
 
 

@@ -16,6 +16,7 @@ from service.api import (
     jobs,
     ops,
     providers,
+    replays,
     results,
     schema,
     subscriptions,
@@ -29,6 +30,7 @@ from service.api.problems import EXCEPTION_HANDLERS
 ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *jobs.ROUTES,
     *subscriptions.ROUTES,
+    *replays.ROUTES,
     *deliveries.ROUTES,
     *events.ROUTES,
     *providers.ROUTES,

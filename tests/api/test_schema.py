@@ -26,8 +26,20 @@ METHODS = {"get", "head", "post", "put", "patch", "delete"}
 CALLBACKS = {("post", "/callbacks/{token}"), ("post", "/callbacks/{token}/{rest}")}
 
 
+SINCE = {"since": "2026-01-01T00:00:00Z"}
 #: Schemas that no other one extends: here a field that is not described is a fault.
-WHOLE = ("Job", "Result", "TimelineRow", "Provider", "Operation", "Delivery", "Problem", "NewKey")
+WHOLE = (
+    "Job",
+    "Result",
+    "TimelineRow",
+    "Provider",
+    "Operation",
+    "Delivery",
+    "Problem",
+    "NewKey",
+    "Replay",
+    "ReplayCount",
+)
 CLOSED = DOCUMENT["components"] | {
     "schemas": {
         name: schema | ({"unevaluatedProperties": False} if name in WHOLE else {})
@@ -173,6 +185,14 @@ async def test_answers_are_as_described(served: Served) -> None:
         ("get", "/v1/events", "/v1/events", None),
         ("get", "/v1/events", "/v1/events?cursor=cG9zOjk5OTk5OTk", None),
         ("get", "/v1/events/stream", "/v1/events/stream?cursor=cG9zOjk5OTk5OTk", None),
+        ("post", "/v1/subscriptions/{subscription_id}/replay", f"/v1/subscriptions/{one}/replay", SINCE),
+        (
+            "post",
+            "/v1/subscriptions/{subscription_id}/replay",
+            f"/v1/subscriptions/{one}/replay",
+            SINCE | {"dry_run": True},
+        ),
+        ("get", "/v1/replays", "/v1/replays", None),
         ("get", "/v1/deliveries", "/v1/deliveries", None),
         ("get", "/v1/deliveries/{delivery_id}", f"/v1/deliveries/{delivery}", None),
         ("post", "/v1/deliveries/{delivery_id}/retry", f"/v1/deliveries/{delivery}/retry", None),
@@ -182,6 +202,10 @@ async def test_answers_are_as_described(served: Served) -> None:
     ):
         _check(await client.request(method, url, json=body), method, path)
     _check(made, "post", "/v1/subscriptions")
+    begun = await client.post(f"/v1/subscriptions/{one}/replay", json=SINCE)
+    for method, end in (("get", ""), ("post", "/cancel")):
+        answer = await client.request(method, f"/v1/replays/{begun.json()['id']}{end}")
+        _check(answer, method, f"/v1/replays/{{replay_id}}{end}")
 
 
 async def test_document_is_served_to_machines_and_a_page_to_browsers(served: Served) -> None:
