@@ -26,13 +26,17 @@ from service.errors import SettingsInvalid
 from service.ids import Ids
 from service.jobs import claims, queries
 from service.providers.registry import Registry
+from service.results.buckets import open_storage
 from service.results.links import ResultLinks
+from service.results.store import VoidCaptures
+from service.results.thumbnails import Thumbnails
 from service.scheduler.duties import Ticker
 from service.settings import Settings
 from service.telemetry import Metrics
 from service.wiring import Base, Stages, wire
 
 DRAIN_S = 20.0  # for submits, polls and deliveries that are out when the service stops
+CAPTURE_DRAIN_S = 5.0  # for files that are being fetched: those are fetched again after the next start
 REMEMBERED_JOBS = 2_000  # finished ones whose durations are looked at when the service starts
 GC_THRESHOLDS = (20_000, 20, 50)  # new objects before a young collection; young ones before the next two
 MOST_FILES = 65_536  # asked for where the hard limit is infinite
@@ -103,6 +107,7 @@ class Service:
         egress = Door(allow=settings.egress_allow, clock=clock)
         await egress.start()
         self._undo.push_async_callback(egress.close)
+        storage = await asyncio.to_thread(open_storage, settings.storage_url, path.with_name(path.name + ".spool"))
         keys = Keys(store.reader, store.writer, clock)
         self._undo.push_async_callback(keys.close)
         self.registry = Registry.load(settings.providers, settings.cards_dir, egress, clock)
@@ -118,6 +123,8 @@ class Service:
             links=ResultLinks(store.box.derive("results"), settings.public_url or self.url),
             keys=keys,
             owner=randomness.bytes(8).hex(),
+            storage=storage,
+            files=egress,
             sockets=_sockets(),
         )
         self._stages = wire(self._base)
@@ -164,6 +171,8 @@ class Service:
             hub=stages.hub,
             links=base.links,
             receiver=stages.inbox,
+            storage=base.storage,
+            thumbnails=Thumbnails(base.storage) if base.storage else None,
             metrics=base.metrics,
             not_ready=self._not_ready,
             draining=self._listener.draining.is_set,
@@ -192,6 +201,7 @@ class Service:
         """Take up what an earlier process left, start all loops, and accept connections."""
         base, stages = self._base, self._stages
         left = await base.store.writer.run(claims.VoidLeases())
+        await base.store.writer.run(VoidCaptures())
         stages.tracker.learn_from(await queries.recently_finished(base.store.reader, REMEMBERED_JOBS))
         await stages.sender.start()
         if left:
@@ -231,6 +241,8 @@ class Service:
         await asyncio.gather(
             stages.submit_hand.drain(DRAIN_S), stages.fetch_hand.drain(DRAIN_S), stages.sender.drain(DRAIN_S)
         )
+        if stages.keeping.captures is not None:
+            await stages.keeping.captures.drain(CAPTURE_DRAIN_S)
         await self._undo.aclose()
 
 

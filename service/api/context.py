@@ -22,6 +22,8 @@ from service.jobs.waiters import Waiters
 from service.providers.breaker import Breakers
 from service.providers.registry import Registry
 from service.results.links import ResultLinks
+from service.results.storage import Storage
+from service.results.thumbnails import Thumbnails
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -62,6 +64,8 @@ class Context:
     hub: Hub
     links: ResultLinks
     receiver: Receiver
+    storage: Storage | None
+    thumbnails: Thumbnails | None
     metrics: Metrics
     not_ready: Callable[[], Awaitable[list[str]]]
     draining: Callable[[], bool]

@@ -12,6 +12,7 @@ from service.api.context import context_of
 from service.clock import iso
 from service.errors import Unavailable
 from service.jobs.queries import count_by_status
+from service.results.queries import backlog
 
 _NO_STORE = {"Cache-Control": "no-store"}
 _LOOK = [HttpMethod.GET, HttpMethod.HEAD]
@@ -44,6 +45,7 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     if not context.open_metrics:
         await authenticated(request)
     context.metrics.set_jobs(await count_by_status(context.reader))
+    context.metrics.set_captures(await backlog(context.reader))
     body, content_type = context.metrics.render()
     # Litestar adds the charset to every type of text, also where it is there already.
     return Response(body, media_type=content_type.removesuffix("; charset=utf-8"), headers=_NO_STORE)

@@ -1,69 +1,181 @@
 """Result links: they need no key, because they cannot be guessed.
 
-For now a link leads to the provider's own file, or shows the picture where the provider gave that instead of an address.
+A link serves our copy, or leads to its bucket; until there is one it leads to the provider's file, or shows the picture
+where the provider gave that instead of an address.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
 from litestar import HttpMethod, Request, Response, route
 from litestar.params import FromPath
+from litestar.response import Stream
 
 from service.api.answers import empty_answer
-from service.api.context import context_of
-from service.errors import EgressRefused, Gone, NotFound
-from service.jobs import queries
+from service.api.body import header
+from service.api.context import Context, context_of
+from service.api.ranges import Span, span_of
+from service.errors import EgressRefused, FileMissing, Gone, NotFound, StorageUnavailable, Unavailable
+from service.results import queries, thumbnails
 from service.results.inline import inline_picture
+from service.results.queries import Held
+from service.results.sniff import ENDINGS
+from service.results.storage import Storage
+from service.results.store import ERASED
 
 #: What may stand in a URL as it is; everything else is escaped, so that no provider writes into our headers.
 _URL_CHARS: Final = "!#$%&'()*+,/:;=?@[]~"
-_PICTURE_HEADERS: Final = {
-    "Content-Disposition": "inline",
+_FILE_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cache-Control": "private, max-age=3600",
     "Referrer-Policy": "no-referrer",
 }
+_LEADING_HEADERS: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 
 @route("/r/{token:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD])
-async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> Response[bytes]:
-    """Lead to the file that a link names."""
+async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> Response[Any]:
+    """The file that a link names, or the way to it."""
     context = context_of(request)
+    held = await _held(context, token)
+    if held.stored and held.storage_key is not None and context.storage is not None:
+        answer = await _copy(context, context.storage, request, held, held.storage_key)
+        if answer is not None:
+            return answer
+    return await _providers(context, held)
+
+
+@route("/r/{token:str}/thumb", http_method=[HttpMethod.GET, HttpMethod.HEAD])
+async def show_thumbnail(request: Request[Any, Any, Any], token: FromPath[str]) -> Response[bytes]:
+    """A small picture of a picture that we have a copy of."""
+    context = context_of(request)
+    held = await _held(context, token)
+    missing = NotFound("there is no small picture of this result", code="no_thumbnail")
+    if not held.stored or held.storage_key is None or context.thumbnails is None:
+        raise missing
+    etag = f'"{held.sha256}-thumb"'
+    headers = _FILE_HEADERS | {"ETag": etag, "Content-Disposition": "inline"}
+    if _matches(request, etag):
+        return empty_answer(304, headers)
+    try:
+        picture = await context.thumbnails.of(held.storage_key, held.content_type or "", held.size_bytes or 0)
+    except StorageUnavailable as error:
+        raise _later(error) from error
+    if picture is None:
+        raise missing
+    return Response(picture, media_type=thumbnails.TYPE, headers=headers)
+
+
+async def _held(context: Context, token: str) -> Held:
     linked = context.links.read(token)
     if linked is None:
         raise NotFound("this link names no result", code="unknown_link")
     now_ms = context.clock.now_ms()
     if linked.until is not None and linked.until <= now_ms:
         raise Gone("this link has ended; GET /v1/jobs/{id}/results/{n} gives a new one", code="link_expired")
-    results = await queries.results(context.reader, linked.job_id)
-    result = next((each for each in results if each.idx == linked.index), None)
-    if result is None:
+    held = await queries.held(context.reader, linked.job_id, linked.index)
+    if held is None:
         raise NotFound("this link names no result", code="unknown_link")
-    if result.expires_at <= now_ms:
+    if held.error == ERASED:
+        raise Gone("the result was erased", code="result_erased")
+    if held.expires_at <= now_ms:
         raise Gone("the result has expired", code="result_expired")
-    if result.source_url[:4].lower() == "http":
+    return held
+
+
+# -- our copy ------------------------------------------------------------------------------------------------------------
+
+
+async def _copy(
+    context: Context, storage: Storage, request: Request[Any, Any, Any], held: Held, key: str
+) -> Response[Any] | None:
+    """Our copy, from here or by a redirect to its bucket; None: it is not where it should be."""
+    etag = f'"{held.sha256}"'
+    headers = _FILE_HEADERS | {"ETag": etag, "Accept-Ranges": "bytes", "Content-Disposition": _attachment(held)}
+    if _matches(request, etag):
+        return empty_answer(304, headers)
+    size = held.size_bytes or 0
+    if_range = header(request.scope, b"if-range")
+    asked = header(request.scope, b"range") if if_range in {None, etag} else None
+    span = span_of(asked, size)
+    if span is None:
+        return empty_answer(416, headers | {"Content-Range": f"bytes */{size}"})
+    if request.method == "HEAD":
+        return _streamed((), span, size, held, headers)
+    try:
+        location = await storage.link(key, _life_s(context, held))
+        if location is not None:
+            return empty_answer(302, {"Location": location, **_LEADING_HEADERS})
+        pieces = await storage.read(key, span.start, span.end)
+    except FileMissing:
+        return None
+    except StorageUnavailable as error:
+        if held.source_url.lower().startswith("http"):
+            return None  # the provider may still have it
+        raise _later(error) from error
+    return _streamed(pieces, span, size, held, headers)
+
+
+def _streamed(
+    pieces: AsyncIterator[bytes] | Iterable[bytes], span: Span, size: int, held: Held, headers: dict[str, str]
+) -> Response[Any]:
+    more = {"Content-Length": str(span.end - span.start)}
+    if span.partial:
+        more["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
+    return Stream(
+        pieces, media_type=held.content_type, status_code=206 if span.partial else 200, headers={**headers, **more}
+    )
+
+
+def _life_s(context: Context, held: Held) -> int:
+    life_ms = min(context.settings.link_ttl.total_seconds() * 1000, held.expires_at - context.clock.now_ms())
+    return max(1, int(life_ms // 1000))
+
+
+def _attachment(held: Held) -> str:
+    return f'attachment; filename="{held.job_id}-{held.index}.{ENDINGS.get(held.content_type or "", "bin")}"'
+
+
+def _matches(request: Request[Any, Any, Any], etag: str) -> bool:
+    given = header(request.scope, b"if-none-match")
+    return given is not None and (
+        given.strip() == "*" or etag in (each.strip().removeprefix("W/") for each in given.split(","))
+    )
+
+
+def _later(error: StorageUnavailable) -> Unavailable:
+    return Unavailable(f"{error}; try again a little later", code="storage_unavailable")
+
+
+# -- the provider's file -------------------------------------------------------------------------------------------------
+
+
+async def _providers(context: Context, held: Held) -> Response[Any]:
+    source_url = held.source_url
+    if source_url[:4].lower() == "http":
         # Nobody is led to where our own requests may not go either, whatever a provider says.
         try:
-            await context.egress.check(result.source_url, unresolved_ok=True)
+            await context.egress.check(source_url, unresolved_ok=True)
         except EgressRefused as error:
             if error.reason != "address_forbidden":  # odd, but nobody's secret: a browser makes of it what it can
-                return _served(result.source_url)
+                return _led(source_url)
             raise NotFound("the provider gave no address that can be followed", code="not_a_picture") from error
-    return _served(result.source_url)
+    return _led(source_url)
 
 
-def _served(source_url: str) -> Response[bytes]:
+def _led(source_url: str) -> Response[Any]:
     if source_url[:5].lower() == "data:":
         picture = inline_picture(source_url)
         if picture is None:
             raise NotFound("the provider gave no picture that can be shown here", code="not_a_picture")
-        return Response(picture.data, media_type=picture.content_type, headers=_PICTURE_HEADERS)
+        headers = _FILE_HEADERS | {"Content-Disposition": "attachment"}
+        return Response(picture.data, media_type=picture.content_type, headers=headers)
     if not source_url.lower().startswith(("http://", "https://")):
         raise NotFound("the provider gave no address that can be followed", code="not_a_picture")
-    location = quote(source_url, safe=_URL_CHARS)
-    return empty_answer(302, {"Location": location, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
+    return empty_answer(302, {"Location": quote(source_url, safe=_URL_CHARS), **_LEADING_HEADERS})
 
 
-ROUTES = (follow_link,)
+ROUTES = (follow_link, show_thumbnail)

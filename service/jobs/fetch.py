@@ -94,6 +94,29 @@ class Fetcher:
         polled = Polled(job.id, job.submission_id, job.lease_epoch, outcome, spread)
         await insist(self.writer, Track(polled), self.clock, PATIENCE_S)
 
+    async def files_of(
+        self, provider_name: str, operation: str, task_id: str | None, poll_url: str | None
+    ) -> tuple[str, ...] | None:
+        """Ask for the files of a task that is completed; nothing of its job changes.
+
+        Returns:
+            Their addresses, none where nobody can be asked; None: nothing was learnt now.
+        """
+        provider = self.registry.get(provider_name)
+        if provider is None or task_id is None or not provider.configured or not provider.can_poll(operation):
+            return ()
+        while not (turn := provider.poll_limits.enter()).granted:
+            await self.clock.sleep(turn.wait_s or TURN_S)
+        try:
+            outcome = await provider.poll(operation, task_id, poll_url)
+        finally:
+            provider.poll_limits.leave()
+        self._judge(provider_name, outcome)
+        self.observer.polled(provider_name, outcome.verdict.value)
+        if outcome.verdict in {PollVerdict.RETRY, PollVerdict.DENIED}:
+            return None
+        return () if outcome.observation is None else tuple(outcome.observation.urls)
+
     def _judge(self, provider: str, outcome: PollOutcome) -> None:
         """Tell the breaker: polls that fail are a sign of the provider's own trouble, a limit on them is not."""
         if outcome.verdict is not PollVerdict.RETRY:

@@ -101,6 +101,7 @@ async def serve(directory: Path, **more: str) -> AsyncIterator[Served]:
         "REMORA_PORT": "0",
         "REMORA_ADMIN_KEY": ADMIN_KEY,
         "REMORA_EGRESS_ALLOW": "127.0.0.0/8",
+        "REMORA_STORAGE_URL": "none",  # a link leads where the provider's word leads, whatever comes of a copy
         "REMORA_PROVIDERS__APIMODELS__API_KEY": "sk-test",
         "REMORA_PROVIDERS__APIMODELS__BASE_URL": "http://127.0.0.1:9",
     } | more

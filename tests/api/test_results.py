@@ -24,7 +24,7 @@ async def test_link_shows_the_picture(served: Served) -> None:
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["content-disposition"] == "inline"
+    assert answer.headers["content-disposition"] == "attachment"
     assert "sandbox" in answer.headers["content-security-policy"]
     assert Image.open(io.BytesIO(answer.content)).format == "PNG"
     assert (head.status_code, head.headers["content-type"], head.content) == (200, "image/png", b"")
