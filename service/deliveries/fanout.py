@@ -12,7 +12,8 @@ import msgspec
 from service.db.transaction import Params, Tx
 from service.deliveries import store
 from service.deliveries.feed import Hub
-from service.deliveries.lanes import Lanes, Sending
+from service.deliveries.lanes import Lanes
+from service.deliveries.sending import Sending
 from service.deliveries.subscriptions import Destination, DestinationCache
 from service.ids import Ids
 from service.jobs.events import StateEvent

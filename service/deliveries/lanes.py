@@ -17,6 +17,7 @@ import structlog
 
 from service.clock import Clock, Randomness
 from service.deliveries.breaker import BreakerState, LaneBreakers
+from service.deliveries.sending import Sending
 from service.deliveries.turns import Turns
 
 BUFFER: Final = 256  # deliveries that wait in memory behind those in flight, for one lane
@@ -25,29 +26,6 @@ BUFFER_OF_ALL: Final = 20_000  # and for all lanes together; above it a lane hol
 IN_FLIGHT: Final = 10_000  # requests at once over all lanes; above it a lane has one, up to half as many again in all
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """One delivery that this process holds: what is to be sent where, and the lease under which."""
-
-    delivery_id: str
-    event_id: str
-    account_id: str
-    lane: str
-    body: bytes
-    event_at: int
-    epoch: int
-    lease_until: int  # ms UTC: what has not begun well before is somebody else's
-    url: str | None  # a one-off's own; a subscription's is looked up when it is sent
-    subscription_id: str | None
-    failed_before: int  # failed attempts that count for the schedule
-    max_in_flight: int
-    rate_per_s: float | None = None
-    due_at: int = 0  # ms UTC; in the future where the lane catches up
-    since: int = 0  # ms UTC: when the schedule began
-    give_up_at: int | None = None  # ms UTC: nothing is sent after this moment
-    urgent: bool = False  # somebody waits for it: it goes before everything else, whatever the lane's state
 
 
 @dataclass(slots=True)

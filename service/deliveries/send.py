@@ -32,7 +32,8 @@ from service.deliveries.claims import (
 )
 from service.deliveries.fanout import ONE_OFF_IN_FLIGHT
 from service.deliveries.figures import Figures
-from service.deliveries.lanes import IN_FLIGHT, Lanes, Sending
+from service.deliveries.lanes import IN_FLIGHT, Lanes
+from service.deliveries.sending import Sending
 from service.deliveries.sent import CONTENT_TYPE, described
 from service.deliveries.store import RecordAttempt
 from service.deliveries.subscriptions import Destination

@@ -18,8 +18,9 @@ from service.db.writer import Command
 from service.deliveries import store as delivery_store
 from service.deliveries.changes import Changes
 from service.deliveries.fanout import Fanout, Outgoing
-from service.deliveries.lanes import Lanes, Sending
+from service.deliveries.lanes import Lanes
 from service.deliveries.request import parse_new
+from service.deliveries.sending import Sending
 from service.deliveries.subscribe import Subscribe
 from service.deliveries.subscriptions import Destination, DestinationCache
 from service.egress.door import Door

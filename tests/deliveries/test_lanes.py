@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from service.clock import SeededRandomness, VirtualClock
-from service.deliveries.lanes import BUFFER, BUFFER_OF_ALL, Lanes, Sending
+from service.deliveries.lanes import BUFFER, BUFFER_OF_ALL, Lanes
+from service.deliveries.sending import Sending
 
 
 def sending(lane: str, number: int = 0, *, max_in_flight: int = 2, rate_per_s: float | None = None) -> Sending:
