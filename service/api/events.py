@@ -19,7 +19,7 @@ from service.api.context import Context, context_of, principal_of
 from service.api.query import Query, cursor, number_of, query_of, wrong
 from service.api.stream import CURSOR, WRITE_S, EventStream, entry_json, expired
 from service.deliveries.feed_queries import Wanted, position_of, read_edges, read_page
-from service.errors import Unauthenticated, Unavailable
+from service.errors import Unauthenticated
 from service.ids import is_id
 from service.states import EVENT_TYPES
 
@@ -50,8 +50,6 @@ async def stream_events(request: Request[Any, Any, Any]) -> ASGIApp:
     context, account_id = context_of(request), principal_of(request).account_id
     query = query_of(request.scope, _FILTERS | _START | {"lastEventId"}, repeatable=_FILTERS)
     wanted, after = _wanted(query), _start(query)
-    if context.draining():
-        raise Unavailable("the service is stopping; come back in a moment", retry_after_s=1)
     last_id = header(request.scope, b"last-event-id") or query.one("lastEventId")
     if last_id:
         after = await _position(context, account_id, last_id)

@@ -88,6 +88,9 @@ class EventStream:
         """See ASGI."""
         with self.hub.follow(self.account_id) as follower:
             await self._check_start(follower)
+            # The service waits for its connections, and a client may never take what is on its way to it.
+            loop = asyncio.get_running_loop()
+            follower.on_close = lambda: loop.call_later(END_S, abort_connection, scope)
             gone = asyncio.create_task(_until_gone(receive), name="stream-reader")
             try:
                 await self._write(send, None)
@@ -99,7 +102,7 @@ class EventStream:
             finally:
                 gone.cancel()
                 await asyncio.gather(gone, return_exceptions=True)
-            await _end(scope, send, follower)
+            await _end(scope, send)
 
     async def _check_start(self, follower: Follower) -> None:
         page = await follower.page(self.reader, self.after, self.wanted)
@@ -155,11 +158,9 @@ async def _until_gone(receive: Receive) -> None:
         pass  # a body that comes with a GET
 
 
-async def _end(scope: Scope, send: Send, follower: Follower) -> None:
+async def _end(scope: Scope, send: Send) -> None:
     try:
         async with asyncio.timeout(END_S):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
     except TimeoutError:
         abort_connection(scope)
-    if follower.must_go:  # the service waits for its connections, and this one may never take what is on its way
-        asyncio.get_running_loop().call_later(END_S, abort_connection, scope)

@@ -7,14 +7,14 @@ takes it. Followers that are at the same place share the read. This file must no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from service.db.reader import Reader
 from service.deliveries.feed_queries import Page, Wanted, read_page
-from service.errors import TooManyRequests
+from service.errors import TooManyRequests, Unavailable
 
 MAX_FOLLOWERS: Final = 2_000  # of all accounts
 MAX_PER_ACCOUNT: Final = 100
@@ -64,13 +64,17 @@ class _Channel:
             return found
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Follower:
-    """One reader at the live end: take `changed`, read until a page is empty, and then wait for what was taken."""
+    """One reader at the live end: take `changed`, read, and wait for what was taken once a page is the last.
+
+    `on_close` is called when the service stops, for a reader that may be held up by its client.
+    """
 
     account_id: str
     _hub: Hub
     _channel: _Channel
+    on_close: Callable[[], object] | None = None
 
     @property
     def changed(self) -> asyncio.Future[None]:
@@ -94,8 +98,13 @@ class Hub:
     limit: int = MAX_FOLLOWERS
     limit_per_account: int = MAX_PER_ACCOUNT
     closed: bool = False
-    count: int = 0
     _channels: dict[str, _Channel] = field(default_factory=dict)
+    _followers: set[Follower] = field(default_factory=set)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._followers)
 
     def published(self, account_ids: Iterable[str]) -> None:
         """Events of these accounts are committed."""
@@ -110,7 +119,10 @@ class Hub:
 
         Raises:
             TooManyRequests: There are too many followers already.
+            Unavailable: The service stops.
         """
+        if self.closed:
+            raise Unavailable("the service is stopping; come back in a moment", retry_after_s=1)
         channel = self._channels.get(account_id)
         if self.count >= self.limit:
             raise _too_many(f"{self.limit} streams are open, all accounts together")
@@ -118,12 +130,13 @@ class Hub:
             raise _too_many(f"{self.limit_per_account} streams of this account are open; close one")
         if channel is None:
             channel = self._channels[account_id] = _Channel()
+        follower = Follower(account_id, self, channel)
         channel.followers += 1
-        self.count += 1
+        self._followers.add(follower)
         try:
-            yield Follower(account_id, self, channel)
+            yield follower
         finally:
-            self.count -= 1
+            self._followers.discard(follower)
             channel.followers -= 1
             if not channel.followers:
                 del self._channels[account_id]
@@ -132,6 +145,9 @@ class Hub:
         """Send everybody away, since the service stops."""
         self.closed = True
         self.published(list(self._channels))
+        for follower in self._followers:
+            if follower.on_close is not None:
+                follower.on_close()
 
 
 def _too_many(detail: str) -> TooManyRequests:
