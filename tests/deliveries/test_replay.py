@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Sql(Command[None]):
     """A statement of a test, through the writer, since nobody else may write."""
 
     statement: str
-    params: Sequence[Mapping[str, Any]] = field(default=({},))
+    params: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +207,14 @@ async def test_replay_takes_only_the_statuses_that_were_named(at: Bench, status:
 
 async def test_replay_follows_the_filters_of_the_subscription(at: Bench) -> None:
     """Provider, operation and tag as when it was sent first; events about no job pass; the types may be others."""
-    ours = {"provider": "apimodels", "operation": "generate", "tags": frozenset({"shop", "x"})}
+    ours: dict[str, Any] = {"provider": "apimodels", "operation": "generate", "tags": frozenset({"shop", "x"})}
     fits = await at.event(job="job_1", **ours)
     await at.event(job="job_2", **(ours | {"provider": "sharkai"}))
     await at.event(job="job_3", **(ours | {"operation": "edit"}))
     await at.event(job="job_4", **(ours | {"tags": frozenset({"other"})}))
     about_no_job = await at.event()
     running = await at.event("job.running", job="job_5", **ours)
-    filters = {"providers": ["apimodels"], "operations": ["generate"], "tags": ["shop", "spring"]}
+    filters: dict[str, Any] = {"providers": ["apimodels"], "operations": ["generate"], "tags": ["shop", "spring"]}
     one = (await at.desk.make(**filters))["id"]
     counted = await at.count(one, until=iso(at.desk.clock.now_ms()), types=["job.completed"])
     await at.replay(one)
