@@ -169,6 +169,7 @@ class Service:
             breakers=stages.breakers,
             waiters=stages.waiters,
             hub=stages.hub,
+            figures=stages.sender.figures,
             links=base.links,
             receiver=stages.inbox,
             storage=base.storage,

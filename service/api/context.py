@@ -14,6 +14,7 @@ from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.writer import Writer
 from service.deliveries.feed import Hub
+from service.deliveries.figures import Figures
 from service.egress import Egress
 from service.ids import Ids
 from service.jobs.cancel import Canceller
@@ -62,6 +63,7 @@ class Context:
     breakers: Breakers
     waiters: Waiters
     hub: Hub
+    figures: Figures
     links: ResultLinks
     receiver: Receiver
     storage: Storage | None

@@ -10,6 +10,7 @@ from service.api.answers import json_answer
 from service.api.auth import authenticated
 from service.api.context import context_of
 from service.clock import iso
+from service.deliveries.gauges import gauges
 from service.errors import Unavailable
 from service.jobs.queries import count_by_status
 from service.results.queries import backlog
@@ -40,12 +41,14 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/metrics")
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """All metrics for Prometheus; the jobs are counted now."""
+    """All metrics for Prometheus; the jobs and the deliveries that wait are counted now."""
     context = context_of(request)
     if not context.open_metrics:
         await authenticated(request)
     context.metrics.set_jobs(await count_by_status(context.reader))
     context.metrics.set_captures(await backlog(context.reader))
+    for name, values in (await gauges(context.reader, context.figures, context.clock.now_ms())).items():
+        context.metrics.set_gauges(name, values)
     body, content_type = context.metrics.render()
     # Litestar adds the charset to every type of text, also where it is there already.
     return Response(body, media_type=content_type.removesuffix("; charset=utf-8"), headers=_NO_STORE)

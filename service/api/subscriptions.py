@@ -44,6 +44,7 @@ async def list_subscriptions(request: Request[Any, Any, Any]) -> Response[bytes]
         before_id=before_id,
         limit=limit + 1,
         now_ms=context.clock.now_ms(),
+        standings=context.figures.standing,
     )
     return page(found, limit, lambda shown: shown, "sub", lambda shown: str(shown["id"]))
 
@@ -110,6 +111,7 @@ def use_cases(context: Context) -> Subscribe:
         context.ids,
         context.randomness,
         context.clock,
+        context.figures.standing,
     )
 
 

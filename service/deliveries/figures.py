@@ -93,7 +93,7 @@ class Figures:
 
     def __init__(self, clock: Clock, lanes: Lanes) -> None:
         self._clock = clock
-        self._lanes = lanes
+        self.lanes = lanes
         self._hours: OrderedDict[str, _Hour] = OrderedDict()  # those that were idle the longest come first
 
     def attempted(self, lane_id: str, *, delivered: bool, answered_ms: int | None) -> None:
@@ -123,7 +123,7 @@ class Figures:
 
     def standing(self, lane_id: str) -> Standing:
         """All that is known of one destination."""
-        return Standing(self.of(lane_id), self._lanes.breaker_of(lane_id), self._lanes.in_flight_of(lane_id))
+        return Standing(self.of(lane_id), self.lanes.breaker_of(lane_id), self.lanes.in_flight_of(lane_id))
 
     def _slot(self) -> int:
         return int(self._clock.monotonic() // SLOT_S)

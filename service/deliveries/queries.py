@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,23 +9,22 @@ import msgspec
 from service.clock import iso
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
-from service.db.transaction import Row, json_set
+from service.db.transaction import Row
+from service.deliveries.backlog_queries import COUNTED, Waiting, waiting
+from service.deliveries.figures import Standing, Standings
 from service.deliveries.sent import MASK
 from service.deliveries.subscriptions import effective_events, open_headers, open_keys
 from service.signing import encode_public_key
 
 _SUBSCRIPTION: Final = """
 SELECT id, url, description, events, providers, operations, tags, headers, rate_per_s, max_in_flight, schedule, signatures,
-    stop_at_expiry, signing_key, previous_signing_key, previous_secret_until, status, disabled_reason, last_success_at, failing_since, created_at FROM subscriptions
-"""
-# A subscription's lane has its id, and the index for claims holds what is pending.
-_BACKLOG: Final = """
-SELECT lane, count(*) AS n FROM deliveries WHERE status = 'pending' AND lane IN (SELECT value FROM json_each(:ids)) GROUP BY lane
+    stop_at_expiry, signing_key, previous_signing_key, previous_secret_until, status, disabled_reason, last_success_at,
+    last_failure_at, failing_since, created_at FROM subscriptions
 """
 
 
 async def find_subscription(
-    reader: Reader, box: SecretBox, account_id: str, subscription_id: str, *, now_ms: int
+    reader: Reader, box: SecretBox, account_id: str, subscription_id: str, *, now_ms: int, standings: Standings
 ) -> dict[str, Any] | None:
     """One subscription of the account as it is shown."""
     row = await reader.row(
@@ -34,28 +32,35 @@ async def find_subscription(
     )
     if row is None:
         return None
-    backlog = await _backlog(reader, [subscription_id])
-    return _subscription_view(row, box, backlog.get(subscription_id, 0), now_ms)
+    waits = await waiting(reader, [subscription_id])
+    return _subscription_view(
+        row, box, _health(row, waits[subscription_id], standings(subscription_id), now_ms), now_ms
+    )
 
 
 async def list_subscriptions(
-    reader: Reader, box: SecretBox, account_id: str, *, before_id: str | None, limit: int, now_ms: int
+    reader: Reader,
+    box: SecretBox,
+    account_id: str,
+    *,
+    before_id: str | None,
+    limit: int,
+    now_ms: int,
+    standings: Standings,
 ) -> list[dict[str, Any]]:
     """The account's subscriptions as they are shown, newest first."""
     rows = await reader.rows(
         f"{_SUBSCRIPTION} WHERE account_id = :account AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit",
         {"account": account_id, "before": before_id, "limit": limit},
     )
-    backlog = await _backlog(reader, [row["id"] for row in rows])
-    return [_subscription_view(row, box, backlog.get(row["id"], 0), now_ms) for row in rows]
+    waits = await waiting(reader, [row["id"] for row in rows])
+    return [
+        _subscription_view(row, box, _health(row, waits[row["id"]], standings(row["id"]), now_ms), now_ms)
+        for row in rows
+    ]
 
 
-async def _backlog(reader: Reader, subscription_ids: Sequence[str]) -> dict[str, int]:
-    rows = await reader.rows(_BACKLOG, {"ids": json_set(subscription_ids)}) if subscription_ids else []
-    return {row["lane"]: row["n"] for row in rows}
-
-
-def _subscription_view(row: Row, box: SecretBox, backlog: int, now_ms: int) -> dict[str, Any]:
+def _subscription_view(row: Row, box: SecretBox, health: dict[str, Any], now_ms: int) -> dict[str, Any]:
     headers = open_headers(box, row["id"], row["headers"])
     keys = [encode_public_key(key) for key, until in open_keys(box, row) if until is None or until > now_ms]
     return {
@@ -76,12 +81,26 @@ def _subscription_view(row: Row, box: SecretBox, backlog: int, now_ms: int) -> d
         "stop_at_expiry": bool(row["stop_at_expiry"]),
         "status": row["status"],
         "disabled_reason": row["disabled_reason"],
-        "health": {
-            "last_success_at": iso(row["last_success_at"]),
-            "failing_since": iso(row["failing_since"]),
-            "backlog": backlog,
-        },
+        "health": health,
         "created_at": iso(row["created_at"]),
+    }
+
+
+def _health(row: Row, waits: Waiting, standing: Standing, now_ms: int) -> dict[str, Any]:
+    hour, breaker = standing.hour, standing.breaker
+    return {
+        "last_success_at": iso(row["last_success_at"]),
+        "last_failure_at": iso(row["last_failure_at"]),
+        "failing_since": iso(row["failing_since"]),
+        "backlog": waits.pending,
+        "backlog_capped": waits.pending == COUNTED,
+        "oldest_due_at": iso(waits.overdue_since(now_ms)),
+        "in_flight": standing.in_flight,
+        "attempts_1h": hour.attempts,
+        "success_rate_1h": hour.success_rate,
+        "latency_ms": {"p50": hour.p50_ms, "p95": hour.p95_ms},
+        "breaker": breaker.word,
+        "next_probe_at": None if breaker.probe_in_s is None else iso(now_ms + round(breaker.probe_in_s * 1000)),
     }
 
 

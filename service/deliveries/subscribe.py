@@ -14,6 +14,7 @@ from service.db.transaction import Params
 from service.db.writer import Writer
 from service.deliveries import delivery_queries, queries
 from service.deliveries.changes import no_subscription
+from service.deliveries.figures import Standings, nothing_known
 from service.deliveries.request import FIELDS, SubscriptionRequest
 from service.deliveries.store import RetryDelivery
 from service.deliveries.subscriptions import (
@@ -47,6 +48,7 @@ class Subscribe:
     ids: Ids
     randomness: Randomness
     clock: Clock
+    standings: Standings = nothing_known
 
     async def create(self, account_id: str, request: SubscriptionRequest) -> dict[str, Any]:
         """Make a subscription; the answer shows its secret, once.
@@ -126,7 +128,12 @@ class Subscribe:
 
     async def _find(self, account_id: str, subscription_id: str) -> dict[str, Any] | None:
         return await queries.find_subscription(
-            self.reader, self.box, account_id, subscription_id, now_ms=self.clock.now_ms()
+            self.reader,
+            self.box,
+            account_id,
+            subscription_id,
+            now_ms=self.clock.now_ms(),
+            standings=self.standings,
         )
 
     async def _check(self, request: SubscriptionRequest) -> None:

@@ -91,7 +91,20 @@ async def test_subscription_is_shown_as_the_contract_says(at: Rig) -> None:
     assert shown == {name: made[name] for name in CREATED - {"secret"}}
     assert shown["events"] == ["job.completed", "job.failed", "job.cancelled", "job.expired"]
     assert shown["headers"] == {"X-Key": "…"}
-    assert shown["health"] == {"last_success_at": None, "failing_since": None, "backlog": 0}
+    assert shown["health"] == {
+        "last_success_at": None,
+        "last_failure_at": None,
+        "failing_since": None,
+        "backlog": 0,
+        "backlog_capped": False,
+        "oldest_due_at": None,
+        "in_flight": 0,
+        "attempts_1h": 0,
+        "success_rate_1h": None,
+        "latency_ms": {"p50": None, "p95": None},
+        "breaker": "closed",
+        "next_probe_at": None,
+    }
 
 
 async def test_job_reaches_a_subscription_signed_and_once(at: Rig) -> None:
