@@ -43,7 +43,7 @@ def _id(prefix: str, extra: str = "0") -> str:
 
 _JOBS = "WITH RECURSIVE n(i) AS (SELECT :low UNION ALL SELECT i + 1 FROM n WHERE i < :high), t AS (SELECT i, :begin + i * :step AS at FROM n)"
 _EACH = f"{_JOBS}, f(j) AS (VALUES (0), (1), (2), (3))"
-_ENDED = f"((i * {EACH} + j) % :dead_every = 0)"
+_ENDED = f"((i * {EACH} + j) % :dead_every = 1)"
 _SUBSCRIPTION = f"CASE j {' '.join(f'WHEN {j} THEN {each!r}' for j, each in enumerate(SUBSCRIPTIONS, 1))} END"
 _URL = "https://shop.example/hooks/images"
 _ONE_OFF = f"{ACCOUNT}:https://shop.example"

@@ -22,6 +22,7 @@ from service.errors import Conflict, EgressRefused, FieldError, Invalid
 from service.ids import Ids
 from service.jobs import store
 from service.jobs.draft import Draft
+from service.jobs.inputs import Inputs, KeptInput
 from service.jobs.request import JobRequest
 from service.jobs.row import JobRow
 from service.jobs.track import Tracker
@@ -59,6 +60,7 @@ class Accept(Command[Taken]):
     answer: bytes
     key: str | None = None
     body_hash: bytes = b""
+    kept: KeptInput | None = None  # a large input, apart from its job
 
     def lock(self) -> Hashable | None:
         """A second request with the same key waits for the first one's batch, and then finds its answer."""
@@ -91,6 +93,7 @@ class Intake:
         clock: Clock,
         links: Links,
         job_ttl_ms: int,
+        inputs: Inputs,
     ) -> None:
         self._writer = writer
         self._reader = reader
@@ -101,6 +104,7 @@ class Intake:
         self._clock = clock
         self._links = links
         self._job_ttl_ms = job_ttl_ms
+        self._inputs = inputs
         writer.handle(Accept, self.handle)
 
     async def take(self, caller: Caller, request: JobRequest, key: str | None) -> Taken:
@@ -130,10 +134,13 @@ class Intake:
         if old.status not in {JobStatus.FAILED, JobStatus.EXPIRED}:
             msg = f"the job is {old.status.value}; only submit_unknown, failed and expired jobs can be submitted again"
             raise Conflict(msg, code="not_resubmittable")
+        if old.erased_at is not None:
+            msg = "the job's input was erased, by request or for its age; send it again as a new job"
+            raise Conflict(msg, code="input_erased")
         request = JobRequest(
             provider=old.provider,
             operation=old.operation,
-            input=msgspec.json.decode(old.input_full or old.input),
+            input=await self._load(old),
             callback_url=old.callback_url,
             callback_events=None if old.callback_events is None else tuple(msgspec.json.decode(old.callback_events)),
             metadata=msgspec.json.decode(old.job_metadata),
@@ -163,6 +170,8 @@ class Intake:
             drafts.append(draft)
             answers.append(Taken(command.job.id, command.answer, replayed=False))
         store.insert(tx, [draft.job for draft in drafts])
+        taken = {draft.job.id for draft in drafts}
+        store.insert_inputs(tx, [each.kept for each in commands if each.kept is not None and each.job.id in taken])
         self._remember(tx, commands, {draft.job.id for draft in drafts})
         await self._tracker.follow(tx, drafts)
         return answers

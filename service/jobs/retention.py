@@ -96,8 +96,8 @@ async def handle_callbacks(tx: Tx, commands: Sequence[RemoveCallbacks]) -> list[
 async def erase_inputs(tx: Tx, job_ids: Sequence[str], before: int) -> int:
     """Empty the inputs of those jobs that ended before this moment (ms UTC); returns of how many.
 
-    Large inputs that lie in the storage are marked there, for whoever may delete files. So is a picture that a provider
-    gave in the place of a link.
+    Large inputs that lie in the storage are marked, for whoever may delete files. A job whose files live on does not count
+    as erased yet: who asks for that still has them removed.
     """
     found = await tx.rows(
         "SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND finished_at < :before AND erased_at IS NULL",
@@ -112,7 +112,9 @@ async def erase_inputs(tx: Tx, job_ids: Sequence[str], before: int) -> int:
 
 _ERASE = (
     """
-UPDATE jobs SET input = '{}', input_full = NULL, erased_at = :now WHERE id IN (SELECT value FROM json_each(:ids))
+UPDATE jobs SET input = '{}', input_full = NULL, erased_at = CASE WHEN EXISTS (SELECT 1 FROM results r
+    WHERE r.job_id = jobs.id AND (r.storage_key IS NOT NULL OR r.due_at IS NOT NULL)) THEN NULL ELSE :now END
+WHERE id IN (SELECT value FROM json_each(:ids))
 """,
     """
 DELETE FROM inputs WHERE job_id IN (SELECT value FROM json_each(:ids)) AND storage_key IS NULL
