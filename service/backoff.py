@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
 from service.clock import Randomness
 
 JITTER = 0.2  # of the wait, either way
 RETRY_AFTER_CAP_S = 86_400.0  # a day: nobody may put us off for longer
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")  # the RFC knows whole ones; some providers send fractions
 
 
 def jittered(wait_s: float, randomness: Randomness, *, jitter: float = JITTER) -> float:
@@ -26,3 +31,19 @@ def from_schedule(failed_attempts: int, schedule_s: tuple[float, ...]) -> float 
 def honouring(wait_s: float, retry_after_s: float | None) -> float:
     """The wait, or what the other side asked for if that is longer, up to a day."""
     return max(wait_s, min(retry_after_s, RETRY_AFTER_CAP_S)) if retry_after_s is not None else wait_s
+
+
+def retry_after_s(header: str | None, now_ms: int) -> float | None:
+    """Seconds that a `Retry-After` header asks for, as a number or a date; capped at a day, None if it makes no sense."""
+    if header is None:
+        return None
+    text = header.strip()
+    try:
+        if _SECONDS.fullmatch(text):
+            return min(float(text), RETRY_AFTER_CAP_S)
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:  # the RFC's dates are in GMT; some leave it out
+            moment = moment.replace(tzinfo=UTC)
+        return min(max(0.0, moment.timestamp() - now_ms / 1000), RETRY_AFTER_CAP_S)
+    except (ValueError, OverflowError):  # OverflowError: an absurd year or zone
+        return None

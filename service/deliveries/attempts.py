@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 
-from service.backoff import JITTER, RETRY_AFTER_CAP_S, from_schedule, honouring, jittered
+from service.backoff import JITTER, from_schedule, honouring, jittered, retry_after_s
 from service.clock import Randomness
 from service.deliveries.store import KEPT_RESPONSE_BYTES
 from service.egress import Answer
@@ -42,15 +41,15 @@ def judge(answer: Answer, now_ms: int) -> Tried:
     text = _kept(answer.body)
     if 200 <= answer.status < 300:
         return Tried(delivered=True, status_code=answer.status, error=None, response_body=text, timing=answer.timing)
-    retry_after_s = retry_after(answer.headers.get("retry-after"), now_ms)
-    slow_s = max(SLOW_DOWN_S, retry_after_s or 0.0) if answer.status in SLOW_DOWN else 0.0
+    wanted_s = retry_after_s(answer.headers.get("retry-after"), now_ms)
+    slow_s = max(SLOW_DOWN_S, wanted_s or 0.0) if answer.status in SLOW_DOWN else 0.0
     error = f"redirect to another address refused ({answer.status})" if 300 <= answer.status < 400 else None
     return Tried(
         delivered=False,
         status_code=answer.status,
         error=error,
         response_body=text,
-        retry_after_s=retry_after_s,
+        retry_after_s=wanted_s,
         gone=answer.status == GONE,
         slow_s=slow_s,
         error_class=_CLASSES.get(answer.status)
@@ -84,22 +83,6 @@ def kept_and_cut(text: str | None) -> tuple[str | None, bool]:
     if text is None or len(text.encode()) <= KEPT_RESPONSE_BYTES:
         return text, False
     return text.removesuffix(CUT), True
-
-
-def retry_after(header: str | None, now_ms: int) -> float | None:
-    """Seconds that a `Retry-After` header asks for, as a number or a date; capped at a day, None if it makes no sense."""
-    if header is None:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), RETRY_AFTER_CAP_S)
-    try:
-        moment = parsedate_to_datetime(text)
-        if moment.tzinfo is None:
-            return None
-        return min(max(0.0, moment.timestamp() - now_ms / 1000), RETRY_AFTER_CAP_S)
-    except (ValueError, OverflowError):  # OverflowError: an absurd year or zone
-        return None
 
 
 def next_due_ms(

@@ -6,14 +6,12 @@ holds. It must not know how answers travel nor what becomes of a job.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+from service.backoff import retry_after_s
 from service.clock import Clock
 from service.egress import Answer
 from service.providers.card import Card, Operation
@@ -25,9 +23,6 @@ from service.providers.rules import Meaning, Submitted, status_fits
 from service.providers.text import Scrubber
 from service.settings import provider_variable
 from service.states import ErrorCode
-
-_SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
-MAX_RETRY_AFTER_S: Final = 86_400.0  # a day; a longer one is a misread header
 
 
 class Answers:
@@ -47,7 +42,7 @@ class Answers:
         document = None if answer.truncated else decode(answer.body)
         status = self._mapper.errors.status(answer.status, document)
         outcome = self._judged(answer, status, document)
-        waits = retry_after_s(answer.headers.get("retry-after"), self._clock)
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
         return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
 
     def _judged(self, answer: Answer, status: int, document: object) -> SubmitOutcome:
@@ -78,7 +73,7 @@ class Answers:
         document = None if answer.truncated else decode(answer.body)
         status = self._mapper.errors.status(answer.status, document)
         outcome = self._told(self._mapper.poll, answer, status, document)
-        waits = retry_after_s(answer.headers.get("retry-after"), self._clock)
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
         return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
 
     def resulted(self, known: Observation, answer: Answer) -> PollOutcome:
@@ -86,7 +81,7 @@ class Answers:
         document = None if answer.truncated else decode(answer.body)
         status = self._mapper.errors.status(answer.status, document)
         outcome = self._told(self._mapper.result, answer, status, document)
-        waits = retry_after_s(answer.headers.get("retry-after"), self._clock)
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
         told = _together(known, outcome.observation) if outcome.observation else None
         return replace(
             outcome, observation=told, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms
@@ -113,7 +108,7 @@ class Answers:
         document = None if answer.truncated else decode(answer.body)
         status = self._mapper.errors.status(answer.status, document)
         outcome = self._given_up(answer, status, document)
-        waits = retry_after_s(answer.headers.get("retry-after"), self._clock)
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
         return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
 
     def _given_up(self, answer: Answer, status: int, document: object) -> CancelOutcome:
@@ -184,27 +179,6 @@ def _cancel_refused(status: int, meaning: Meaning) -> CancelVerdict:
         return CancelVerdict.DENIED
     final = meaning.poll == "failed" or (400 <= status < 500 and status not in {408, 425, 429})
     return CancelVerdict.TOO_LATE if final else CancelVerdict.RETRY
-
-
-def retry_after_s(value: str | None, clock: Clock) -> float | None:
-    """Seconds to wait by a Retry-After header, given in seconds or as a date; None where it says nothing usable."""
-    if value is None:
-        return None
-    try:
-        return (
-            min(max(float(value), 0.0), MAX_RETRY_AFTER_S)
-            if _SECONDS.fullmatch(value.strip())
-            else _until(value, clock)
-        )
-    except (ValueError, OverflowError):
-        return None
-
-
-def _until(date: str, clock: Clock) -> float:
-    moment = parsedate_to_datetime(date)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(max(moment.timestamp() - clock.now_ms() / 1000, 0.0), MAX_RETRY_AFTER_S)
 
 
 def _origin_of(location: str) -> str:

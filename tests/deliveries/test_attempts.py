@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from service.backoff import retry_after_s
 from service.clock import SeededRandomness
-from service.deliveries.attempts import broken, judge, kept_and_cut, next_due_ms, retry_after
+from service.deliveries.attempts import broken, judge, kept_and_cut, next_due_ms
 from service.egress import Answer
 from service.errors import EgressCut, EgressNotSent, Timing
 
@@ -74,14 +75,14 @@ def test_overload_slows_the_lane(status: int) -> None:
         ("Mon, 01 Jan 0000 00:00:00 GMT", 0.0),
         ("Fri, 31 Dec 9999 23:59:59 -2359", 86_400.0),
         ("-5", None),
-        ("1.5", None),
+        ("1.5", 1.5),
         ("", None),
         ("٣", None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date_or_nothing(header: str | None, seconds: float | None) -> None:
     """Capped at a day; nonsense is ignored."""
-    assert retry_after(header, NOW) == seconds
+    assert retry_after_s(header, NOW) == seconds
 
 
 def test_schedule_is_followed_with_jitter_and_ends() -> None:

@@ -8,10 +8,10 @@ from email.utils import format_datetime
 
 import pytest
 
+from service.backoff import retry_after_s
 from service.clock import VirtualClock
 from service.egress import Answer
 from service.errors import EgressCut, EgressError, EgressNotSent, EgressRefused
-from service.providers.answers import retry_after_s
 from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict
 from service.providers.mapping import Money, Seen
 from service.settings import ProviderSettings
@@ -267,7 +267,7 @@ async def test_poll_decides_nothing_from_an_answer_without_a_state(
 )
 def test_retry_after_reads_seconds(value: str | None, seconds: float | None) -> None:
     """Seconds up to a day; what is not understood is not guessed."""
-    assert retry_after_s(value, VirtualClock()) == seconds
+    assert retry_after_s(value, VirtualClock().now_ms()) == seconds
 
 
 def test_retry_after_reads_a_date() -> None:
@@ -276,8 +276,8 @@ def test_retry_after_reads_a_date() -> None:
     later = format_datetime(datetime.fromtimestamp(1_800_000_090, UTC), usegmt=True)
     earlier = format_datetime(datetime.fromtimestamp(1_700_000_000, UTC), usegmt=True)
 
-    assert retry_after_s(later, clock) == 90.0
-    assert retry_after_s(earlier, clock) == 0.0
+    assert retry_after_s(later, clock.now_ms()) == 90.0
+    assert retry_after_s(earlier, clock.now_ms()) == 0.0
 
 
 async def test_outcomes_carry_retry_after() -> None:
