@@ -29,6 +29,7 @@ METRICS: Final[tuple[MetricRow, ...]] = (
     MetricRow("remora_jobs", "gauge", ("status",), "jobs in each state, counted when asked"),
     MetricRow("remora_job_state_changes_total", "counter", ("provider", "status"), "changes of state, by the new one"),
     MetricRow("remora_submits_total", "counter", ("provider", "verdict"), "submit tries, by what came of them"),
+    MetricRow("remora_moderated_total", "counter", ("verdict",), "verdicts of moderation before generation"),
     MetricRow("remora_callbacks_total", "counter", ("provider", "outcome"), "callbacks received"),
     MetricRow("remora_polls_total", "counter", ("provider", "verdict"), "polls, by what came of them"),
     MetricRow(
@@ -100,6 +101,7 @@ METRICS: Final[tuple[MetricRow, ...]] = (
         ("subscription",),
         "within which 95 % of the answers of the last hour came, of each of these subscriptions",
     ),
+    MetricRow("remora_event_streams", "gauge", (), "open streams of GET /v1/events/stream, counted when asked"),
     MetricRow("remora_writer_batch_commands", "histogram", (), "commands that shared one commit", _COUNTS),
     MetricRow("remora_writer_commit_seconds", "histogram", (), "how long a commit took", _FAST_S),
     MetricRow(

@@ -269,6 +269,10 @@ class Metrics:
         """A submit try ended."""
         self._count("remora_submits_total", provider, verdict)
 
+    def moderated(self, verdict: str) -> None:
+        """A job was judged before it was sent."""
+        self._count("remora_moderated_total", verdict)
+
     def callback(self, provider: str, outcome: str) -> None:
         """A callback came; `provider` is empty where its token is unknown."""
         self._count("remora_callbacks_total", provider, outcome)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.accounts import ledger
 from service.accounts.keys import Keys
+from service.accounts.limits import Limits
 from service.callbacks.inbox import Inbox
 from service.clock import Clock, Randomness
 from service.db.opening import Store
@@ -29,6 +31,8 @@ from service.jobs.cancel import Canceller
 from service.jobs.fetch import Fetcher
 from service.jobs.hands import TaskHand
 from service.jobs.intake import Intake
+from service.jobs.moderation import Moderation
+from service.jobs.moderators import installed, moderators
 from service.jobs.pace import Rules
 from service.jobs.submit import Submitter
 from service.jobs.track import Track, Tracker
@@ -225,6 +229,14 @@ def _cleaner(base: Base) -> Cleaner:
     return Cleaner(base.store.writer, base.clock, base.settings.retention, base.metrics)
 
 
+def _limits(writer: Writer) -> Limits:
+    """Judges new jobs, and is told of changed limits; also the books get their credits."""
+    limits = Limits()
+    limits.register(writer)
+    ledger.register(writer)
+    return limits
+
+
 def _intake(base: Base, tracker: Tracker) -> Intake:
     return Intake(
         writer=base.store.writer,
@@ -248,6 +260,21 @@ def _submitter(base: Base, breakers: Breakers) -> Submitter:
         randomness=base.randomness,
         callback_base=base.settings.public_url,
         breakers=breakers,
+        observer=base.metrics,
+        moderation=_moderation(base),
+    )
+
+
+def _moderation(base: Base) -> Moderation | None:
+    """Who judges inputs before they are sent; nobody where the operator names nobody."""
+    asked = moderators(base.settings, base.egress, base.clock, installed())
+    if not asked:
+        return None
+    return Moderation(
+        asked,
+        fail_open=base.settings.moderation_fail == "open",
+        clock=base.clock,
+        randomness=base.randomness,
         observer=base.metrics,
     )
 

@@ -16,6 +16,7 @@ from service.jobs.facts import (
     DeadlinePassed,
     EraseAsked,
     Fact,
+    ModerationAwaited,
     OverdueNoticed,
     Polled,
     PollPostponed,
@@ -24,6 +25,7 @@ from service.jobs.facts import (
     SubmitAbandoned,
     SubmitAnswered,
     SubmitBegun,
+    SubmitBlocked,
     SubmitImpossible,
     SubmitPostponed,
 )
@@ -45,6 +47,10 @@ def decide(draft: Draft, fact: Fact, rules: Rules) -> Answer:
             return submitting.begin(draft, fact)
         case SubmitPostponed():
             return submitting.postponed(draft, fact)
+        case SubmitBlocked():
+            return submitting.blocked(draft, fact)
+        case ModerationAwaited():
+            return submitting.awaited(draft, fact)
         case SubmitAnswered():
             return submitting.answered(draft, fact, rules)
         case SubmitAbandoned():

@@ -23,6 +23,7 @@ class SubmitBegun:
     submission_id: str
     token_hash: bytes
     lease_ms: int
+    moderation: str | None = None  # the verdict, where it was asked for just now
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,27 @@ class SubmitPostponed:
     job_id: str
     epoch: int
     wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitBlocked:
+    """Moderation objects to the input: nothing is ever sent."""
+
+    job_id: str
+    epoch: int
+    moderation: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModerationAwaited:
+    """A moderator does not answer, and the job must not go without its verdict; it comes back after a while."""
+
+    job_id: str
+    epoch: int
+    moderation: str
+    reason: str
+    spread: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +215,8 @@ class EraseAsked:
 Fact = (
     SubmitBegun
     | SubmitPostponed
+    | SubmitBlocked
+    | ModerationAwaited
     | SubmitAnswered
     | SubmitAbandoned
     | SubmitImpossible

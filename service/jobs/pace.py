@@ -20,6 +20,9 @@ NOT_SENT_CAP_S = 300.0
 REFUSED_FIRST_S = 2.0  # seconds after a submit that the provider refused for the moment
 REFUSED_CAP_S = 300.0
 NOT_FOUND_LIMIT = 3  # 404s in a row, after the grace, that are the provider's word that there is no such task
+MODERATION_FIRST_S = 2.0  # seconds after a moderator was silent, at least …
+MODERATION_GROWTH = 0.25  # … a quarter of the job's age …
+MODERATION_CAP_S = 60.0  # … and at most
 SUBMIT_FAILURE_LIMIT = 3  # documented retryable 5xx in all, then the job fails
 
 

@@ -9,17 +9,25 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-import msgspec
 import structlog
 
 from service.clock import Clock, Randomness
 from service.db.writer import Writer
-from service.errors import StoreUnavailable
+from service.errors import FileMissing, StorageUnavailable, StoreUnavailable
 from service.ids import Ids
-from service.jobs.facts import SubmitAnswered, SubmitBegun, SubmitImpossible, SubmitPostponed
+from service.jobs.facts import (
+    ModerationAwaited,
+    SubmitAnswered,
+    SubmitBegun,
+    SubmitBlocked,
+    SubmitImpossible,
+    SubmitPostponed,
+)
+from service.jobs.inputs import Inputs
 from service.jobs.insist import insist
+from service.jobs.moderation import Moderation, Ruling, is_ruled
 from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.providers.breaker import Breakers
@@ -31,6 +39,7 @@ _log = structlog.get_logger(__name__)
 
 TOKEN_BYTES = 32  # 256 bits: the path is the secret
 LEASE_MARGIN_MS = 30_000  # the lease outlasts the provider's deadline by this
+STORAGE_DOWN_MS = 15_000  # the same for a job whose input lies in a storage that does not answer
 PROVIDER_DOWN_MS = 5_000  # how long a job that came while its provider is down waits at least
 LONGEST_TURN_S = 0.5  # seconds after which a waiting submit looks whether the service is closing
 TURN_S = 0.05  # seconds between looks at a full provider
@@ -63,6 +72,8 @@ class Submitter:
     callback_base: str | None
     breakers: Breakers
     observer: Observer
+    inputs: Inputs
+    moderation: Moderation | None = None
     closing: bool = False  # nobody begins any more; who waits for a turn lets the job go, it is still queued
 
     async def submit(self, job: JobRow) -> None:
@@ -81,34 +92,73 @@ class Submitter:
         if not breaker.allows():
             await self.writer.run(Track(SubmitPostponed(job.id, job.lease_epoch, PROVIDER_DOWN_MS)))
             return
+        record: str | None = None
+        if self.moderation is not None and not is_ruled(job.moderation):
+            given = await self._given(job)
+            if given is None:
+                return
+            ruling = await self.moderation.rule(job.account_id, job.provider, job.operation, given)
+            record = ruling.record(self.clock.now_ms())
+            if await self._held_back(job, ruling, record):
+                return
         # Jobs wait for their turn in the order in which they were handed over.
         while not (turn := provider.limits.enter()).granted:
             if self.closing:
                 return
             await self.clock.sleep(min(turn.wait_s or TURN_S, LONGEST_TURN_S))
         try:
-            await self._submit(provider, job)
+            # Loaded when its turn has come: those that wait for theirs must not hold megabytes each.
+            given = await self._given(job)
+            if given is not None:
+                await self._submit(provider, job, given, record)
         finally:
             provider.limits.leave()
 
-    async def _submit(self, provider: Provider, job: JobRow) -> None:
+    async def _given(self, job: JobRow) -> dict[str, Any] | None:
+        """The input, before anything is begun; None: it cannot be had, and the job knows."""
+        try:
+            return await self.inputs.load(job)
+        except FileMissing as error:
+            fact = SubmitImpossible(job.id, job.lease_epoch, ErrorCode.INTERNAL, f"the job cannot be sent: {error}")
+            await self.writer.run(Track(fact))
+        except StorageUnavailable as error:
+            _log.warning("input_unavailable", job=job.id, error=str(error))
+            await self.writer.run(Track(SubmitPostponed(job.id, job.lease_epoch, STORAGE_DOWN_MS)))
+        return None
+
+    async def _held_back(self, job: JobRow, ruling: Ruling, record: str) -> bool:
+        """Whether moderation keeps the job from being sent; that is recorded here, any other verdict with the submission."""
+        if ruling.verdict == "blocked":
+            about = f": {', '.join(ruling.categories)}" if ruling.categories else ""
+            message = f"moderation ({ruling.by}) blocked the input before it was sent{about}"
+            await self.writer.run(Track(SubmitBlocked(job.id, job.lease_epoch, record, message)))
+        elif ruling.verdict == "waiting":
+            reason, spread = ruling.reason or "", self.randomness.uniform(0.8, 1.2)
+            await self.writer.run(Track(ModerationAwaited(job.id, job.lease_epoch, record, reason, spread)))
+        else:
+            return False
+        return True
+
+    async def _submit(self, provider: Provider, job: JobRow, given: dict[str, Any], moderation: str | None) -> None:
         token = base64.urlsafe_b64encode(self.randomness.bytes(TOKEN_BYTES)).rstrip(b"=").decode()
         lease_ms = round(provider.submit_timeout_s * 1000) + LEASE_MARGIN_MS
-        begun = SubmitBegun(job.id, job.lease_epoch, self.ids.new("sbm"), token_hash(token), lease_ms)
+        begun = SubmitBegun(job.id, job.lease_epoch, self.ids.new("sbm"), token_hash(token), lease_ms, moderation)
         try:
             if await self.writer.run(Track(begun)) is not True:
                 return  # cancelled, expired, or somebody else's by now
         except StoreUnavailable:
             return  # nothing was written and nothing was sent; the rescuer comes back to it
         self.breakers.of(provider.name).begin()
-        await self._send(provider, job, begun, token)
+        await self._send(provider, job, given, begun, token)
 
-    async def _send(self, provider: Provider, job: JobRow, begun: SubmitBegun, token: str) -> None:
+    async def _send(
+        self, provider: Provider, job: JobRow, given: dict[str, Any], begun: SubmitBegun, token: str
+    ) -> None:
         callback_url = None
         if self.callback_base is not None and provider.wants_callback(job.operation):
             callback_url = f"{self.callback_base}/callbacks/{token}"
         probing = self.breakers.of(provider.name).is_open
-        outcome = await provider.submit(job.operation, msgspec.json.decode(job.input_full or job.input), callback_url)
+        outcome = await provider.submit(job.operation, given, callback_url)
         self._judge(provider.name, outcome)
         self.observer.submitted(provider.name, outcome.verdict.value)
         if outcome.observation is not None and not outcome.observation.word_known:

@@ -9,9 +9,11 @@ from service.jobs import hearing, observe, pace
 from service.jobs.draft import Draft
 from service.jobs.facts import (
     CallbackHeard,
+    ModerationAwaited,
     SubmitAbandoned,
     SubmitAnswered,
     SubmitBegun,
+    SubmitBlocked,
     SubmitImpossible,
     SubmitPostponed,
 )
@@ -40,6 +42,8 @@ def begin(draft: Draft, fact: SubmitBegun) -> bool:
         "token_hash": fact.token_hash,
         "created_at": draft.now_ms,
     }
+    if fact.moderation is not None:
+        _note_verdict(draft, fact.moderation)
     draft.move(JobStatus.SUBMITTING)
     draft.note("job.submitting", Source.SUBMIT, {"try": job.submit_tries, "submission_id": fact.submission_id})
     # The lease outlasts the provider's deadline; should it lapse all the same, whoever held it is gone.
@@ -53,6 +57,36 @@ def postponed(draft: Draft, fact: SubmitPostponed) -> bool:
     if draft.job.status is JobStatus.QUEUED and draft.job.lease_epoch == fact.epoch:
         draft.wake_at(draft.now_ms + fact.wait_ms)
     return False
+
+
+def blocked(draft: Draft, fact: SubmitBlocked) -> bool:
+    """Moderation objects: the end, before anything was sent or charged."""
+    if draft.job.status is not JobStatus.QUEUED or draft.job.lease_epoch != fact.epoch:
+        return False
+    _note_verdict(draft, fact.moderation)
+    draft.job.error_code = ErrorCode.CONTENT_MODERATED.value
+    draft.job.error_message = fact.message
+    draft.finish(JobStatus.FAILED, Source.SUBMIT, ResolvedBy.SWEEP)
+    return True
+
+
+def awaited(draft: Draft, fact: ModerationAwaited) -> bool:
+    """A moderator is silent: back to the queue, longer each time; told once, not at every try until the deadline."""
+    job = draft.job
+    if job.status is not JobStatus.QUEUED or job.lease_epoch != fact.epoch:
+        return False
+    if job.moderation is None:
+        _note_verdict(draft, fact.moderation, fact.reason)
+    age_s = max(0, draft.now_ms - job.created_at) / 1000
+    wait_s = min(max(age_s * pace.MODERATION_GROWTH, pace.MODERATION_FIRST_S), pace.MODERATION_CAP_S) * fact.spread
+    draft.wake_at(draft.now_ms + round(wait_s * 1000))
+    return True
+
+
+def _note_verdict(draft: Draft, record: str, reason: str | None = None) -> None:
+    draft.job.moderation = record
+    verdict = {name: value for name, value in msgspec.json.decode(record).items() if name != "at"}
+    draft.note("job.moderated", Source.SUBMIT, verdict | ({"reason": reason} if reason else {}))
 
 
 def answered(draft: Draft, fact: SubmitAnswered, rules: Rules) -> bool:

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
+from service.accounts.money import usd
 from service.clock import iso
 from service.jobs.row import JobRow
 
 SHOWN_STRING_BYTES = 2_048  # longer ones (base64 images) are shown as their digest
-MICRO = 1_000_000
 
 #: Makes the lasting link of a result from the job's id and the result's index.
 Links = Callable[[str, int], str]
@@ -59,14 +59,6 @@ class ResultRow:
     keeping: Keeping | None = None  # of a new one; None: no copy is made
 
 
-def usd(micro: int | None) -> str | None:
-    """Money as it leaves: a decimal string with six places."""
-    if micro is None:
-        return None
-    sign = "-" if micro < 0 else ""
-    return f"{sign}{abs(micro) // MICRO}.{abs(micro) % MICRO:06d}"
-
-
 def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_event: bool = False) -> dict[str, Any]:
     """The job as JSON; in an event a result carries `index`, `url` and `expires_at` only."""
     return {
@@ -96,6 +88,7 @@ def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_even
         "expires_at": iso(job.expires_at),
         "overdue": bool(job.overdue),
         **({"retry_of": job.retry_of} if job.retry_of else {}),
+        **({"moderation": msgspec.Raw(job.moderation.encode())} if job.moderation else {}),
         **({"erased": True} if job.erased_at is not None else {}),
     }
 
