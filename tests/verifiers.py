@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -139,7 +140,8 @@ def install_npm(directory: Path) -> Path:
     if done.returncode != 0:
         # A lock that does not fit, or a package that is not the pinned one, is no matter of the network.
         assert not any(code in done.stderr for code in ("EINTEGRITY", "EUSAGE", "EJSONPARSE")), done.stderr
-        pytest.skip(f"npm did not reach its registry, so that its official library is not asked here: {done.stderr}")
+        why = " ".join(re.findall(r"^npm error (?:code|errno) .*", done.stderr, re.MULTILINE))
+        pytest.skip(f"npm did not reach its registry, so that its official library is not asked here: {why}")
     return directory
 
 

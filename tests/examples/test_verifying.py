@@ -70,7 +70,7 @@ def lies() -> dict[str, Message]:
         "from the future": message(SIGNERS, BODIES[1], offset_s=330),
         "a stranger's": message(others, BODIES[1]),
         "crossed versions": changed(signature=f"v1,{v1a[4:]} v1a,{v1[3:]}"),
-        "unknown version": changed(signature=f"v2,{v1[3:]} v1b,{v1a[4:]} {v1[3:]}"),
+        "unknown version": changed(signature=f"v2,{v1[3:]} v1b,{v1a[4:]} {v1[3:]} {v1a[4:]}"),
         "cut": changed(signature=f"{v1[:-1]} {v1a[:-4]}"),
         "swapped": changed(signature=f"{v1[:3] + v1[3:].swapcase()} {v1a[:4] + v1a[4:].swapcase()}"),
         "garbage": changed(signature="v1, v1a, v1a,AAAA v1a,==== , * v1"),
@@ -144,7 +144,7 @@ def test_script_refuses_everything_else(tmp_path: Path) -> None:
         assert judged.stderr.startswith("refused: "), name
         assert len(judged.stderr.splitlines()) == 1, name
     for key in ("rmk_an-api-key", "whsec_MDEy"):
-        assert run_shell(tmp_path, [key], message(SIGNERS, BODIES[0])).returncode == 1
+        assert run_shell(tmp_path, [key], message([b"012"], BODIES[0])).returncode == 1  # MDEy are these bytes
 
 
 def test_captured_request_is_sent_again_with_curl(tmp_path: Path) -> None:
