@@ -49,6 +49,7 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     context.metrics.set_captures(await backlog(context.reader))
     for name, values in (await gauges(context.reader, context.figures, context.clock.now_ms())).items():
         context.metrics.set_gauges(name, values)
+    context.metrics.set_gauges("remora_event_streams", {(): context.hub.count})
     body, content_type = context.metrics.render()
     # Litestar adds the charset to every type of text, also where it is there already.
     return Response(body, media_type=content_type.removesuffix("; charset=utf-8"), headers=_NO_STORE)

@@ -98,6 +98,8 @@ async def test_second_tour_works_when_pasted(tmp_path: Path) -> None:
     assert len(arrived) == 1, "the repeat has the same id and is not handled again"
     assert answers.count('"attempt_count":') >= 2
     assert '"status_code":204' in answers
+    assert '"next_cursor":' in answers
+    assert re.search(r"^event: ping\ndata: \{\"id\":\"evt_", answers, re.MULTILINE)
     assert '"code":"not_cancellable"' in answers
     assert "HTTP/1.1 204" in answers
 
