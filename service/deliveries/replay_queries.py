@@ -23,7 +23,8 @@ from service.states import EVENT_TYPES
 STATUSES: Final = ("delivered", "dead", "skipped", "missing")
 #: A ping was meant for one moment.
 REPLAYABLE_TYPES: Final = tuple(each for each in EVENT_TYPES if each != "ping")
-WINDOW: Final = 2_000  # events of one look
+WINDOW: Final = 2_000  # events of one look, at most
+DELIVERIES: Final = 200_000  # that one look may meet: each event may have one for every subscription
 COUNTED: Final = 20_000  # events of one look that only counts them
 #: `at` grows with `pos`, but for steps of the clock: so far around the range every event is looked at by its own time.
 CLOCK_STEP_MS: Final = 3_600_000
@@ -63,6 +64,7 @@ SELECT * FROM found WHERE status IN (SELECT value FROM json_each(:statuses)) ORD
 _BY_STATUS: Final = f"""{_FOUND}
 SELECT status, count(*) AS n FROM found WHERE status IN (SELECT value FROM json_each(:statuses)) GROUP BY status
 """
+_SUBSCRIPTIONS: Final = "SELECT count(*) AS n FROM subscriptions WHERE account_id = :account"
 _FILTERS: Final = """
 SELECT id, account_id, status, events, providers, operations, tags FROM subscriptions WHERE id = :id AND account_id = :account
 """
@@ -187,9 +189,9 @@ async def total(reader: Reader, account_id: str, *, since: int, until: int, firs
 async def count(reader: Reader, meant: Wanted, first_pos: int, last_pos: int) -> Counter[str]:
     """How many events a replay would queue now, by what became of them here."""
     counted: Counter[str] = Counter()
-    params = meant.params()
+    params = {**meant.params(), "window": await _affordable(reader, meant.account_id)}
     while first_pos <= last_pos:
-        window = await reader.row(_WINDOW, {**params, "next": first_pos, "last": last_pos, "window": WINDOW})
+        window = await reader.row(_WINDOW, {**params, "next": first_pos, "last": last_pos})
         if window is None or not window["seen"]:
             break
         found = await reader.rows(_BY_STATUS, {**params, "next": first_pos, "last": window["last"]})
@@ -208,17 +210,23 @@ async def look(reader: Reader, meant: Wanted, next_pos: int, last_pos: int, most
         last_pos: Where the range ends.
         most: How many events may be found, at least one.
     """
-    params = meant.params()
-    window = await reader.row(_WINDOW, {**params, "next": next_pos, "last": last_pos, "window": WINDOW})
+    params = {**meant.params(), "window": await _affordable(reader, meant.account_id)}
+    window = await reader.row(_WINDOW, {**params, "next": next_pos, "last": last_pos})
     if window is None or not window["seen"]:
         return Look((), 0, last_pos + 1)
-    end = int(window["last"]) if window["seen"] == WINDOW else last_pos
+    end = int(window["last"]) if window["seen"] == params["window"] else last_pos
     rows = await reader.rows(_CANDIDATES, {**params, "next": next_pos, "last": end, "most": most})
     if len(rows) == most and rows[-1]["pos"] < end:
         end = rows[-1]["pos"]
-        window = await reader.row(_WINDOW, {**params, "next": next_pos, "last": end, "window": WINDOW}) or window
+        window = await reader.row(_WINDOW, {**params, "next": next_pos, "last": end}) or window
     found = tuple(Found(row["event_id"], row["type"], row["job_id"], row["delivery_id"]) for row in rows)
     return Look(found, window["inside"], end + 1)
+
+
+async def _affordable(reader: Reader, account_id: str) -> int:
+    """How many events one look takes, so that it keeps its connection for a moment only."""
+    row = await reader.row(_SUBSCRIPTIONS, {"account": account_id})
+    return max(1, min(WINDOW, DELIVERIES // max(1, row["n"] if row is not None else 1)))
 
 
 async def any_due(reader: Reader, now_ms: int) -> bool:

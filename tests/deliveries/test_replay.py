@@ -575,3 +575,26 @@ async def test_a_waiting_replay_costs_one_small_write(at: Bench) -> None:
     assert batches == [0, 0, 0]
     assert due_at == at.desk.clock.now_ms() + 500
     assert AdvanceReplay("rpl_1", 1).lock() is None
+
+
+async def test_a_look_stays_short_where_an_event_has_many_deliveries(at: Bench) -> None:
+    """With very many subscriptions a look takes fewer events; what it finds, and what it counts, is the same."""
+    await at.desk.store.writer.run(Many(130))
+    one = (await at.desk.make())["id"]
+    await at.sql(
+        "INSERT INTO subscriptions (id, account_id, url, description, events, providers, operations, tags, max_in_flight, "
+        "signatures, status, secret, created_at) WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 4999) "
+        "SELECT 'sub_' || n, :account, '', '', '[]', '[]', '[]', '[]', 1, '[]', 'disabled', x'00', 0 FROM n",
+        account=OURS,
+    )
+    begun = await at.start(one)
+    [claimed] = await at.desk.store.writer.run(ClaimReplays("me", LEASE_MS, 8))
+    batch = await next_batch(at.desk.store.reader, claimed)
+    counted = await at.count(one)
+    await at.desk.store.writer.run(batch)
+    await at.replayer.run_once()
+    done = await at.replays.show(OURS, begun["id"])
+
+    assert (batch.looked_at, len(batch.found)) == (40, 40)
+    assert counted["count"] == 130
+    assert (done["status"], done["looked_at"], done["queued"]) == ("done", 130, 130)
