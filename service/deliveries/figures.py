@@ -96,6 +96,10 @@ class Figures:
         self.lanes = lanes
         self._hours: OrderedDict[str, _Hour] = OrderedDict()  # those that were idle the longest come first
 
+    def count(self) -> int:
+        """Destinations that are remembered."""
+        return len(self._hours)
+
     def attempted(self, lane_id: str, *, delivered: bool, answered_ms: int | None) -> None:
         """An attempt ended; `answered_ms` is how long it took if there was an answer."""
         slot = self._slot()

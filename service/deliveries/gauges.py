@@ -23,7 +23,7 @@ async def gauges(reader: Reader, figures: Figures, now_ms: int) -> dict[str, Gau
         "remora_delivery_oldest_due_seconds": {_NONE: _due_for_s(waits.due_at, now_ms)},
         "remora_deliveries_held": {_NONE: lanes.held()},
         "remora_deliveries_in_flight": {_NONE: lanes.in_flight()},
-        "remora_lanes": {_NONE: len(lanes)},
+        "remora_lanes": {_NONE: lanes.count()},
         "remora_lanes_open": {_NONE: len(lanes.breakers.open_lanes())},
     }
     return whole | _of_destinations(waits.worst, figures, now_ms)

@@ -235,7 +235,7 @@ class Lanes:
         lane = self._lanes.get(lane_id)
         return 0 if lane is None else lane.in_flight
 
-    def __len__(self) -> int:
+    def count(self) -> int:
         """Lanes that are in memory."""
         return len(self._lanes)
 

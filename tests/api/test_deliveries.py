@@ -94,3 +94,44 @@ async def test_deliveries_of_one_event_are_listed(at: Rig) -> None:
     assert (await get(at, "/v1/deliveries", event=sent["event_id"], status="dead,pending"))["data"] == []
     assert refused.status_code == 400
     assert "evt_" in refused.text
+
+
+async def test_health_tells_how_a_destination_does(at: Rig) -> None:
+    """One failure and one success: when, how many, how fast, and nothing left to send."""
+    answers = [503, 204]
+    at.receiver.answer = lambda _: answers.pop(0)
+    made = await make(at, schedule=[0.1])
+    sent = await post(at, f"/v1/subscriptions/{made['id']}/test", status=202)
+    await ended(at, sent["id"], "delivered")
+    health = (await get(at, f"/v1/subscriptions/{made['id']}"))["health"]
+    [listed] = (await get(at, "/v1/subscriptions"))["data"]
+
+    assert health["last_failure_at"] < health["last_success_at"]
+    assert health["failing_since"] is None
+    assert (health["attempts_1h"], health["success_rate_1h"]) == (2, 0.5)
+    assert 0 <= health["latency_ms"]["p50"] <= health["latency_ms"]["p95"]
+    assert (health["backlog"], health["backlog_capped"], health["oldest_due_at"]) == (0, False, None)
+    assert (health["breaker"], health["next_probe_at"], health["in_flight"]) == ("closed", None, 0)
+    assert listed["health"] == health
+
+
+async def test_health_and_metrics_tell_of_a_destination_that_is_down(at: Rig) -> None:
+    """Five refused connections open its breaker; operators see it with the word for what goes wrong, and no address."""
+    made = await make(at, url=f"http://127.0.0.1:{free_port()}/hook", schedule=[])
+    for _ in range(5):
+        sent = await post(at, f"/v1/subscriptions/{made['id']}/test", status=202)
+        await ended(at, sent["id"], "dead")
+    waits = await post(at, f"/v1/subscriptions/{made['id']}/test", status=202)
+    health = (await get(at, f"/v1/subscriptions/{made['id']}"))["health"]
+    told = (await at.api.get("/metrics")).text
+
+    assert (health["breaker"], health["attempts_1h"], health["success_rate_1h"]) == ("open", 5, 0.0)
+    assert health["latency_ms"] == {"p50": None, "p95": None}
+    assert health["next_probe_at"] > health["last_failure_at"] >= health["failing_since"]
+    assert (health["backlog"], health["oldest_due_at"]) == (1, waits["created_at"])
+    assert 'remora_delivery_attempts_total{error_class="connect_refused",outcome="dead"} 5.0' in told
+    assert "remora_deliveries_pending 1.0" in told
+    assert "remora_lanes_open 1.0" in told
+    assert f'remora_destination_pending{{subscription="{made["id"]}"}} 1.0' in told
+    assert f'remora_destination_success_ratio{{subscription="{made["id"]}"}} 0.0' in told
+    assert "127.0.0.1" not in told
