@@ -171,7 +171,7 @@ class BalanceTooSmall(Problem):
     """The account cannot pay for the job."""
 
     status = 402
-    default_code = "balance_too_small"
+    default_code = "insufficient_balance"
     title = "The balance is too small"
 
 

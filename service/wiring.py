@@ -14,10 +14,12 @@ from service.accounts.limits import Limits
 from service.callbacks.inbox import Inbox
 from service.clock import Clock, Randomness
 from service.db.opening import Store
+from service.db.writer import Writer
 from service.deliveries import replay_store
 from service.deliveries import retention as sent_retention
 from service.deliveries.changes import Changes
 from service.deliveries.directory import StoreDirectory
+from service.deliveries.erasure_store import erase as erase_deliveries
 from service.deliveries.fanout import Fanout
 from service.deliveries.feed import Hub
 from service.deliveries.lanes import IN_FLIGHT
@@ -28,8 +30,10 @@ from service.ids import Ids
 from service.jobs import retention as job_retention
 from service.jobs import usage_store
 from service.jobs.cancel import Canceller
+from service.jobs.erase import Erase, Eraser
 from service.jobs.fetch import Fetcher
 from service.jobs.hands import TaskHand
+from service.jobs.inputs import Inputs
 from service.jobs.intake import Intake
 from service.jobs.moderation import Moderation
 from service.jobs.moderators import installed, moderators
@@ -45,6 +49,8 @@ from service.results.download import Downloader
 from service.results.links import ResultLinks
 from service.results.storage import Storage
 from service.results.store import Results
+from service.results.store import erase as erase_results
+from service.results.vault import StorageVault
 from service.scheduler.capturer import CapturerDuty
 from service.scheduler.cleaner import Cleaner
 from service.scheduler.disabler import Disabler
@@ -191,6 +197,7 @@ def keep(base: Base, tracker: Tracker, fetcher: Fetcher) -> Keeping:
     """Wire what makes copies of results and lets them go."""
     store = base.store
     Results(tracker).register(store.writer)
+    store.writer.handle(Erase, Eraser(tracker, [erase_deliveries, erase_results]).handle)
     sweeper = Sweeper(store.writer, store.reader, base.storage, base.clock)
     duties = [
         Duty("sweeper", SWEEP_S, sweeper.run_once),
@@ -244,11 +251,17 @@ def _intake(base: Base, tracker: Tracker) -> Intake:
         registry=base.registry,
         egress=base.egress,
         tracker=tracker,
+        limits=_limits(base.store.writer),
         ids=base.ids,
         clock=base.clock,
         links=base.links.url,
         job_ttl_ms=round(base.settings.job_ttl.total_seconds() * 1000),
+        inputs=_inputs(base),
     )
+
+
+def _inputs(base: Base) -> Inputs:
+    return Inputs(base.store.reader, StorageVault(base.storage) if base.storage else None)
 
 
 def _submitter(base: Base, breakers: Breakers) -> Submitter:
@@ -261,6 +274,7 @@ def _submitter(base: Base, breakers: Breakers) -> Submitter:
         callback_base=base.settings.public_url,
         breakers=breakers,
         observer=base.metrics,
+        inputs=_inputs(base),
         moderation=_moderation(base),
     )
 

@@ -1,6 +1,6 @@
 """Accounts: made by an admin with a first key, listed, and given a new signing secret.
 
-Every secret is shown once, by whoever made it. Limits and money come with the ledger.
+Every secret is shown once, by whoever made it. It must not know how money moves nor when it runs out (`ledger`, `limits`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from service.accounts.keys import KeyRow, KeyText, insert
+from service.accounts.ledger import book, credited
+from service.accounts.limits import STANDING, LimitKind, Standing, standing_of
+from service.accounts.money import shown
 from service.accounts.secrets import SHOWN_CHARS
 from service.clock import iso
 from service.db.reader import Reader
@@ -27,32 +30,42 @@ class AccountRow:
     id: str
     name: str
     status: str
-    limit_kind: str
     secret_prefix: str
     created_at: int
+    standing: Standing
 
 
-def account_view(row: AccountRow) -> dict[str, Any]:
-    """An account as it is shown."""
+def account_view(row: AccountRow, now_ms: int) -> dict[str, Any]:
+    """An account as it is shown, as it stands at that moment."""
     return {
         "id": row.id,
         "name": row.name,
         "status": row.status,
         "webhook_secret_prefix": row.secret_prefix,
-        "balance": {
-            "currency": "USD",
-            "limit": row.limit_kind,
-            "balance": "0.000000",
-            "held": "0.000000",
-            "available": "0.000000",
-        },
+        "balance": balance_view(row.standing, now_ms),
         "created_at": iso(row.created_at),
     }
 
 
+def balance_view(standing: Standing, now_ms: int) -> dict[str, Any]:
+    """What an account has and may spend."""
+    shape = {
+        "currency": "USD",
+        "limit": standing.limit_kind,
+        "balance": shown(standing.balance),
+        "held": shown(standing.held),
+        "available": shown(standing.available(now_ms)),
+    }
+    if standing.limit_kind == LimitKind.MONTHLY:
+        shape["budget"] = shown(standing.budget or 0)
+        shape["spent"] = shown(standing.spent(now_ms))
+        shape["resets_at"] = iso(standing.resets_at(now_ms)) or ""
+    return shape
+
+
 @dataclass(frozen=True, slots=True)
 class CreateAccount(Command[tuple[AccountRow, KeyRow]]):
-    """Store an account with its sealed signing secret and its first key."""
+    """Store an account with its sealed signing secret, its first key and its first credit (micro-USD)."""
 
     id: str
     name: str
@@ -62,6 +75,9 @@ class CreateAccount(Command[tuple[AccountRow, KeyRow]]):
     key_id: str
     key: KeyText
     scopes: tuple[str, ...]
+    budget: int | None = None
+    credit: int = 0
+    actor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +94,16 @@ class RotateSecret(Command[int]):
 
 
 _INSERT: Final = """
-INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at)
-VALUES (:id, :name, 'active', :limit_kind, :sealed, :secret_prefix, :now)
+INSERT INTO accounts (id, name, status, limit_kind, budget, secret, secret_prefix, created_at)
+VALUES (:id, :name, 'active', :limit_kind, :budget, :sealed, :secret_prefix, :now)
 """
 # The previous secret stays sealed for the same place, so that moving it within the row is all it takes.
 _ROTATE: Final = """
 UPDATE accounts SET previous_secret = secret, previous_secret_until = :until, secret = :sealed, secret_prefix = :prefix
 WHERE id = :id
 """
-_COLUMNS: Final = "id, name, status, limit_kind, secret_prefix, created_at"
+_OWN: Final = ("id", "name", "status", "secret_prefix", "created_at")
+_COLUMNS: Final = ", ".join((*_OWN, *STANDING))
 
 
 def prefix_of(secret: str) -> str:
@@ -109,6 +126,7 @@ async def handle_create(tx: Tx, commands: Sequence[CreateAccount]) -> list[tuple
                 "id": each.id,
                 "name": each.name,
                 "limit_kind": each.limit_kind,
+                "budget": each.budget,
                 "sealed": each.sealed,
                 "secret_prefix": each.secret_prefix,
                 "now": tx.now_ms,
@@ -119,10 +137,13 @@ async def handle_create(tx: Tx, commands: Sequence[CreateAccount]) -> list[tuple
     )
     keys = [KeyRow(each.key_id, each.id, "first", each.key.shown, each.scopes, tx.now_ms) for each in commands]
     insert(tx, [(key, each.key) for key, each in zip(keys, commands, strict=True)])
-    return [
-        (AccountRow(each.id, each.name, "active", each.limit_kind, each.secret_prefix, tx.now_ms), key)
-        for each, key in zip(commands, keys, strict=True)
-    ]
+    book(tx, [credited(each.id, each.credit, "first credit", each.actor) for each in commands if each.credit])
+    return [(_created(each, tx.now_ms), key) for each, key in zip(commands, keys, strict=True)]
+
+
+def _created(command: CreateAccount, now_ms: int) -> AccountRow:
+    standing = Standing(command.limit_kind, balance=command.credit, budget=command.budget)
+    return AccountRow(command.id, command.name, "active", command.secret_prefix, now_ms, standing)
 
 
 async def handle_rotate(tx: Tx, commands: Sequence[RotateSecret]) -> list[int | Exception]:
@@ -154,4 +175,4 @@ async def list_accounts(reader: Reader, before_id: str | None, limit: int) -> li
 
 
 def _from_row(row: Row) -> AccountRow:
-    return AccountRow(**dict(row))
+    return AccountRow(**{name: row[name] for name in _OWN}, standing=standing_of(row))

@@ -15,6 +15,7 @@ from service.accounts.secrets import new_sealed
 from service.api.answers import json_answer
 from service.api.auth import needs
 from service.api.body import fields_of, json_body, optional_body
+from service.api.books import amount_of, limit_of
 from service.api.context import Context, context_of, principal_of
 from service.api.query import PAGING, page, query_of, wrong
 from service.clock import iso, parse_iso
@@ -31,7 +32,7 @@ async def get_account(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The caller's own account."""
     context, who = context_of(request), principal_of(request)
     query_of(request.scope, _NOTHING)
-    return json_answer(account_view(await _account(context, who.account_id)))
+    return json_answer(account_view(await _account(context, who.account_id), context.clock.now_ms()))
 
 
 @post("/v1/account/rotate-secret", opt=needs(Scope.ACCOUNT))
@@ -42,29 +43,40 @@ async def rotate_secret(request: Request[Any, Any, Any]) -> Response[bytes]:
     secret, sealed = new_sealed(context.box, context.randomness, who.account_id)
     until = await context.writer.run(RotateSecret(who.account_id, sealed, prefix_of(secret)))
     account = await _account(context, who.account_id)
-    shown = {**account_view(account), "secret": secret, "previous_secret_until": iso(until)}
+    shown = {**account_view(account, context.clock.now_ms()), "secret": secret, "previous_secret_until": iso(until)}
     return json_answer(shown, headers={"Cache-Control": "no-store"})
 
 
 @post("/v1/accounts", opt=needs(Scope.ADMIN))
 async def create_account(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A new account with a first key."""
-    context = context_of(request)
-    body = fields_of(await json_body(request), frozenset({"name", "limit"}))
+    context, who = context_of(request), principal_of(request)
+    body = fields_of(await json_body(request), frozenset({"name", "limit", "budget", "credit"}))
     errors: list[FieldError] = []
     name = _name(body, errors)
     if name == DEFAULT_ACCOUNT:
         errors.append(FieldError("/name", f"{DEFAULT_ACCOUNT} is the account of the admin key; choose another name"))
-    if body.get("limit", "none") != "none":
-        errors.append(FieldError("/limit", "only none is known: accounts have no balance in this version"))
+    limit, credit = limit_of(body, errors), _first_credit(body, errors)
     _refuse(errors)
     account_id, key = context.ids.new("acc"), new_key(context.randomness)
     secret, sealed = new_sealed(context.box, context.randomness, account_id)
     scopes = tuple(sorted(ACCOUNT_SCOPES))
-    command = CreateAccount(account_id, name, "none", sealed, prefix_of(secret), context.ids.new("key"), key, scopes)
+    command = CreateAccount(
+        id=account_id,
+        name=name,
+        limit_kind=limit.kind.value,
+        sealed=sealed,
+        secret_prefix=prefix_of(secret),
+        key_id=context.ids.new("key"),
+        key=key,
+        scopes=scopes,
+        budget=limit.budget,
+        credit=credit,
+        actor=who.key_id,
+    )
     account, first = await context.writer.run(command)
     shown = {
-        **account_view(account),
+        **account_view(account, context.clock.now_ms()),
         "secret": secret,
         "key": {**key_view(first), "secret": key.text},
     }
@@ -76,8 +88,10 @@ async def list_accounts(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A page of all accounts, newest first."""
     query = query_of(request.scope, PAGING)
     limit, before = query.limit(), query.cursor_id("acc")
-    found = await accounts.list_accounts(context_of(request).reader, before, limit + 1)
-    return page(found, limit, account_view, "acc", lambda account: account.id)
+    context = context_of(request)
+    found = await accounts.list_accounts(context.reader, before, limit + 1)
+    now_ms = context.clock.now_ms()
+    return page(found, limit, lambda account: account_view(account, now_ms), "acc", lambda account: account.id)
 
 
 @post("/v1/keys", opt=needs(Scope.ACCOUNT))
@@ -142,6 +156,16 @@ def _name(body: dict[str, Any], errors: list[FieldError]) -> str:
         errors.append(FieldError("/name", f"must be a text of 1 to {MAX_NAME} printable characters"))
         return ""
     return name.strip()
+
+
+def _first_credit(body: dict[str, Any], errors: list[FieldError]) -> int:
+    """What an account begins with, in micro-USD."""
+    if body.get("credit") is None:
+        return 0
+    amount = amount_of(body, "credit", errors)
+    if amount is not None and amount < 0:
+        errors.append(FieldError("/credit", "must not be negative"))
+    return amount or 0
 
 
 def _scopes(body: dict[str, Any], errors: list[FieldError]) -> tuple[str, ...]:

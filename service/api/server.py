@@ -10,6 +10,7 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 
 from service.api import (
     accounts,
+    books,
     callbacks,
     deliveries,
     events,
@@ -35,6 +36,7 @@ ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *events.ROUTES,
     *providers.ROUTES,
     *accounts.ROUTES,
+    *books.ROUTES,
     *usage.ROUTES,
     *callbacks.ROUTES,
     *results.ROUTES,

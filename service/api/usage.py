@@ -9,6 +9,7 @@ from typing import Any, Final
 from litestar import Request, Response, get
 
 from service.accounts.keys import Scope
+from service.accounts.money import usd
 from service.api.answers import json_answer
 from service.api.auth import needs
 from service.api.context import context_of, principal_of
@@ -16,7 +17,6 @@ from service.api.query import Query, query_of, wrong
 from service.ids import is_id
 from service.jobs import usage_store
 from service.jobs.usage import DAY_MS, DIMENSIONS, OTHER, Row, Wanted, grouped
-from service.jobs.view import usd
 from service.states import FINAL, JobStatus
 
 DEFAULT_DAYS: Final = 30

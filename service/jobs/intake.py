@@ -13,14 +13,16 @@ from typing import Any
 
 import msgspec
 
+from service.accounts.ledger import book
+from service.accounts.limits import Limits, Want
 from service.clock import Clock
 from service.db.reader import Reader
 from service.db.transaction import Tx, json_set
 from service.db.writer import Command, Writer
 from service.egress import Egress
-from service.errors import Conflict, EgressRefused, FieldError, Invalid
+from service.errors import BalanceTooSmall, Conflict, EgressRefused, FieldError, Invalid
 from service.ids import Ids
-from service.jobs import store
+from service.jobs import books, store
 from service.jobs.draft import Draft
 from service.jobs.inputs import Inputs, KeptInput
 from service.jobs.request import JobRequest
@@ -89,6 +91,7 @@ class Intake:
         registry: Registry,
         egress: Egress,
         tracker: Tracker,
+        limits: Limits,
         ids: Ids,
         clock: Clock,
         links: Links,
@@ -100,6 +103,7 @@ class Intake:
         self._registry = registry
         self._egress = egress
         self._tracker = tracker
+        self._limits = limits
         self._ids = ids
         self._clock = clock
         self._links = links
@@ -112,6 +116,7 @@ class Intake:
 
         Raises:
             Invalid: A field is at fault, or the key was used with another body; nothing was stored.
+            BalanceTooSmall: It does not fit the account's limit; nothing was stored.
             StoreUnavailable: Nothing was stored.
         """
         if key is not None and (first := await self._first_answer(caller, key, request.body_hash)) is not None:
@@ -122,14 +127,16 @@ class Intake:
             raise Invalid.of(errors)
         await self._check_callback(request.callback_url)
         job = self._make(caller, request, provider, operation)
+        kept = await self._inputs.keep(job)
         answer = msgspec.json.encode(job_view(job, (), self._links))
-        return await self._writer.run(Accept(job, answer, key, request.body_hash))
+        return await self._writer.run(Accept(job, answer, key, request.body_hash, kept))
 
     async def take_again(self, caller: Caller, old: JobRow, key: str | None = None) -> Taken:
         """Make a new job of a failed or expired one, with `retry_of`; its provider must still take the input.
 
         Raises:
             Conflict: The job is in another state, or its input was erased.
+            BalanceTooSmall: It does not fit the account's limit.
         """
         if old.status not in {JobStatus.FAILED, JobStatus.EXPIRED}:
             msg = f"the job is {old.status.value}; only submit_unknown, failed and expired jobs can be submitted again"
@@ -140,7 +147,7 @@ class Intake:
         request = JobRequest(
             provider=old.provider,
             operation=old.operation,
-            input=await self._load(old),
+            input=await self._inputs.load(old),
             callback_url=old.callback_url,
             callback_events=None if old.callback_events is None else tuple(msgspec.json.decode(old.callback_events)),
             metadata=msgspec.json.decode(old.job_metadata),
@@ -150,18 +157,24 @@ class Intake:
         provider, operation = self._find(request)
         job = self._make(caller, request, provider, operation)
         job.retry_of = old.id
+        kept = await self._inputs.keep(job)
         answer = msgspec.json.encode(job_view(job, (), self._links))
-        return await self._writer.run(Accept(job, answer, key, hashlib.sha256(f"again {old.id}".encode()).digest()))
+        body_hash = hashlib.sha256(f"again {old.id}".encode()).digest()
+        return await self._writer.run(Accept(job, answer, key, body_hash, kept))
 
     async def handle(self, tx: Tx, commands: Sequence[Accept]) -> list[Taken | Exception]:
         """The writer's handler for `Accept`."""
         answers: list[Taken | Exception] = []
         drafts: list[Draft] = []
         known = await self._known_keys(tx, commands)
+        refused = await self._judge(tx, [each for each in commands if (each.job.account_id, each.key or "") not in known])
         for command in commands:
             first = known.get((command.job.account_id, command.key or ""))
             if first is not None:
                 answers.append(_replay(first, command.body_hash))
+                continue
+            if (refusal := refused.get(command.job.id)) is not None:
+                answers.append(refusal)
                 continue
             # A copy: the command is applied again when its batch fails.
             draft = Draft(copy.copy(command.job), tx.now_ms, self._links)
@@ -169,12 +182,20 @@ class Intake:
             self._tracker.lease_if_due(tx, draft.job)
             drafts.append(draft)
             answers.append(Taken(command.job.id, command.answer, replayed=False))
+        transfers = books.hold(drafts)
         store.insert(tx, [draft.job for draft in drafts])
+        book(tx, transfers)
         taken = {draft.job.id for draft in drafts}
         store.insert_inputs(tx, [each.kept for each in commands if each.kept is not None and each.job.id in taken])
         self._remember(tx, commands, {draft.job.id for draft in drafts})
         await self._tracker.follow(tx, drafts)
         return answers
+
+    async def _judge(self, tx: Tx, commands: Sequence[Accept]) -> dict[str, BalanceTooSmall]:
+        """What does not fit its account's limit, by job."""
+        limits = self._limits
+        jobs = [each.job for each in commands if limits.concern(each.job.account_id, each.job.cost_estimated)]
+        return await limits.judge(tx, [Want(job.id, job.account_id, job.cost_estimated) for job in jobs])
 
     async def _known_keys(self, tx: Tx, commands: Sequence[Accept]) -> dict[tuple[str, str], Any]:
         pairs = [(command.job.account_id, command.key) for command in commands if command.key is not None]

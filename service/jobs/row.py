@@ -47,6 +47,7 @@ class JobRow:
     cost_charged: int | None = None
     cost_basis: str = "unknown"
     cost_raw: str | None = None
+    cost_held: int | None = None
     result_count: int = 0
     moderation: str | None = None
     polls: int = 0

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
+from service.accounts.ledger import book
 from service.clock import Clock
 from service.db.transaction import Tx
 from service.db.writer import Command
 from service.ids import Ids
-from service.jobs import store
+from service.jobs import books, store
 from service.jobs.decide import Answer, decide
 from service.jobs.draft import Draft
 from service.jobs.durations import Learned, duration_of, kind_of
@@ -151,7 +152,9 @@ class Tracker:
             self.lease_if_due(tx, draft.job)
             if draft.results:
                 draft.results = self.keeper.admit(tx, draft.job, draft.results)
+        transfers = books.settle(drafts)
         store.update(tx, drafts)
+        book(tx, transfers)
         await self.follow(tx, drafts)
 
     async def follow(self, tx: Tx, drafts: list[Draft]) -> None:

@@ -1,0 +1,170 @@
+"""Limits: what an account may spend, and whether a job still fits.
+
+`none` takes every job, `prepaid` what the balance pays for, `monthly` what is left of the month's budget (UTC). Judging is
+done where the job is stored, by the writer, which is alone: what one job of a batch takes, the next one does not find.
+This file owns limits and how they are changed. It must not know how money moves (`ledger` does) nor what a job is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from service.accounts.ledger import month_of
+from service.accounts.money import shown
+from service.clock import iso
+from service.db.transaction import Row, Tx, json_set
+from service.db.writer import Command, Writer
+from service.errors import BalanceTooSmall, NotFound
+
+MAX_REMEMBERED: Final = 100_000  # accounts that are known to have no limit
+_LEAST: Final = 1  # micro-USD that must be available for a job whose price nobody knows
+
+#: The columns of an account that a `Standing` is made of, in its order.
+STANDING: Final = ("limit_kind", "balance", "held", "budget", "month", "month_spent")
+
+
+class LimitKind(StrEnum):
+    """How an account is limited."""
+
+    NONE = "none"
+    PREPAID = "prepaid"
+    MONTHLY = "monthly"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an account stands; money in micro-USD, see `db.tables.Account`."""
+
+    limit_kind: str
+    balance: int = 0
+    held: int = 0
+    budget: int | None = None
+    month: int = 0
+    month_spent: int = 0
+
+    def spent(self, now_ms: int) -> int:
+        """What was charged in the month of this moment."""
+        return self.month_spent if self.month >= month_of(now_ms) else 0
+
+    def available(self, now_ms: int) -> int:
+        """What is left to spend; where there is no limit, what the books say."""
+        if self.limit_kind == LimitKind.MONTHLY:
+            return (self.budget or 0) - self.spent(now_ms) - self.held
+        return self.balance - self.held
+
+    def resets_at(self, now_ms: int) -> int:
+        """When the next month begins; a clock that was stepped back does not bring back an earlier one."""
+        year, month = divmod(max(self.month, month_of(now_ms)), 100)
+        following = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+        return round(following.timestamp() * 1000)
+
+
+def standing_of(row: Row) -> Standing:
+    """From a row with the columns of `STANDING`."""
+    return Standing(*(row[name] for name in STANDING))
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A job that wants to be taken; its price in micro-USD, None where no price list tells it."""
+
+    job_id: str
+    account_id: str
+    price: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimit(Command[None]):
+    """Give an account another limit; `budget` belongs to `monthly`."""
+
+    account_id: str
+    kind: LimitKind
+    budget: int | None = None
+
+
+class Limits:
+    """Judges jobs by their accounts' limits. Accounts without one are remembered, so that they cost nothing."""
+
+    def __init__(self) -> None:
+        self._unlimited: set[str] = set()
+
+    def register(self, writer: Writer) -> None:
+        """Name the handler of this module's command."""
+        writer.handle(SetLimit, self.handle)
+
+    def concern(self, account_id: str, price: int | None) -> bool:
+        """Whether a job of that price has to be judged."""
+        return price != 0 and account_id not in self._unlimited
+
+    async def judge(self, tx: Tx, wants: Sequence[Want]) -> dict[str, BalanceTooSmall]:
+        """Say, by job, what does not fit; what does is counted against those behind it, in order."""
+        if not wants:
+            return {}
+        standings = await self._standings(tx, {want.account_id for want in wants})
+        left = {account_id: each.available(tx.now_ms) for account_id, each in standings.items()}
+        refused: dict[str, BalanceTooSmall] = {}
+        for want in wants:
+            standing = standings.get(want.account_id)
+            needed = _LEAST if want.price is None else want.price
+            if standing is None:
+                continue
+            if left[want.account_id] < needed:
+                refused[want.job_id] = _refusal(standing, want, needed, left[want.account_id], tx.now_ms)
+            else:
+                left[want.account_id] -= want.price or 0
+        return refused
+
+    async def _standings(self, tx: Tx, account_ids: set[str]) -> dict[str, Standing]:
+        """Of those accounts that have a limit."""
+        sql = f"SELECT id, {', '.join(STANDING)} FROM accounts WHERE id IN (SELECT value FROM json_each(:ids))"
+        found = await tx.rows(sql, {"ids": json_set(account_ids)})
+        standings = {row["id"]: standing_of(row) for row in found}
+        unlimited = {account_id for account_id, each in standings.items() if each.limit_kind == LimitKind.NONE}
+        if unlimited:
+            tx.after_commit(lambda: self._remember(unlimited))
+        return {account_id: each for account_id, each in standings.items() if account_id not in unlimited}
+
+    def _remember(self, unlimited: set[str]) -> None:
+        if len(self._unlimited) > MAX_REMEMBERED:
+            self._unlimited.clear()
+        self._unlimited |= unlimited
+
+    async def handle(self, tx: Tx, commands: Sequence[SetLimit]) -> list[Exception | None]:
+        """The writer's handler for `SetLimit`."""
+        changed = {each.account_id for each in commands}
+        found = await tx.rows(
+            "SELECT id FROM accounts WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": json_set(changed)}
+        )
+        known = {row["id"] for row in found}
+        tx.write(
+            "UPDATE accounts SET limit_kind = :kind, budget = :budget WHERE id = :id",
+            [{"id": each.account_id, "kind": each.kind.value, "budget": each.budget} for each in commands],
+        )
+        self._unlimited -= changed  # at once, for jobs of the same batch, and again behind what those remember
+        tx.after_commit(lambda: self._unlimited.difference_update(changed))
+        return [None if each.account_id in known else NotFound("there is no such account") for each in commands]
+
+
+def _refusal(standing: Standing, want: Want, needed: int, available: int, now_ms: int) -> BalanceTooSmall:
+    missing = needed - available
+    more = {
+        "limit": standing.limit_kind,
+        "currency": "USD",
+        "needed": shown(needed),
+        "available": shown(available),
+        "missing": shown(missing),
+    }
+    if standing.limit_kind == LimitKind.MONTHLY:
+        resets_at = iso(standing.resets_at(now_ms)) or ""
+        more["resets_at"] = resets_at
+        there = f"{shown(available)} USD of this month's budget are available"
+        fix = f"wait until {resets_at}, or have an operator raise the budget by {shown(missing)} USD"
+    else:
+        there = f"{shown(available)} USD of the balance are available"
+        fix = f"have an operator add {shown(missing)} USD or more (POST /v1/accounts/{want.account_id}/credit)"
+    job = "its price is not known beforehand" if want.price is None else f"the job needs {shown(needed)} USD"
+    return BalanceTooSmall(f"{job}, and {there}; {fix}", more=more)
