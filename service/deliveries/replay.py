@@ -97,7 +97,7 @@ def _words(value: Any, pointer: str, choices: Sequence[str], errors: list[FieldE
         return ()
     allowed = ", ".join(choices)
     if not isinstance(value, list) or not 1 <= len(value) <= len(choices):
-        errors.append(FieldError(pointer, f"must be a list of 1 to {len(choices)} of {allowed}; leave it out for all"))
+        errors.append(FieldError(pointer, f"must be a list of 1 to {len(choices)} of {allowed}, or leave it out"))
         return ()
     wrong = [index for index, word in enumerate(value) if word not in choices]
     errors += [FieldError(f"{pointer}/{index}", f"must be one of {allowed}") for index in wrong]
