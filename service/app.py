@@ -173,6 +173,7 @@ class Service:
             links=base.links,
             receiver=stages.inbox,
             storage=base.storage,
+            remove_files=stages.keeping.sweeper.erase,
             thumbnails=Thumbnails(base.storage) if base.storage else None,
             metrics=base.metrics,
             not_ready=self._not_ready,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath
 
 from service.accounts.keys import Scope
@@ -22,6 +22,7 @@ from service.api.waiting import applied, job_when_final, preferred_wait
 from service.errors import FieldError, Gone, Invalid, NotFound
 from service.ids import is_id
 from service.jobs import queries
+from service.jobs.erase import Erase
 from service.jobs.facts import ResubmitAsked
 from service.jobs.intake import Caller
 from service.jobs.request import idempotency_key, parse
@@ -86,6 +87,18 @@ async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Res
     if _matches(header(request.scope, b"if-none-match"), etag):
         return empty_answer(304, headers)
     return raw_answer(body, 200, headers)
+
+
+@delete("/v1/jobs/{job_id:str}", opt=needs(Scope.JOBS_WRITE), status_code=204)
+async def erase_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> None:
+    """Erase a final job's prompt, inputs and files; what cannot be removed now is removed later."""
+    context, who = context_of(request), principal_of(request)
+    query_of(request.scope, _NOTHING)
+    if not is_id(job_id, "job"):
+        raise _no_job()
+    if await context.writer.run(Erase(job_id, who.account_id)) is False:
+        await _owned(context, who.account_id, job_id)  # erased before, or never there
+    await context.remove_files(job_id)
 
 
 @post("/v1/jobs/{job_id:str}/cancel", opt=needs(Scope.JOBS_WRITE))
@@ -207,4 +220,4 @@ def _no_job() -> NotFound:
     return NotFound("there is no such job; ids look like job_0199… and are given by POST /v1/jobs")
 
 
-ROUTES = (take_job, list_jobs, get_job, cancel_job, resubmit_job, list_job_events, get_result)
+ROUTES = (take_job, list_jobs, get_job, erase_job, cancel_job, resubmit_job, list_job_events, get_result)

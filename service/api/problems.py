@@ -25,6 +25,7 @@ from service.errors import (
     Problem,
     RemoraError,
     SettingsInvalid,
+    StorageUnavailable,
     StoreFailed,
     StoreUnavailable,
 )
@@ -59,6 +60,7 @@ _STORE: Final = _Told(
 _TOLD: Final[dict[type[RemoraError], _Told]] = {
     StoreUnavailable: _STORE,
     StoreFailed: _STORE,
+    StorageUnavailable: _Told(503, "storage_unavailable", "The storage does not answer", None, STORE_RETRY_AFTER_S),
     GuardFailed: _Told(503, "busy", "Others change the same object", "nothing was changed; try again", 1),
     EgressRefused: _Told(422, "address_refused", "The address cannot be reached from here", None),
     EgressNotSent: _Told(503, "unreachable", "The other side cannot be reached", None, STORE_RETRY_AFTER_S),

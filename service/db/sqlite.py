@@ -115,9 +115,10 @@ class SQLiteWriteConnection:
             "cache_size = -65536",
         ):
             await connection.execute(f"PRAGMA {pragma}")
-        # Retention may have removed the newest events: a number that was given once never comes again.
+        # Retention or an erasure may have removed the newest events: a number that was given once never comes again.
         [(last_pos,)] = await connection.execute_fetchall(
-            "SELECT max(coalesce((SELECT max(pos) FROM events), 0), coalesce((SELECT max(feed_floor) FROM accounts), 0))"
+            "SELECT max(coalesce((SELECT max(pos) FROM events), 0), coalesce((SELECT max(feed_floor) FROM accounts), 0), "
+            "coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'feed_pos'), 0))"
         )
         return int(last_pos)
 

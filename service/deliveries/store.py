@@ -154,8 +154,8 @@ async def handle_retries(
 ) -> list[Exception | None]:
     """The writer's handler for `RetryDelivery`."""
     found = await tx.rows(
-        "SELECT d.id, d.account_id, d.lane, d.subscription_id, s.status AS subscription FROM deliveries d "
-        "LEFT JOIN subscriptions s ON s.id = d.subscription_id WHERE d.id IN (SELECT value FROM json_each(:ids))",
+        "SELECT d.id, d.account_id, d.lane, d.subscription_id, s.status AS subscription, e.body IS NULL AS erased "
+        "FROM deliveries d JOIN events e ON e.id = d.event_id LEFT JOIN subscriptions s ON s.id = d.subscription_id WHERE d.id IN (SELECT value FROM json_each(:ids))",
         {"ids": json_set(command.delivery_id for command in commands)},
     )
     known = {(row["id"], row["account_id"]): row for row in found}
@@ -181,6 +181,8 @@ async def handle_retries(
 def _why_not_again(row: Row | None) -> Exception | None:
     if row is None:
         return NotFound("there is no such delivery")
+    if row["erased"]:
+        return Conflict("the event was erased together with its job; there is nothing left to send", code="erased")
     # Asked here and not only by the caller: a subscription that goes in between would leave the delivery pending for ever.
     if row["subscription_id"] is not None and row["subscription"] != "enabled":
         return Conflict(

@@ -43,7 +43,6 @@ class Draft:
     results: list[ResultRow] = field(default_factory=list)
     submissions: list[dict[str, Any]] = field(default_factory=list)  # outcomes to write
     new_submission: dict[str, Any] | None = None
-    erased: bool = False  # the row's input goes, and what else holds it
     adopted: bool = False  # a callback brought the task id
 
     def __post_init__(self) -> None:
@@ -72,8 +71,7 @@ class Draft:
         self._note(event_type, Source.SWEEP, {"index": result.idx}, body=body)
 
     def erase(self) -> None:
-        """Take the prompt, the inputs and what the provider said in words out of the row."""
-        self.erased = True
+        """Let go of the prompt and the inputs; the input's own columns are written by the eraser."""
         self.job.erased_at = self.now_ms
         self.job.input = "{}"
         self.job.input_full = None

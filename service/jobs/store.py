@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +11,7 @@ from service.ids import Ids
 from service.jobs import usage_store
 from service.jobs.draft import Draft
 from service.jobs.events import StateEvent
+from service.jobs.inputs import KeptInput
 from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, JobRow, all_values, from_row, mutable_values
 from service.jobs.view import ResultRow
 from service.states import FINAL
@@ -39,6 +40,24 @@ _NOT_KEPT = dict.fromkeys(("due_at", "sweep_at", "link_dies_at", "lease_owner", 
 
 _CHARGED = MUTABLE.index("cost_charged")
 
+_INSERT_INPUT = """
+INSERT INTO inputs (job_id, sha256, size_bytes, body, storage_key) VALUES (:job_id, :sha256, :size_bytes, :body, :storage_key)
+"""
+_IDS = "(SELECT value FROM json_each(:ids))"
+_ERASE = (
+    f"UPDATE jobs SET input = '{{}}', input_full = NULL WHERE id IN {_IDS}",
+    f"DELETE FROM inputs WHERE job_id IN {_IDS} AND storage_key IS NULL",
+    f"UPDATE inputs SET sweep_at = :now WHERE job_id IN {_IDS}",
+    f"UPDATE callbacks SET body = x'' WHERE submission_id IN (SELECT id FROM submissions WHERE job_id IN {_IDS})",
+    # A number of the feed that was given once never comes again, also where the newest event leaves it.
+    f"""
+INSERT INTO meta (key, value) SELECT 'feed_pos', max(pos) FROM events WHERE job_id IN {_IDS} HAVING max(pos) IS NOT NULL
+ON CONFLICT (key) DO UPDATE SET value = max(CAST(meta.value AS INTEGER), CAST(excluded.value AS INTEGER))
+""",
+    f"UPDATE events SET body = NULL, pos = NULL WHERE job_id IN {_IDS} AND pos IS NOT NULL",
+)
+KEYS_LIVE_MS = 2 * 24 * 3_600_000  # longer than an idempotency key lives
+
 
 async def load(tx: Tx, job_ids: Iterable[str]) -> dict[str, JobRow]:
     """The jobs of a set, by id; on SQLite the writer is alone, so that reading is enough of a lock."""
@@ -58,6 +77,39 @@ async def load_results(tx: Tx, job_ids: Iterable[str]) -> dict[str, list[ResultR
         columns = dict(row)
         results.setdefault(columns.pop("job_id"), []).append(ResultRow(**columns))
     return results
+
+
+def insert_inputs(tx: Tx, inputs: Sequence[KeptInput]) -> None:
+    """Write inputs that lie apart from their jobs."""
+    tx.write(
+        _INSERT_INPUT,
+        [
+            {
+                "job_id": each.job_id,
+                "sha256": each.sha256,
+                "size_bytes": each.size_bytes,
+                "body": each.body,
+                "storage_key": each.storage_key,
+            }
+            for each in inputs
+        ],
+    )
+
+
+def erase(tx: Tx, jobs: Sequence[JobRow], answers: Mapping[str, bytes]) -> None:
+    """Take out of the store whatever holds these jobs' inputs; `answers` are the jobs as they look from now on."""
+    ids = {"ids": json_set(job.id for job in jobs), "now": tx.now_ms}
+    for statement in _ERASE:
+        tx.write(statement, [ids])
+    tx.write(
+        # By the account, since keys need no index by job: they live for a day.
+        "UPDATE idempotency SET answer = :answer WHERE account_id = :account_id AND job_id = :job_id",
+        [
+            {"answer": answers[job.id], "account_id": job.account_id, "job_id": job.id}
+            for job in jobs
+            if job.created_at > tx.now_ms - KEYS_LIVE_MS
+        ],
+    )
 
 
 def insert(tx: Tx, jobs: Sequence[JobRow]) -> None:

@@ -27,7 +27,7 @@ from service.jobs.facts import (
 )
 from service.jobs.inputs import Inputs
 from service.jobs.insist import insist
-from service.jobs.moderation import Moderation, Ruling, is_ruled
+from service.jobs.moderation import Moderation, is_ruled
 from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.providers.breaker import Breakers
@@ -92,15 +92,9 @@ class Submitter:
         if not breaker.allows():
             await self.writer.run(Track(SubmitPostponed(job.id, job.lease_epoch, PROVIDER_DOWN_MS)))
             return
-        record: str | None = None
-        if self.moderation is not None and not is_ruled(job.moderation):
-            given = await self._given(job)
-            if given is None:
-                return
-            ruling = await self.moderation.rule(job.account_id, job.provider, job.operation, given)
-            record = ruling.record(self.clock.now_ms())
-            if await self._held_back(job, ruling, record):
-                return
+        cleared, record = await self._cleared(job)
+        if not cleared:
+            return
         # Jobs wait for their turn in the order in which they were handed over.
         while not (turn := provider.limits.enter()).granted:
             if self.closing:
@@ -126,8 +120,15 @@ class Submitter:
             await self.writer.run(Track(SubmitPostponed(job.id, job.lease_epoch, STORAGE_DOWN_MS)))
         return None
 
-    async def _held_back(self, job: JobRow, ruling: Ruling, record: str) -> bool:
-        """Whether moderation keeps the job from being sent; that is recorded here, any other verdict with the submission."""
+    async def _cleared(self, job: JobRow) -> tuple[bool, str | None]:
+        """Whether moderation lets the job go, and its verdict where it was asked just now: that is kept with the submission."""
+        if self.moderation is None or is_ruled(job.moderation):
+            return True, None
+        given = await self._given(job)
+        if given is None:
+            return False, None
+        ruling = await self.moderation.rule(job.account_id, job.provider, job.operation, given)
+        record = ruling.record(self.clock.now_ms())
         if ruling.verdict == "blocked":
             about = f": {', '.join(ruling.categories)}" if ruling.categories else ""
             message = f"moderation ({ruling.by}) blocked the input before it was sent{about}"
@@ -135,9 +136,7 @@ class Submitter:
         elif ruling.verdict == "waiting":
             reason, spread = ruling.reason or "", self.randomness.uniform(0.8, 1.2)
             await self.writer.run(Track(ModerationAwaited(job.id, job.lease_epoch, record, reason, spread)))
-        else:
-            return False
-        return True
+        return ruling.verdict in {"passed", "skipped"}, record
 
     async def _submit(self, provider: Provider, job: JobRow, given: dict[str, Any], moderation: str | None) -> None:
         token = base64.urlsafe_b64encode(self.randomness.bytes(TOKEN_BYTES)).rstrip(b"=").decode()

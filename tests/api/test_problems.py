@@ -43,6 +43,8 @@ STATUS = {
     "Invalid": 422,
     "TooManyRequests": 429,
     "Unavailable": 503,
+    "StorageUnavailable": 503,
+    "FileMissing": 503,
     "StoreUnavailable": 503,
     "StoreFailed": 503,
     "GuardFailed": 503,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.e2e.rig import Rig, rig
+from tests.e2e.rig import CAT, Rig, rig
 from tests.receiver import PATIENCE_S, Received
+from tests.results.files import picture
 
 
 def of_type(event_type: str) -> Any:
@@ -50,3 +54,85 @@ async def test_result_is_kept_and_its_link_stays(tmp_path: Path) -> None:
     assert "source_url" not in told
     assert stored.event["data"]["seq"] > final.event["data"]["seq"]
     assert [each for each in machine.sandbox.requests[before:] if "/files/" in each.path] == []
+
+
+async def test_erased_job_keeps_its_row_and_nothing_of_its_prompt(tmp_path: Path) -> None:
+    """Prompt, reference picture, files, callbacks, events and answers go; the row, its timeline and its cost stay."""
+    secret = "a secret prompt " + "x" * 3_000
+    async with rig(tmp_path) as machine:
+        early = await machine.take(secret, headers={"Idempotency-Key": "k1"})
+        refused = await machine.api.delete(f"/v1/jobs/{early['id']}")
+        job = await kept(machine, early["id"])
+        [final] = await machine.receiver.wait_for(1, of=of_type("job.completed"))
+        first = await machine.api.delete(f"/v1/jobs/{early['id']}")
+        again = await machine.api.delete(f"/v1/jobs/{early['id']}")
+        erased = await machine.job(early["id"])
+        replayed = await machine.api.post(
+            "/v1/jobs",
+            headers={"Idempotency-Key": "k1"},
+            json={"provider": "apimodels", "operation": "generate", "callback_url": machine.receiver.url}
+            | {"input": CAT | {"prompt": secret}},
+        )
+        link = await machine.api.get(final.job["results"][0]["url"])
+        timeline = [row["type"] for row in await machine.timeline(early["id"])]
+        deliveries = (await machine.api.get("/v1/deliveries", params={"job": early["id"]})).json()["data"]
+        feed = (await machine.api.get("/v1/events")).json()["data"]
+
+    assert (refused.status_code, refused.json()["code"]) in {(409, "not_final"), (204, "")}
+    assert (first.status_code, again.status_code) == (204, 204)
+    assert (erased["input"], erased["erased"], erased["cost"]) == ({}, True, job["cost"])
+    assert [(each["stored"], each["error"]) for each in erased["results"]] == [(False, "erased")]
+    assert (link.status_code, link.json()["code"]) == (410, "result_erased")
+    assert {"job.queued", "job.completed", "result.stored", "job.erased"} <= set(timeline)
+    assert replayed.json()["input"] == {}
+    assert deliveries == []
+    assert feed == []
+    assert [each for each in (tmp_path / "remora.db.results").rglob("*") if each.is_file()] == []
+    for name in ("remora.db", "remora.db-wal"):
+        path = tmp_path / name
+        assert not path.exists() or rows_with(tmp_path, secret[:40]) == 0
+
+
+def rows_with(directory: Path, text: str) -> int:
+    """How many values of the whole database hold a text."""
+    connection = sqlite3.connect(f"file:{directory}/remora.db?mode=ro", uri=True)
+    found = 0
+    for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        for row in connection.execute(f"SELECT * FROM {table}"):
+            found += sum(text in (each.decode(errors="replace") if isinstance(each, bytes) else str(each)) for each in row)
+    connection.close()
+    return found
+
+
+async def test_large_input_lies_apart_and_reaches_the_provider(tmp_path: Path) -> None:
+    """A base64 picture lies in the storage, not in the job's row, and is sent as it was given."""
+    picture_url = "data:image/png;base64," + base64.b64encode(picture("PNG", (900, 900)) + os.urandom(150_000)).decode()
+    given = {"model": "openai/gpt-image-2", "prompt": "x", "image": [picture_url]}
+    async with rig(tmp_path) as machine:
+        taken = await machine.take(provider="sharkai", input=given)
+        await machine.finished(taken["id"])
+        job = await kept(machine, taken["id"])
+        [sent] = [each for each in machine.sandbox.requests if each.method == "POST" and "generations" in each.path]
+        apart = list((tmp_path / "remora.db.results" / "inputs").rglob("*.json"))
+        heavy = rows_with(tmp_path, picture_url[-60:])
+
+    assert job["input"]["image"][0].startswith("sha256:")
+    assert picture_url[:10_000] in sent.body  # the sandbox keeps the beginning only
+    assert len(apart) == 1
+    assert heavy == 0
+
+
+async def test_expiry_is_announced_and_the_copy_goes(tmp_path: Path) -> None:
+    """At its end a result is announced as gone, once, its file is removed, and its link answers 410."""
+    async with rig(tmp_path, env={"REMORA_RESULT_TTL": "4s"}) as machine:
+        taken = await machine.take(callback_events=["result.stored", "result.expired"])
+        [stored] = await machine.receiver.wait_for(1, of=of_type("result.stored"))
+        [expired] = await machine.receiver.wait_for(1, of=of_type("result.expired"))
+        link = await machine.api.get(stored.job["results"][0]["url"])
+        job = await machine.job(taken["id"])
+        files = [each for each in (tmp_path / "remora.db.results").rglob("*") if each.is_file()]
+
+    assert expired.event["data"]["result"]["index"] == 0
+    assert job["results"][0]["stored"] is False
+    assert link.status_code == 410
+    assert files == []

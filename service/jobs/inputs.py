@@ -1,0 +1,95 @@
+"""Large inputs (base64 pictures) lie apart from their jobs: in the storage of results, or in a table where there is none.
+
+A job's row then never carries megabytes. What is kept goes with the job. It must not know where the storage is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from service.db.reader import Reader
+from service.errors import FileMissing, StorageUnavailable
+from service.jobs.row import JobRow
+
+KEPT: Final = "kept"  # stands in `jobs.input_full` where the input lies apart
+TO_STORAGE_BYTES: Final = 64 * 1024  # smaller ones are better off in the database
+PUT_S: Final = 5.0  # seconds for which a caller waits for the storage; then the database takes it
+
+_log = structlog.get_logger(__name__)
+
+
+class Vault(Protocol):
+    """Where large inputs go."""
+
+    async def put(self, job_id: str, data: bytes) -> str:
+        """Keep a job's input; returns the key. Raises StorageUnavailable."""
+
+    async def get(self, key: str, size_bytes: int) -> bytes:
+        """An input that was kept. Raises StorageUnavailable, or FileMissing."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptInput:
+    """An input as it lies apart: its bytes, or the key of its file."""
+
+    job_id: str
+    sha256: str
+    size_bytes: int
+    body: bytes | None = field(default=None, repr=False)
+    storage_key: str | None = None
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Puts inputs apart and together again; `vault` None: everything lies in the database."""
+
+    reader: Reader
+    vault: Vault | None = None
+
+    async def keep(self, job: JobRow) -> KeptInput | None:
+        """Put a new job's input apart if it is large; what the storage does not take the database does."""
+        if job.input_full is None:
+            return None
+        data = job.input_full.encode()
+        job.input_full = KEPT
+        digest = hashlib.sha256(data).hexdigest()
+        if self.vault is not None and len(data) >= TO_STORAGE_BYTES:
+            try:
+                async with asyncio.timeout(PUT_S):
+                    key = await self.vault.put(job.id, data)
+                return KeptInput(job.id, digest, len(data), storage_key=key)
+            except (StorageUnavailable, TimeoutError) as error:
+                _log.warning("input_kept_in_database", job=job.id, error=str(error) or "the storage did not answer")
+        return KeptInput(job.id, digest, len(data), body=data)
+
+    async def load(self, job: JobRow) -> dict[str, Any]:
+        """A job's input as it was sent.
+
+        Raises:
+            StorageUnavailable: It cannot be had now.
+            FileMissing: It is gone.
+        """
+        text: str | bytes = job.input_full or job.input
+        if text == KEPT:
+            text = await self._kept(job.id)
+        return msgspec.json.decode(text)  # type: ignore[no-any-return]
+
+    async def _kept(self, job_id: str) -> bytes:
+        row = await self.reader.row(
+            "SELECT body, storage_key, size_bytes, sha256 FROM inputs WHERE job_id = :id", {"id": job_id}
+        )
+        if row is None or (row["body"] is None and self.vault is None):
+            raise FileMissing("the job's input is not where it should be")
+        if row["body"] is not None:
+            return bytes(row["body"])
+        assert self.vault is not None  # noqa: S101 - asked above
+        data = await self.vault.get(row["storage_key"], row["size_bytes"])
+        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+            raise FileMissing("the job's input is not what was kept")
+        return data
