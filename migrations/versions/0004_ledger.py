@@ -10,10 +10,10 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-# Jobs that ended before have no transfers: the books begin here, and whoever compares them with the jobs must know.
+# Jobs that were taken before have no hold: the books begin here, and whoever compares them with the jobs must know.
 _BOOKS_BEGIN = """
 INSERT INTO meta (key, value)
-SELECT 'books_since', CAST(CAST(coalesce(max(finished_at), 0) AS TEXT) AS BLOB) FROM jobs
+SELECT 'books_since', CAST(CAST(coalesce(max(created_at), 0) AS TEXT) AS BLOB) FROM jobs
 """
 
 

@@ -72,6 +72,34 @@ RULES: tuple[tuple[str, str, str], ...] = (
             "AND NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id AND e.type = 'job.conflict')"
         ),
     ),
+    (
+        "I6",
+        "an account has what its transfers add up to",
+        (
+            "SELECT a.id FROM accounts a LEFT JOIN (SELECT account_id, "
+            "sum(CASE WHEN credit IN ('available', 'held') THEN amount ELSE 0 END) "
+            "- sum(CASE WHEN debit IN ('available', 'held') THEN amount ELSE 0 END) AS balance, "
+            "sum(CASE 'held' WHEN credit THEN amount WHEN debit THEN -amount ELSE 0 END) AS held "
+            "FROM transfers GROUP BY account_id) t ON t.account_id = a.id "
+            "WHERE a.balance <> coalesce(t.balance, 0) OR a.held <> coalesce(t.held, 0) OR a.held < 0"
+        ),
+    ),
+    (
+        "I6",
+        "what is held for a job is what its transfers say, and nothing once it is final",
+        (
+            f"SELECT id FROM jobs j WHERE (cost_held IS NOT NULL AND (cost_held <= 0 OR status IN {_FINAL})) OR coalesce(cost_held, 0) <> "
+            "(SELECT coalesce(sum(CASE 'held' WHEN credit THEN amount WHEN debit THEN -amount END), 0) FROM transfers t WHERE t.job_id = j.id)"
+        ),
+    ),
+    (
+        "I6",
+        "a job that was taken since there are books was charged what it cost",
+        (
+            "SELECT id FROM jobs j WHERE created_at > (SELECT CAST(CAST(value AS TEXT) AS INTEGER) FROM meta WHERE key = 'books_since') "
+            "AND coalesce(cost_charged, 0) <> (SELECT coalesce(sum(amount), 0) FROM transfers t WHERE t.job_id = j.id AND t.credit = 'spent')"
+        ),
+    ),
     ("I7", "an event that is sent has its bytes", "SELECT id FROM events WHERE (pos IS NULL) <> (body IS NULL)"),
     (
         "I8",

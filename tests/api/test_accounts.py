@@ -123,7 +123,14 @@ async def test_bad_key_is_refused(served: Served, body: dict[str, Any], pointer:
     [
         ({}, "/name"),
         ({"name": "default"}, "/name"),
-        ({"name": "x", "limit": "prepaid"}, "/limit"),
+        ({"name": "x", "limit": "weekly"}, "/limit"),
+        ({"name": "x", "limit": None}, "/limit"),
+        ({"name": "x", "limit": "monthly"}, "/budget"),
+        ({"name": "x", "limit": "monthly", "budget": 25}, "/budget"),
+        ({"name": "x", "limit": "monthly", "budget": "-1"}, "/budget"),
+        ({"name": "x", "limit": "prepaid", "budget": "1"}, "/budget"),
+        ({"name": "x", "credit": "-1"}, "/credit"),
+        ({"name": "x", "credit": "1e3"}, "/credit"),
         ({"name": 7}, "/name"),
     ],
 )

@@ -31,6 +31,13 @@ INSERT INTO events (id, account_id, job_id, seq, type, source, at) VALUES ('evt_
 INSERT INTO deliveries (id, event_id, account_id, job_id, type, lane, url, status, attempt_count, schedule_base, created_at, finished_at,
     lease_epoch) VALUES ('dlv_1', 'evt_2', 'acc_1', 'job_1', 'job.completed', 'l', 'https://x', 'delivered', 1, 0, 5, 6, 1);
 INSERT INTO attempts (delivery_id, at, status_code, duration_ms) VALUES ('dlv_1', 6, 200, 1);
+INSERT INTO transfers (account_id, job_id, kind, debit, credit, amount, at) VALUES
+    ('acc_1', NULL, 'credit', 'funding', 'available', 100, 1), ('acc_1', NULL, 'debit', 'available', 'funding', 20, 1),
+    ('acc_1', 'job_1', 'hold', 'available', 'held', 7, 1), ('acc_1', 'job_1', 'charge', 'held', 'spent', 6, 5),
+    ('acc_1', 'job_1', 'excess', 'available', 'spent', 4, 5), ('acc_1', 'job_1', 'release', 'held', 'available', 1, 5),
+    ('acc_1', 'job_2', 'hold', 'available', 'held', 3, 1);
+UPDATE accounts SET balance = 70, held = 3 WHERE id = 'acc_1';
+UPDATE jobs SET cost_held = 3 WHERE id = 'job_2';
 """
 
 
@@ -78,6 +85,19 @@ def test_sound_database_has_no_breach(connection: sqlite3.Connection) -> None:
         ("I4", "INSERT INTO idempotency VALUES ('acc_1', 'k', x'00', 'job_9', x'00', 9)"),
         ("I5", "UPDATE submissions SET outcome = 'unknown' WHERE id = 'sbm_0'"),
         ("I6", "UPDATE jobs SET cost_charged = 5 WHERE id = 'job_2'"),
+        ("I6", "UPDATE accounts SET balance = 69 WHERE id = 'acc_1'"),
+        ("I6", "UPDATE accounts SET held = 4 WHERE id = 'acc_1'"),
+        ("I6", "UPDATE accounts SET balance = 1 WHERE id = 'acc_2'"),
+        ("I6", "UPDATE jobs SET cost_held = NULL WHERE id = 'job_2'"),
+        ("I6", "UPDATE jobs SET cost_held = 1 WHERE id = 'job_1'"),
+        ("I6", "UPDATE jobs SET cost_charged = 11 WHERE id = 'job_1'"),
+        (
+            "I6",
+            (
+                "INSERT INTO transfers (account_id, job_id, kind, debit, credit, amount, at) "
+                "VALUES ('acc_1', 'job_1', 'late', 'available', 'spent', 10, 9)"
+            ),
+        ),
         ("I7", "UPDATE events SET body = NULL"),
         ("I8", "UPDATE jobs SET lease_owner = 'me'"),
         ("I9", "UPDATE jobs SET due_at = NULL WHERE id = 'job_2'"),

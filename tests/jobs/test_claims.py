@@ -29,7 +29,8 @@ class Queue:
 
     def put(self, account: str, count: int, **columns: Any) -> None:
         """Queue jobs of an account, each a millisecond after the one before."""
-        sql = "INSERT OR IGNORE INTO accounts VALUES (?, 'a', 'active', 'none', x'00', 'whsec_', NULL, NULL, 0)"
+        sql = "INSERT OR IGNORE INTO accounts (id, name, secret, status, limit_kind, secret_prefix, created_at) "
+        sql += "VALUES (?, 'a', x'00', 'active', 'none', 'whsec_', 0)"
         self.raw.execute(sql, (account,))
         for number in range(count):
             given: dict[str, Any] = {
