@@ -111,6 +111,7 @@ class EventStream:
 
     async def _follow(self, follower: Follower, send: Send, gone: asyncio.Task[None]) -> None:
         await self._write(send, _HELLO + (b"" if self.told is not None else _mark(self.after)))
+        self.told = self.after
         beat = self._beat()
         try:
             while True:

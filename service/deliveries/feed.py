@@ -20,9 +20,7 @@ MAX_FOLLOWERS: Final = 2_000  # of all accounts
 MAX_PER_ACCOUNT: Final = 100
 RETRY_AFTER_S: Final = 10
 PAGE_EVENTS: Final = 100  # that are read at once
-PAGE_BYTES: Final = (
-    32 * 1024
-)  # likewise: what a client that stops reading costs us, besides the connection's own buffer
+PAGE_BYTES: Final = 32 * 1024  # likewise: this much a client that stops reading costs us, and its connection's buffer
 SHARED_PAGES: Final = 8  # of an account that are kept for others at the same place
 
 _Place = tuple[int, Wanted]
@@ -40,8 +38,8 @@ class _Channel:
     commits: int = 0
     changed: asyncio.Future[None] = field(default_factory=_future)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    pages: dict[_Place, Page] = field(default_factory=dict)  # as they were read after so many commits:
-    pages_at: int = 0
+    pages: dict[_Place, Page] = field(default_factory=dict)
+    pages_at: int = 0  # the commits after which these were read
 
     def wake(self) -> None:
         self.commits += 1

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from service.api.listener import Listener
 from service.api.stream import EventStream
+from service.db.reader import Reader
+from service.db.transaction import Params, Row
 from service.deliveries.feed_queries import Wanted
 from tests.deliveries.desk import OURS
-from tests.deliveries.eventlog import EventLog, event_log
+from tests.deliveries.eventlog import CountingReader, EventLog, event_log
 from tests.eventsource import EventSource, follow
 from tests.receiver import PATIENCE_S
 
@@ -34,6 +38,7 @@ class Stand:
     told: int | None = None
     write_s: float = 30.0
     key_is_good: bool = True
+    reader: Reader | None = None
     sent_bytes: int = 0
     stuck: asyncio.Event = field(default_factory=asyncio.Event)  # a client takes nothing
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,7 +55,7 @@ class Stand:
         desk = self.log.desk
         stream = EventStream(
             hub=self.log.hub,
-            reader=desk.store.reader,
+            reader=self.reader or desk.store.reader,
             clock=desk.clock,
             account_id=OURS,
             wanted=self.wanted,
@@ -206,6 +211,30 @@ async def test_stream_of_a_client_that_went_is_over(stand: Stand) -> None:
 
     assert stand.log.hub.count == 0
     assert {task.get_name() for task in asyncio.all_tasks() - before} & {"stream-reader", "stream-heartbeat"} == set()
+
+
+class BreakingReader(CountingReader):
+    """Fails at the third read, as a disk does."""
+
+    async def rows(self, sql: str, params: Params | None = None) -> list[Row]:
+        """Read a set."""
+        if self.reads == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+        return await super().rows(sql, params)
+
+
+async def test_stream_whose_store_fails_ends_and_says_nothing_of_it(stand: Stand) -> None:
+    """The client comes back by itself; what went wrong is in the log."""
+    stand.reader = BreakingReader(stand.log)
+    async with follow(stand.url) as stream:
+        await stand.log.append()
+        await stream.events(1)
+        with structlog.testing.capture_logs() as lines:
+            await stand.log.append()
+            assert await stream.event() is None
+            await stand.over()
+
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["stream_broke"]
 
 
 async def test_client_that_stops_reading_is_cut_and_misses_nothing(stand: Stand) -> None:
