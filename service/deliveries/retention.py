@@ -14,7 +14,7 @@ from service.db.transaction import Row, Tx, json_set
 from service.db.writer import Writer
 from service.jobs.retention import ROWS, Sweep, Swept, affordable, erase_inputs
 
-EVENTS = 100  # that one command looks at: of each the row, two indexes, its deliveries and its job change
+EVENTS = 50  # that one command looks at: of each the row, two indexes, its deliveries and its job change
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from service.db.writer import Command, Writer
 from service.ids import earliest
 from service.jobs.intake import KEY_LIFE_MS
 
-ROWS = 300  # that one command removes of a kind
-JOBS = 30  # that one command removes, each with a timeline of ten rows or so
+ROWS = 200  # that one command removes of a kind
+JOBS = 20  # that one command removes, each with a timeline of ten rows or so
 MAX_BYTES = 4 * 1024 * 1024  # of bodies that one command removes: a large one fills many pages
 SLACK_MS = 3_600_000  # a key may be stored some time after its job was made
 

@@ -79,6 +79,7 @@ class Attic:
             outcome="accepted",
             created_at=at,
         )
+        self._paid(job, account, at)
         hashed = job.encode()
         self.insert("callbacks", submission_id=submission, received_at=at, body=PROMPT, body_hash=hashed, copies=1)
         self.insert("results", job_id=job, idx=0, source_url="https://f", stored=0, expires_at=at + 7 * DAY_MS)
@@ -88,6 +89,22 @@ class Attic:
         self.event(event, at, account=account, job_id=job)
         self.delivery(ids.new("dlv"), event, at, account=account, job_id=job, pending=pending)
         return job
+
+    def _paid(self, job: str, account: str, at: int) -> None:
+        """The books of a job that has cost ten millionths of a dollar."""
+        for seq, kind, debit, credit in ((1, "hold", "available", "held"), (2, "charge", "held", "spent")):
+            self.insert(
+                "transfers",
+                account_id=account,
+                job_id=job,
+                seq=seq,
+                kind=kind,
+                debit=debit,
+                credit=credit,
+                amount=10,
+                at=at,
+            )
+        self.connection.execute("UPDATE accounts SET balance = balance - 10 WHERE id = ?", (account,))
 
     def event(self, event_id: str, at: int, *, account: str = OURS, job_id: str | None = None) -> None:
         """An event of the feed."""

@@ -57,6 +57,7 @@ async def test_each_kind_goes_at_its_age(old: Attic) -> None:
         listed: [1, 1, 1, 1, 2, 1, 0],
         fresh: [1, 1, 1, 1, 2, 1, 1],
     }
+    assert old.have("transfers", "job_id = ?", ancient) == 2  # the books stay
     assert old.removed() == {"attempts": 3, "deliveries": 2, "events": 2, "inputs": 2, "callbacks": 2, "jobs": 1}
 
 
@@ -176,7 +177,7 @@ async def test_wide_fan_out_is_removed_in_bounded_commands(old: Attic) -> None:
         await cleaner.run_once()
 
     assert old.removed() == {"attempts": 3000, "deliveries": 1000, "events": 1}
-    assert max(count for _, count in old.counts) == 300
+    assert max(count for _, count in old.counts) == 200
 
 
 async def test_large_bodies_go_a_few_at_a_time(old: Attic) -> None:
@@ -203,7 +204,7 @@ async def test_run_ends_when_its_time_is_over_and_the_next_goes_on(old: Attic) -
     async with old.cleaner() as cleaner:
         runs += [(await cleaner.run_once())["attempts"] for _ in range(2)]
 
-    assert runs == [900, 900, 201, 0]
+    assert runs == [600, 600, 600, 201]
     assert old.have("jobs", "id = ?", job) == old.have("deliveries") == 1
 
 
