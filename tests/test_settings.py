@@ -272,12 +272,10 @@ def test_postgresql_is_refused_before_anything_is_asked_for_it(tmp_path: Path) -
 
 def test_settings_without_effect_are_told(tmp_path: Path) -> None:
     """What is given and not served yet is named with what holds instead; defaults, and what holds anyway, are not."""
-    given = {"REMORA_STORAGE_URL": "s3://bucket", "REMORA_URL": "http://remora.example", "REMORA_LINK_TTL": "5m"}
+    given = {"REMORA_URL": "http://remora.example", "REMORA_LINK_TTL": "5m"}
     told = dict(load(given, tmp_path).unserved)
 
-    assert told.keys() == {"REMORA_STORAGE_URL", "REMORA_URL"}
-    assert "not copied" in told["REMORA_STORAGE_URL"]
-    assert load({"REMORA_STORAGE_URL": "none"}, tmp_path).unserved == ()
+    assert told.keys() == {"REMORA_URL"}
     assert load({}, tmp_path).unserved == ()
 
 

@@ -150,7 +150,8 @@ class LocalStorage:
             path.unlink(missing_ok=True)
 
     def _directories(self) -> list[Path]:
-        return sorted(each for kind in ("results", "thumbs", "inputs") for each in (self._root / kind).glob("*"))
+        kinds = ("results", "thumbs", "inputs")
+        return sorted(each for kind in kinds for each in (self._root / kind).glob("*") if each.is_dir())
 
     def _files(self, directory: Path) -> list[Kept]:
         found = []

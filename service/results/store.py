@@ -11,6 +11,7 @@ from service.db.writer import Command, Writer
 from service.jobs.facts import ResultHappened
 from service.jobs.track import Tracker
 from service.jobs.view import ResultRow, shown
+from service.results.retry import GONE
 
 LONG_URL: int = 4_096  # a longer one (a picture in a data: URL) is read when its turn comes, not kept in memory
 EXPIRING_MS: int = 24 * 3_600_000  # before the end, when it is announced
@@ -131,8 +132,8 @@ WHERE job_id = :job_id AND idx = :idx AND lease_epoch = :epoch AND due_at IS NOT
 """
 _WARNED = "UPDATE results SET sweep_at = expires_at WHERE job_id = :job_id AND idx = :idx"
 _GONE = """
-UPDATE results SET stored = 0, storage_key = NULL, sweep_at = NULL, due_at = NULL, lease_owner = NULL, lease_until = NULL,
-    lease_epoch = lease_epoch + 1
+UPDATE results SET stored = 0, storage_key = NULL, error = CASE WHEN due_at IS NULL THEN error ELSE 'result_gone' END,
+    sweep_at = NULL, due_at = NULL, lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1
 WHERE job_id = :job_id AND idx = :idx
 """
 _VOID = """
@@ -257,6 +258,9 @@ class Results:
             if row is None or row["sweep_at"] is None or (not command.gone and row["sweep_at"] >= row["expires_at"]):
                 continue
             was_stored = bool(row["stored"])
+            if command.gone and row["due_at"] is not None:  # it was never had
+                row |= {"due_at": None, "error": GONE}
+                facts.append(_fact("result.lost", row, rows))
             row |= {"sweep_at": None if command.gone else row["expires_at"], "stored": was_stored and not command.gone}
             tx.write(_GONE if command.gone else _WARNED, [{"job_id": command.job_id, "idx": command.index}], expect=1)
             if was_stored:

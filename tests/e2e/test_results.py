@@ -24,11 +24,11 @@ def of_type(event_type: str) -> Any:
 async def kept(machine: Rig, job_id: str) -> dict[str, Any]:
     """The job once every result has its copy."""
     async with asyncio.timeout(PATIENCE_S):
-        while (job := await machine.job(job_id))["status"] != "completed" or not all(
-            each["stored"] for each in job["results"]
-        ):
+        while True:
+            job = await machine.job(job_id)
+            if job["status"] == "completed" and all(each["stored"] for each in job["results"]):
+                return job
             await asyncio.sleep(0.02)
-    return job
 
 
 async def test_result_is_kept_and_its_link_stays(tmp_path: Path) -> None:
@@ -99,7 +99,9 @@ def rows_with(directory: Path, text: str) -> int:
     found = 0
     for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         for row in connection.execute(f"SELECT * FROM {table}"):
-            found += sum(text in (each.decode(errors="replace") if isinstance(each, bytes) else str(each)) for each in row)
+            found += sum(
+                text in (each.decode(errors="replace") if isinstance(each, bytes) else str(each)) for each in row
+            )
     connection.close()
     return found
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Self
 
 from PIL import Image
 
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
@@ -30,7 +30,9 @@ def box(name: bytes, *parts: bytes) -> bytes:
 def mp4(brand: bytes = b"isom", size: tuple[int, int] = (320, 240)) -> bytes:
     """A video without frames: what a header says."""
     header = bytes(76) + struct.pack(">II", size[0] << 16, size[1] << 16)
-    return box(b"ftyp", brand, bytes(4), b"mp42") + box(b"moov", box(b"trak", box(b"tkhd", header))) + box(b"mdat", b"..")
+    return (
+        box(b"ftyp", brand, bytes(4), b"mp42") + box(b"moov", box(b"trak", box(b"tkhd", header))) + box(b"mdat", b"..")
+    )
 
 
 def webm(doctype: bytes = b"webm", size: tuple[int, int] = (320, 240)) -> bytes:
@@ -64,6 +66,7 @@ class FileServer:
     requests: list[bytes] = field(default_factory=list)  # whole heads
     url: str = ""
     _server: asyncio.Server | None = None
+    _talks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
         """Listen on a free port."""
@@ -75,7 +78,8 @@ class FileServer:
         """Stop listening."""
         if self._server is not None:
             self._server.close()
-            self._server.close_clients()
+            for talk in self._talks:
+                talk.cancel()
             await self._server.wait_closed()
 
     def put(self, path: str, *talks: Talk) -> str:
@@ -89,7 +93,9 @@ class FileServer:
             self.requests.append(head)
             talks = self.paths.get(head.split(b" ")[1].decode(), [answer(b"", status="404 Not Found")])
             talk = talks.pop(0) if len(talks) > 1 else talks[0]
-            await talk(reader, writer)
+            task = asyncio.create_task(talk(reader, writer))
+            self._talks.add(task)
+            await asyncio.gather(task, return_exceptions=True)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:

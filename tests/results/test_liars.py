@@ -1,0 +1,175 @@
+"""A lying file server: nothing is stored that should not be, nothing is left lying about, and memory is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import tracemalloc
+from collections.abc import AsyncIterator
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from service.clock import SystemClock
+from service.egress.door import Door
+from service.results.download import Downloader, Fetched
+from service.results.retry import Missed
+from tests.results.files import FileServer, Talk, answer, picture
+from tests.results.test_sniff import png
+
+PNG = picture()
+MAX_BYTES = 4 << 20
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[FileServer]:
+    async with FileServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def downloader(tmp_path: Path) -> AsyncIterator[Downloader]:
+    door = Door(allow=(ip_network("127.0.0.1/32"),), clock=SystemClock())
+    await door.start()
+    (tmp_path / "spool").mkdir()
+    yield Downloader(door, tmp_path / "spool", MAX_BYTES, total_s=3, stall_s=0.5)
+    await door.close()
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def pieces(head: str, *some: bytes, pause: asyncio.Event | None = None, forever: bool = False) -> Talk:
+    """Say a head, then pieces; `pause`: wait for it before the last one; `forever`: repeat the last one."""
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 200 OK\r\n{head}Connection: close\r\n\r\n".encode())
+        for piece in some:
+            if pause is not None and piece is some[-1]:
+                await pause.wait()
+            writer.write(piece)
+            await writer.drain()
+        while forever:
+            writer.write(some[-1])
+            await writer.drain()
+
+    return talk
+
+
+@pytest.mark.parametrize(
+    ("talk", "reason"),
+    [
+        (answer(b"<html><script>alert(1)</script></html>", "Content-Type: image/png"), "wrong_type"),
+        (answer(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "Content-Type: image/svg+xml"), "wrong_type"),
+        (answer(b"", "Content-Type: image/png"), "wrong_type"),
+        (answer(b"\x89PNG\r\n\x1a\n<html>" + b" " * 64, "Content-Type: image/png"), "wrong_type"),
+        (answer(png(60_000, 60_000), "Content-Type: image/png"), "too_many_pixels"),
+        (answer(gzip.compress(PNG), "Content-Encoding: gzip"), "encoded"),
+        (answer(PNG, "Content-Encoding: br"), "encoded"),
+        (answer(gzip.compress(b"\0" * 1_000_000)), "wrong_type"),
+        (answer(PNG, length=MAX_BYTES + 1), "too_large"),
+        (answer(PNG[: len(PNG) // 2], length=len(PNG)), "connection_cut"),
+        (answer(PNG[: len(PNG) // 2], length=None), "truncated"),
+        (answer(PNG[: len(PNG) // 2]), "truncated"),
+        (answer(b"", status="206 Partial Content"), "http_206"),
+        (answer(b"", status="204 No Content"), "http_204"),
+        (answer(b"", f"X-Long: {'x' * 60_000}"), "bad_answer"),
+        (answer(b"", status="302 Found"), "url_invalid"),
+        (answer(b"", "Location: file:///etc/passwd", status="302 Found"), "url_invalid"),
+        (answer(b"", "Location: http://10.0.0.1/x.png", status="302 Found"), "address_forbidden"),
+        (answer(b"", "Location: https://169.254.169.254/latest/", status="307 Temporary"), "address_forbidden"),
+        (answer(b"", "Location: //[::1]/x.png", status="301 Moved"), "address_forbidden"),
+        (answer(b"", "Location: /again", status="302 Found"), "too_many_redirects"),
+        (pieces("", b"not http"), "wrong_type"),
+    ],
+)
+async def test_lie_is_refused(host: FileServer, downloader: Downloader, talk: Talk, reason: str) -> None:
+    """Each lie has its word; none becomes a file."""
+    host.put("/again", answer(b"", "Location: /again", status="302 Found"))
+    found = await downloader.get(host.put("/a.png", talk))
+
+    assert isinstance(found, Missed)
+    assert found.reason == reason
+
+
+async def test_endless_file_ends_at_the_cap(host: FileServer, downloader: Downloader) -> None:
+    """A server that never stops is left at the cap, and memory stays far below what it sent."""
+    tracemalloc.start()
+    found = await downloader.get(host.put("/a.png", pieces("", PNG, b"\0" * 65_536, forever=True)))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert isinstance(found, Missed)
+    assert found.reason == "too_large"
+    assert most < 4 << 20
+
+
+async def test_stalled_file_ends_at_its_deadline(host: FileServer, downloader: Downloader) -> None:
+    """Silence, and also a byte now and then, come to an end."""
+    never = asyncio.Event()
+
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.1)
+
+    stalled = await downloader.get(host.put("/a.png", pieces("Content-Length: 999\r\n", PNG, b"", pause=never)))
+    dripped = await downloader.get(host.put("/b.png", drip))
+
+    assert isinstance(stalled, Missed)
+    assert isinstance(dripped, Missed)
+    assert (stalled.reason, dripped.reason) == ("timeout", "timeout")
+
+
+async def test_redirect_to_a_sound_file_is_followed(host: FileServer, downloader: Downloader) -> None:
+    """Up to three, each judged anew; a relative one too."""
+    host.put("/end.png", answer(PNG))
+    host.put("/two", answer(b"", f"Location: {host.url}/end.png", status="307 Temporary Redirect"))
+    found = await downloader.get(host.put("/one", answer(b"", "Location: two", status="302 Found")))
+
+    assert isinstance(found, Fetched)
+    assert found.file == PNG
+
+
+async def test_large_file_goes_through_the_spool(host: FileServer, downloader: Downloader) -> None:
+    """Above a megabyte a file is written as it comes, and is whole."""
+    large = PNG + b"\0" * (3 << 20)
+    found = await downloader.get(host.put("/a.png", answer(large)))
+
+    assert isinstance(found, Fetched)
+    assert isinstance(found.file, Path)
+    assert found.file.read_bytes() == large
+    found.file.unlink()
+
+
+async def test_file_that_changes_between_tries_is_the_one_that_came_whole(
+    host: FileServer, downloader: Downloader
+) -> None:
+    """No two tries are ever put together: digest, type and bytes are of one answer."""
+    other = picture("PNG", (20, 20))
+    url = host.put("/a.png", answer(PNG[:40], length=len(PNG)), answer(other))
+    first, second = await downloader.get(url), await downloader.get(url)
+
+    assert isinstance(first, Missed)
+    assert isinstance(second, Fetched)
+    assert (second.file, second.look.width) == (other, 20)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "file:///etc/passwd",
+        "",
+        "data:text/html;base64,PHNjcmlwdD4=",
+        "data:image/png;base64,%%%",
+        "data:image/png,raw",
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "http://user:secret@127.0.0.1/a.png",
+        "http://[broken/",
+    ],
+)
+async def test_url_that_is_none_is_refused(downloader: Downloader, url: str) -> None:
+    """A provider's word is not dialled because it stands where an address should."""
+    assert isinstance(await downloader.get(url), Missed)
