@@ -6,15 +6,17 @@ stays on its timeline without its bytes; the feed answers a cursor from before i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import accumulate, takewhile
 
 from service.db.transaction import Row, Tx, json_set
 from service.db.writer import Writer
 from service.jobs.retention import ROWS, Sweep, Swept, affordable, erase_inputs
 
 EVENTS = 50  # that one command looks at: of each the row, two indexes, its deliveries and its job change
+WEIGHT = 2 * ROWS  # deliveries and attempts together that one command removes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,18 @@ class RemovePayloads(Sweep):
 # In the feed's order, which is that of time unless the clock was stepped: the first young one ends the look.
 _OLDEST_EVENTS = """
 SELECT pos, id, account_id, job_id, at,
-    EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = events.id AND d.status = 'pending') AS pending,
     length(body) + coalesce((SELECT length(i.body) FROM inputs i WHERE i.job_id = events.job_id), 0) AS bytes
 FROM events WHERE pos > :after ORDER BY pos LIMIT :count
 """
+_DELIVERIES = """
+SELECT event_id, id, status, attempt_count FROM deliveries WHERE event_id IN (SELECT value FROM json_each(:ids))
+ORDER BY event_id LIMIT :count
+"""
+# A one-off destination's stays until its event goes: I2 holds between any two commands.
+_SOME_OF_MANY = """
+SELECT id, attempt_count FROM deliveries WHERE event_id = :id AND subscription_id IS NOT NULL LIMIT :count
+"""
+_IS_PENDING = "SELECT EXISTS (SELECT 1 FROM deliveries WHERE event_id = :id AND status = 'pending') AS pending"
 
 
 async def handle_payloads(tx: Tx, commands: Sequence[RemovePayloads]) -> list[Swept | Exception]:
@@ -68,44 +78,70 @@ async def handle_payloads(tx: Tx, commands: Sequence[RemovePayloads]) -> list[Sw
     [command] = commands
     looked = await tx.rows(_OLDEST_EVENTS, {"after": command.after, "count": EVENTS})
     old = list(takewhile(lambda row: row["at"] < command.before, looked))
-    taken = affordable(old)
-    ripe = [row for row in taken if not row["pending"]]
-    removed, cleared = await _remove_deliveries(tx, ripe)
-    if not cleared:
-        return [Swept(removed, command)]
+    if not old:
+        return [Swept()]
+    taken, deliveries = await _whole(tx, affordable(old))
+    if not taken:
+        return [await _narrow(tx, command, old[0])]
+    kept = {row["event_id"] for row in deliveries if row["status"] == "pending"}
+    ripe = [row for row in taken if row["id"] not in kept]
+    removed = await _remove_deliveries(tx, [row["id"] for row in deliveries if row["event_id"] not in kept])
     removed |= await _remove_bodies(tx, ripe, command.before)
     more = replace(command, after=taken[-1]["pos"]) if len(taken) < len(old) or len(old) == EVENTS else None
     return [Swept(removed, more)]
 
 
-async def _remove_deliveries(tx: Tx, events: Sequence[Row]) -> tuple[dict[str, int], bool]:
-    """Remove what belongs to these events; False: only a part, the same again has to go on."""
-    if not events:
-        return {}, True
-    deliveries = await tx.rows(
-        "SELECT id FROM deliveries WHERE event_id IN (SELECT value FROM json_each(:ids)) LIMIT :count",
-        {"ids": json_set(row["id"] for row in events), "count": ROWS},
+async def _whole(tx: Tx, events: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The first events that can go at once, and all of their deliveries; none where the first one has too much."""
+    found = await tx.rows(_DELIVERIES, {"ids": json_set(row["id"] for row in events), "count": WEIGHT + 1})
+    cut = found[-1]["event_id"] if len(found) > WEIGHT else None  # of this one there may be more
+    weights: Counter[str] = Counter()
+    for row in found:
+        weights[row["event_id"]] += 1 + row["attempt_count"]
+    totals = accumulate(weights[row["id"]] for row in events)
+    fits = takewhile(
+        lambda pair: pair[1] <= WEIGHT and (cut is None or pair[0]["id"] < cut), zip(events, totals, strict=True)
     )
-    ids = json_set(row["id"] for row in deliveries)
+    taken = [event for event, _ in fits]
+    ids = {event["id"] for event in taken}
+    return taken, [row for row in found if row["event_id"] in ids]
+
+
+async def _narrow(tx: Tx, command: RemovePayloads, event: Row) -> Swept:
+    """Remove some deliveries of an event that has many, or whose deliveries have many attempts; the event goes with the last."""
+    after = replace(command, after=event["pos"])
+    [pending] = await tx.rows(_IS_PENDING, {"id": event["id"]})
+    if pending["pending"]:
+        return Swept(then=after)
+    some = await tx.rows(_SOME_OF_MANY, {"id": event["id"], "count": WEIGHT})
+    if some:
+        totals = accumulate(1 + row["attempt_count"] for row in some)
+        count = max(1, sum(total <= WEIGHT for total in totals))
+        return Swept(await _remove_deliveries(tx, [row["id"] for row in some[:count]]), command)
+    last = await tx.rows(_DELIVERIES, {"ids": json_set([event["id"]]), "count": WEIGHT})
+    removed = await _remove_deliveries(tx, [row["id"] for row in last])
+    return Swept(removed | await _remove_bodies(tx, [event], command.before), after)
+
+
+async def _remove_deliveries(tx: Tx, delivery_ids: Sequence[str]) -> dict[str, int]:
+    """Remove deliveries and what is left of their attempts; returns how many of each."""
+    if not delivery_ids:
+        return {}
+    ids = json_set(delivery_ids)
     attempts = await tx.rows(
-        "SELECT id FROM attempts WHERE delivery_id IN (SELECT value FROM json_each(:ids)) LIMIT :count",
-        {"ids": ids, "count": ROWS},
+        "SELECT id FROM attempts WHERE delivery_id IN (SELECT value FROM json_each(:ids))", {"ids": ids}
     )
-    removed = {"attempts": len(attempts)}
-    if attempts:
-        tx.write(
-            "DELETE FROM attempts WHERE id IN (SELECT value FROM json_each(:ids))",
-            [{"ids": json_set(row["id"] for row in attempts)}],
-        )
-    if len(attempts) == ROWS:
-        return removed, False
-    if deliveries:
-        tx.write(
-            "DELETE FROM deliveries WHERE id IN (SELECT value FROM json_each(:ids))",
-            [{"ids": ids}],
-            expect=len(deliveries),
-        )
-    return removed | {"deliveries": len(deliveries)}, len(deliveries) < ROWS
+    tx.write(
+        "DELETE FROM attempts WHERE id IN (SELECT value FROM json_each(:ids))",
+        [{"ids": json_set(row["id"] for row in attempts)}] if attempts else [],
+        expect=len(attempts),
+    )
+    tx.write(
+        "DELETE FROM deliveries WHERE id IN (SELECT value FROM json_each(:ids))",
+        [{"ids": ids}],
+        expect=len(delivery_ids),
+    )
+    return {"attempts": len(attempts), "deliveries": len(delivery_ids)}
 
 
 async def _remove_bodies(tx: Tx, events: Sequence[Row], before: int) -> dict[str, int]:

@@ -48,8 +48,9 @@ class Attic:
     made: int = 0
 
     def swept(self, what: str, count: int) -> None:
-        """The cleaner's observer."""
+        """The cleaner's observer: the rules hold after every command, since the service may be killed there."""
         self.counts.append((what, count))
+        assert breaches(self.connection) == []
 
     def removed(self) -> dict[str, int]:
         """What the cleaner told, together."""
@@ -121,8 +122,10 @@ class Attic:
         *,
         account: str = OURS,
         job_id: str | None = None,
+        subscription: str | None = None,
         pending: bool = False,
         attempts: int = 1,
+        attempted_at: int | None = None,
     ) -> None:
         """A delivery with its attempts."""
         self.insert(
@@ -131,10 +134,11 @@ class Attic:
             event_id=event_id,
             account_id=account,
             job_id=job_id,
+            subscription_id=subscription,
             lane="l",
             url="u",
             type="job.completed",
-            attempt_count=1,
+            attempt_count=attempts,
             schedule_base=0,
             created_at=at,
             lease_epoch=1,
@@ -143,7 +147,9 @@ class Attic:
             due_at=at if pending else None,
         )
         for _ in range(attempts):
-            self.insert("attempts", delivery_id=delivery_id, at=at, duration_ms=1, response_body="a body")
+            self.insert(
+                "attempts", delivery_id=delivery_id, at=attempted_at or at, duration_ms=1, response_body="a body"
+            )
         if pending:
             self.connection.execute("INSERT OR IGNORE INTO lanes VALUES ('l', ?, ?)", (account, at))
 
@@ -187,6 +193,7 @@ def _job(job: str, submission: str, account: str, at: int) -> dict[str, Any]:
         "job_metadata": "{}",
         "tags": "[]",
         "submission_id": submission,
+        "callback_url": "u",
         "task_confirmed": 1,
         "cost_basis": "unknown",
         "cost_charged": 10,

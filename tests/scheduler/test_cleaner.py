@@ -166,18 +166,45 @@ async def test_large_input_in_the_storage_is_marked_and_one_in_the_database_goes
     ]
 
 
-async def test_wide_fan_out_is_removed_in_bounded_commands(old: Attic) -> None:
-    """An event with a thousand deliveries of three attempts takes several commands; none removes many hundred rows."""
-    at, ids = old.clock.now_ms() - 91 * DAY_MS, Ids(old.clock, SeededRandomness(1))
-    event = ids.new("evt")
-    old.event(event, at)
-    for _ in range(1000):
-        old.delivery(ids.new("dlv"), event, at, attempts=3)
-    async with old.cleaner("attempts=400d, payloads=90d") as cleaner:
+@pytest.mark.parametrize(("count", "attempts"), [(1000, 3), (150, 30), (3, 500)])
+async def test_wide_fan_out_is_removed_in_bounded_commands(old: Attic, count: int, attempts: int) -> None:
+    """An event with many deliveries, or with many young attempts, takes several commands, and goes with the last one."""
+    for _ in range(3):
+        job = old.job(91)
+        now_ms, ids = old.clock.now_ms(), Ids(old.clock, SeededRandomness(old.made))
+        [(event,)] = old.connection.execute("SELECT event_id FROM deliveries WHERE job_id = ?", (job,)).fetchall()
+        for number in range(count):
+            old.delivery(
+                ids.new("dlv"),
+                event,
+                now_ms - 91 * DAY_MS,
+                job_id=job,
+                subscription=f"sub_{number}",
+                attempts=attempts,
+                attempted_at=now_ms - DAY_MS,
+            )
+    async with old.cleaner() as cleaner:
         await cleaner.run_once()
 
-    assert old.removed() == {"attempts": 3000, "deliveries": 1000, "events": 1}
-    assert max(count for _, count in old.counts) == 200
+    removed = old.removed()
+    assert (removed["deliveries"], removed["events"]) == (3 * (count + 1), 3)
+    assert removed["attempts"] == 3 * (count * attempts + 1)
+    assert max(number for _, number in old.counts) <= max(400, attempts)
+
+
+async def test_event_with_many_deliveries_stays_while_one_is_pending(old: Attic) -> None:
+    """However many were delivered: all of them stay with the one that was not."""
+    job, after = old.job(91, pending=True), old.job(91)
+    ids, at = Ids(old.clock, SeededRandomness(9)), old.clock.now_ms() - 91 * DAY_MS
+    [(event,)] = old.connection.execute("SELECT event_id FROM deliveries WHERE job_id = ?", (job,)).fetchall()
+    for number in range(1000):
+        old.delivery(ids.new("dlv"), event, at, job_id=job, subscription=f"sub_{number}")
+    async with old.cleaner() as cleaner:
+        await cleaner.run_once()
+
+    assert old.have("deliveries") == 1001
+    assert old.have("events", "job_id = ? AND body IS NOT NULL", job) == 1
+    assert old.have("events", "job_id = ? AND body IS NOT NULL", after) == 0
 
 
 async def test_large_bodies_go_a_few_at_a_time(old: Attic) -> None:
