@@ -38,11 +38,8 @@ def upgrade() -> None:
         sa.Column("operation", sa.String(), nullable=False),
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("key_id", sa.String(), nullable=False),
-        sa.Column("status", sa.String(), nullable=False),
-        sa.Column("jobs", sa.Integer(), nullable=False),
-        sa.Column("charged", sa.Integer(), nullable=False),
-        sa.Column("durations", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("account_id", "day", "tag", "provider", "operation", "model", "key_id", "status"),
+        sa.Column("counts", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("account_id", "day", "tag", "provider", "operation", "model", "key_id"),
         sqlite_with_rowid=False,
     )
     op.create_table(

@@ -6,21 +6,20 @@ counts stand side by side in one large integer, a lane for each bucket: adding t
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
-from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil, log, sqrt
-from typing import Final
+from typing import Final, NamedTuple
 
 GROWTH: Final = 1.1  # of a bucket against the one before
 BUCKETS: Final = 256  # the last one begins above a year
-LANE_BYTES: Final = 5  # of a count: no bucket ever sees a trillion jobs
+LANE_BYTES: Final = 8  # of a count
 _LANE: Final = 8 * LANE_BYTES  # bits
 _LOG_GROWTH: Final = log(GROWTH)
 
 
-@dataclass(frozen=True, slots=True)
-class Histogram:
+class Histogram(NamedTuple):
     """How many durations fell into which bucket; `lanes` holds the counts, the lowest bucket in the lowest lane."""
 
     lanes: int = 0
@@ -30,14 +29,16 @@ class Histogram:
         """One duration."""
         return cls(1 << _LANE * bucket_of(duration_ms))
 
-    def __add__(self, other: Histogram) -> Histogram:
+    def plus(self, other: Histogram) -> Histogram:
+        """Both together."""
         return Histogram(self.lanes + other.lanes)
 
-    def __sub__(self, other: Histogram) -> Histogram:
+    def minus(self, other: Histogram) -> Histogram:
+        """This one without the other."""
         return Histogram(self.lanes - other.lanes)
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """How many durations there are."""
         return sum(self._counts())
 
@@ -65,8 +66,9 @@ class Histogram:
         return cls(int.from_bytes(stored[1:], "little") << _LANE * stored[0]) if stored else cls()
 
     def _counts(self) -> list[int]:
-        raw = self.lanes.to_bytes(BUCKETS * LANE_BYTES, "little")
-        return [int.from_bytes(raw[at : at + LANE_BYTES], "little") for at in range(0, len(raw), LANE_BYTES)]
+        raw = self.lanes.to_bytes(BUCKETS * LANE_BYTES, sys.byteorder)
+        counts = memoryview(raw).cast("Q").tolist()
+        return counts if sys.byteorder == "little" else counts[::-1]
 
 
 def bucket_of(duration_ms: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -30,8 +30,7 @@ def model_of(given: Mapping[str, Any]) -> str | None:
     return model[:MAX_MODEL] if isinstance(model, str) and model else None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """What is counted together; `tag` is empty for the count of all jobs, whatever their tags."""
 
     day: int  # since 1970, UTC
@@ -43,22 +42,20 @@ class Place:
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """How many, for how much (micro-USD), and how long they took from acceptance to their end."""
 
     jobs: int = 0
     charged: int = 0
-    durations: Histogram = field(default=Histogram())
+    durations: Histogram = Histogram()
 
-    def __add__(self, other: Count) -> Count:
-        return Count(self.jobs + other.jobs, self.charged + other.charged, self.durations + other.durations)
+    def plus(self, other: Count) -> Count:
+        """Both together."""
+        return Count(self.jobs + other.jobs, self.charged + other.charged, self.durations.plus(other.durations))
 
-    def __sub__(self, other: Count) -> Count:
-        return Count(self.jobs - other.jobs, self.charged - other.charged, self.durations - other.durations)
-
-    def __bool__(self) -> bool:
-        return bool(self.jobs or self.charged or self.durations.lanes)
+    def minus(self, other: Count) -> Count:
+        """This one without the other."""
+        return Count(self.jobs - other.jobs, self.charged - other.charged, self.durations.minus(other.durations))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +124,11 @@ def changes(jobs: Iterable[Ended], names: Names) -> dict[tuple[str, Place], Coun
     for job in jobs:
         if job.before is not None:
             for place in _places(job, job.before, names):
-                found[job.account_id, place] = found.get((job.account_id, place), Count()) - job.before.count
+                found[job.account_id, place] = found.get((job.account_id, place), Count()).minus(job.before.count)
         if job.now is not None:
             for place in _places(job, job.now, names):
-                found[job.account_id, place] = found.get((job.account_id, place), Count()) + job.now.count
-    return {where: count for where, count in found.items() if count}
+                found[job.account_id, place] = found.get((job.account_id, place), Count()).plus(job.now.count)
+    return {where: count for where, count in found.items() if count != Count()}
 
 
 def _places(job: Ended, as_what: Counted, names: Names) -> Iterable[Place]:
@@ -197,24 +194,24 @@ class Row:
     group: tuple[str | int, ...]
     jobs: dict[str, int] = field(default_factory=dict)  # by state
     charged: int = 0
-    durations: Histogram = field(default=Histogram())
+    durations: Histogram = field(default_factory=Histogram)
 
 
 def grouped(counts: Iterable[tuple[Place, Count]], wanted: Wanted) -> list[Row]:
     """The rows of the answer, the newest day first; rows in which nothing is left are left out."""
-    fields = [DIMENSIONS[name] for name in wanted.group_by]
+    fields = [Place._fields.index(DIMENSIONS[name]) for name in wanted.group_by]
     by_status = bool(wanted.status) or "status" in wanted.group_by
     rows: dict[tuple[str | int, ...], Row] = {}
     for place, count in counts:
-        group = tuple(getattr(place, name) for name in fields)
+        group = tuple([place[at] for at in fields])  # a list first: half the time of a generator
         row = rows.get(group)
         if row is None:
             row = rows[group] = Row(group)
         row.jobs[place.status] = row.jobs.get(place.status, 0) + count.jobs
         row.charged += count.charged
         if by_status or place.status == "completed":
-            row.durations += count.durations
+            row.durations = row.durations.plus(count.durations)
     found = [row for row in rows.values() if row.charged or any(row.jobs.values())]
-    day = fields.index("day") if "day" in fields else None
+    day = wanted.group_by.index("day") if "day" in wanted.group_by else None
     found.sort(key=lambda row: [-part if at == day else part for at, part in enumerate(row.group)])  # type: ignore[operator]
     return found

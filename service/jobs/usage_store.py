@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from service.db.reader import Reader
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
@@ -25,16 +27,18 @@ j.tags, j.status, j.created_at, j.finished_at, j.cost_charged,
 c.day AS before_day, c.status AS before_status, c.charged AS before_charged, c.duration_ms AS before_ms
 """
 _JOBS = "jobs j LEFT JOIN usage_counted c ON c.job_id = j.id"
-_PLACE: Final = ("day", "tag", "provider", "operation", "model", "key_id", "status")
-_KEY: Final = ("account_id", *_PLACE)
+_KEY: Final = (
+    "account_id",
+    *Place._fields[:-1],
+)  # a row has all states: rare ones have no rows of their own to be read
 _EXISTING = f"""
-SELECT {", ".join("u." + name for name in (*_KEY, "jobs", "charged", "durations"))}
+SELECT {", ".join("u." + name for name in (*_KEY, "counts"))}
 FROM json_each(:places) p CROSS JOIN usage_daily u
 ON {" AND ".join(f"u.{name} = json_extract(p.value, '$[{at}]')" for at, name in enumerate(_KEY))}
 """
 _SET = f"""
-INSERT OR REPLACE INTO usage_daily ({", ".join(_KEY)}, jobs, charged, durations)
-VALUES ({", ".join(":" + name for name in _KEY)}, :jobs, :charged, :durations)
+INSERT OR REPLACE INTO usage_daily ({", ".join(_KEY)}, counts)
+VALUES ({", ".join(":" + name for name in _KEY)}, :counts)
 """
 _SET_COUNTED = """
 INSERT OR REPLACE INTO usage_counted (job_id, day, status, charged, duration_ms)
@@ -155,25 +159,34 @@ async def handle(tx: Tx, commands: Sequence[CountIn]) -> list[Exception | None]:
 async def _add(tx: Tx, added: Mapping[tuple[str, Place], Count]) -> None:
     if not added:
         return
-    places = [_key(account_id, place) for account_id, place in added]
-    found = await tx.rows(_EXISTING, {"places": json_set(places)})
-    existing = {tuple(row[name] for name in _KEY): _count(row) for row in found}
+    by_row: dict[tuple[Any, ...], dict[str, Count]] = {}
+    for (account_id, place), count in added.items():
+        by_row.setdefault((account_id, *place[:-1]), {})[place.status] = count
+    found = await tx.rows(_EXISTING, {"places": json_set(by_row)})
+    existing = {tuple(row[name] for name in _KEY): _counts(row["counts"]) for row in found}
     rows: list[Params] = []
-    for key, count in zip(places, added.values(), strict=True):
-        total = existing.get(key, Count()) + count
-        rows.append(
-            dict(zip(_KEY, key, strict=True))
-            | {"jobs": total.jobs, "charged": total.charged, "durations": total.durations.packed()}
-        )
+    for key, counts in by_row.items():
+        total = dict(existing.get(key, ()))
+        for status, count in counts.items():
+            total[status] = total.get(status, Count()).plus(count)
+        rows.append(dict(zip(_KEY, key, strict=True)) | {"counts": _packed(total)})
     tx.write(_SET, rows)
 
 
-def _key(account_id: str, place: Place) -> tuple[Any, ...]:
-    return (account_id, *(getattr(place, name) for name in _PLACE))
+def _packed(counts: Mapping[str, Count]) -> bytes:
+    return msgspec.msgpack.encode(
+        {status: (jobs, charged, durations.packed()) for status, (jobs, charged, durations) in counts.items()}
+    )
 
 
-def _count(row: Row) -> Count:
-    return Count(row["jobs"], row["charged"], Histogram.unpacked(row["durations"]))
+_decoder: Final = msgspec.msgpack.Decoder(dict[str, tuple[int, int, bytes]])
+
+
+def _counts(stored: bytes) -> list[tuple[str, Count]]:
+    return [
+        (status, Count(jobs, charged, Histogram.unpacked(durations)))
+        for status, (jobs, charged, durations) in _decoder.decode(stored).items()
+    ]
 
 
 async def handle_forget(tx: Tx, commands: Sequence[ForgetCounted]) -> list[Exception | None]:
@@ -208,13 +221,13 @@ async def usage(reader: Reader, account_id: str, wanted: Wanted) -> list[tuple[P
     where, params = _conditions(wanted)
     rows = await reader.rows(
         f"""
-        SELECT {", ".join(("NULL AS job_id", *_PLACE, "jobs", "charged", "durations"))}, NULL AS account_id, NULL AS tags,
-            NULL AS created_at, NULL AS finished_at, NULL AS cost_charged, NULL AS before_day, NULL AS before_status,
-            NULL AS before_charged, NULL AS before_ms
+        SELECT day, tag, provider, operation, model, key_id, counts, NULL AS job_id, NULL AS account_id, NULL AS tags,
+            NULL AS status, NULL AS created_at, NULL AS finished_at, NULL AS cost_charged, NULL AS before_day,
+            NULL AS before_status, NULL AS before_charged, NULL AS before_ms
         FROM usage_daily WHERE account_id = :account AND day IN (SELECT value FROM json_each(:days)){where}
         UNION ALL
-        SELECT j.id, NULL, NULL, j.provider, j.operation, coalesce(j.model, ''), coalesce(j.key_id, ''), j.status, NULL, NULL,
-            NULL, j.account_id, j.tags, j.created_at, j.finished_at, j.cost_charged, c.day, c.status, c.charged, c.duration_ms
+        SELECT NULL, NULL, j.provider, j.operation, coalesce(j.model, ''), coalesce(j.key_id, ''), NULL, j.id, j.account_id,
+            j.tags, j.status, j.created_at, j.finished_at, j.cost_charged, c.day, c.status, c.charged, c.duration_ms
         FROM {_JOBS} WHERE j.account_id = :account AND j.id IN (
             SELECT job_id FROM events WHERE account_id = :account AND pos > (SELECT pos FROM usage_progress)
                 AND type IN ({_FINAL_TYPES})
@@ -226,10 +239,16 @@ async def usage(reader: Reader, account_id: str, wanted: Wanted) -> list[tuple[P
     found: list[tuple[Place, Count]] = []
     tail: list[Ended] = []
     for row in rows:
-        if row["job_id"] is None:
-            found.append((Place(*(row[name] for name in _PLACE)), _count(row)))
-        else:
+        if row["job_id"] is not None:
             tail.append(_job(row))
+            continue
+        values: Any = row  # which is a sequence, too
+        place = tuple(values)[: len(_KEY) - 1]
+        found += [
+            (Place._make((*place, status)), count)
+            for status, count in _counts(row["counts"])
+            if not wanted.status or status in wanted.status
+        ]
     if tail:
         fresh = changes(tail, await names(reader, tail))
         found += [(place, count) for (_, place), count in fresh.items() if wanted.fits(place)]
@@ -243,7 +262,4 @@ def _conditions(wanted: Wanted) -> tuple[str, dict[str, Any]]:
         if (value := getattr(wanted, name)) is not None:
             where.append(f"{name} = :{name}")
             params[name] = value
-    if wanted.status:
-        where.append("status IN (SELECT value FROM json_each(:status))")
-        params["status"] = json_set(wanted.status)
     return "".join(f" AND {each}" for each in where), params

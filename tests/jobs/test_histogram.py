@@ -12,7 +12,7 @@ from service.jobs.histogram import Histogram
 def of(*durations_ms: int) -> Histogram:
     made = Histogram()
     for duration_ms in durations_ms:
-        made += Histogram.of(duration_ms)
+        made = made.plus(Histogram.of(duration_ms))
     return made
 
 
@@ -33,7 +33,7 @@ def test_edges() -> None:
     assert of(0).quantiles_ms(0.5, 1.0) == (0.0, 0.0)
     assert of(1).quantiles_ms(0.5)[0] == pytest.approx(1, rel=0.05)
     assert of(7 * 86_400_000).quantiles_ms(0.95)[0] == pytest.approx(7 * 86_400_000, rel=0.05)
-    assert of(10**15).count == 1
+    assert of(10**15).total == 1
 
 
 @pytest.mark.parametrize("durations", [(), (0,), (5,), (1, 4_000, 604_800_000), (0, 10**15)])
@@ -42,11 +42,11 @@ def test_stored_form_is_the_same_histogram(durations: tuple[int, ...]) -> None:
     made = of(*durations)
 
     assert Histogram.unpacked(made.packed()) == made
-    assert len(of(4_000, 5_000).packed()) <= 1 + 4 * 5
+    assert len(of(4_000, 5_000).packed()) <= 1 + 4 * 8
 
 
 def test_what_is_added_can_be_taken_off() -> None:
     """In any order, to nothing."""
-    assert of(1, 2_000, 3_000) - of(3_000) - of(1) == of(2_000)
-    assert Histogram() - of(9) + of(9) == Histogram()
-    assert (of(*[50] * 70_000)).count == 70_000
+    assert of(1, 2_000, 3_000).minus(of(3_000)).minus(of(1)) == of(2_000)
+    assert Histogram().minus(of(9)).plus(of(9)) == Histogram()
+    assert (of(*[50] * 70_000)).total == 70_000

@@ -39,7 +39,7 @@ async def test_usage_is_the_same_before_and_after_counting(books: Ledger) -> Non
         ((DAY + 1, "sharkai"), {"completed": 1}, 1),
         ((DAY, "apimodels"), {"completed": 1, "failed": 1}, 10_000),
     ]
-    assert [row.durations.count for row in after] == [1, 1]
+    assert [row.durations.total for row in after] == [1, 1]
 
 
 async def test_counting_again_counts_nothing(books: Ledger) -> None:
@@ -225,5 +225,5 @@ async def _check(books: Ledger, jobs: dict[str, tuple[int, str, int, str]]) -> N
 
     assert {row.group: sum(row.jobs.values()) for row in rows} == count
     assert {row.group: row.charged for row in rows} == {group: cost[group] for group in count}
-    assert {row.group: row.durations.count for row in rows} == count
+    assert {row.group: row.durations.total for row in rows} == count
     assert sum((await books.jobs(tag="x")).values()) == len(jobs)

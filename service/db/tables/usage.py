@@ -10,7 +10,7 @@ from service.db.tables.columns import blob
 
 
 class UsageDaily(SQLModel, table=True):
-    """How many jobs ended on one day in one way, what they cost and how long they took; outlives the jobs themselves."""
+    """How many jobs ended on a day, what they cost and how long they took; outlives the jobs themselves."""
 
     __tablename__: ClassVar[str] = "usage_daily"
     __table_args__ = ({"sqlite_with_rowid": False},)
@@ -22,10 +22,7 @@ class UsageDaily(SQLModel, table=True):
     operation: str = Field(primary_key=True)
     model: str = Field(primary_key=True)  # empty: none was named
     key_id: str = Field(primary_key=True)  # empty: taken without one
-    status: str = Field(primary_key=True)
-    jobs: int
-    charged: int
-    durations: bytes | None = blob(nullable=False)  # a histogram
+    counts: bytes | None = blob(nullable=False)  # MessagePack: by state how many, for how much, and how long they took
 
 
 class UsageCounted(SQLModel, table=True):
