@@ -63,7 +63,7 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     context, who = context_of(request), principal_of(request)
     query = query_of(request.scope, _FILTERS | PAGING, repeatable=frozenset({"status"}), prefix=_METADATA)
     limit = query.limit()
-    jobs = await queries.list_jobs(context.reader, who.account_id, _filter(query), limit + 1)
+    jobs = await queries.list_jobs(context.reader, who.account_id, job_filter(query), limit + 1)
     results = await queries.results_of(context.reader, jobs[:limit])
 
     def view(job: JobRow) -> dict[str, Any]:
@@ -154,7 +154,12 @@ async def get_result(request: Request[Any, Any, Any], job_id: FromPath[str], ind
     return empty_answer(302, {"Location": link, "Cache-Control": "no-store"})
 
 
-def _filter(query: Query) -> queries.JobFilter:
+def job_filter(query: Query) -> queries.JobFilter:
+    """What a list or an export of jobs is narrowed to.
+
+    Raises:
+        Malformed: A parameter is wrong.
+    """
     statuses = query.many("status")
     known = [status.value for status in JobStatus]
     if any(status not in known for status in statuses) or ("status" in query.values and not statuses):

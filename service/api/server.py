@@ -14,6 +14,7 @@ from service.api import (
     callbacks,
     deliveries,
     events,
+    export,
     jobs,
     ops,
     providers,
@@ -29,6 +30,7 @@ from service.api.exchange import Api
 from service.api.problems import EXCEPTION_HANDLERS
 
 ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
+    *export.ROUTES,
     *jobs.ROUTES,
     *subscriptions.ROUTES,
     *replays.ROUTES,

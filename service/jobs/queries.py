@@ -10,10 +10,17 @@ import msgspec
 
 from service.clock import iso
 from service.db.reader import Reader
+from service.db.transaction import Row
 from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.view import ResultRow
 
 _RESULT_COLUMNS = "idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error"
+
+_EXPORTED = (
+    "id, created_at, submitted_at, finished_at, provider, operation, model, status, error_code, resolved_by, key_id, tags, "
+    "job_metadata, provider_task_id, task_confirmed, cost_estimated, cost_charged, cost_basis, polls, callbacks, result_count, "
+    "moderation, retry_of"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,28 @@ async def timeline(reader: Reader, job_id: str, after_seq: int, limit: int) -> l
         }
         for row in rows
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows of an export; `last` is where the next page begins, None at the end."""
+
+    rows: list[Row]
+    last: str | None
+
+
+async def export_page(reader: Reader, account_id: str, wanted: JobFilter, after_id: str, limit: int) -> Page:
+    """The account's jobs behind an id, oldest first; so many are looked at, and those that do not fit are left out.
+
+    Looking and not finding is bounded too: no read lasts, however little of a long history is asked for.
+    """
+    where, params = _conditions(wanted)
+    rows = await reader.rows(
+        f"SELECT {_EXPORTED}, {' AND '.join(where) or '1'} AS fits FROM jobs WHERE account_id = :account AND id > :after_id "
+        "ORDER BY id LIMIT :limit",
+        params | {"account": account_id, "after_id": after_id, "limit": limit},
+    )
+    return Page([row for row in rows if row["fits"]], rows[-1]["id"] if len(rows) == limit else None)
 
 
 async def past_deadline(reader: Reader, now_ms: int, count: int) -> list[str]:

@@ -1,0 +1,165 @@
+"""The export of jobs: the whole history of an account as a file, streamed.
+
+It holds one page and no more: a page is read, written, and only when the client has taken it the next one is read. A file that
+cannot be finished is cut off without its end, so that no client takes a part for the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import structlog
+from litestar import Request, get
+from litestar.types import ASGIApp, Receive, Send
+from litestar.types import Scope as Exchange
+
+from service.accounts.keys import Scope
+from service.api.auth import authenticated, needs
+from service.api.context import Context, context_of, principal_of
+from service.api.jobs import job_filter
+from service.api.listener import abort_connection
+from service.api.query import Query, query_of, wrong
+from service.clock import iso
+from service.errors import TooManyRequests, Unauthenticated
+from service.ids import earliest, is_id
+from service.jobs import queries
+from service.jobs.export import FORMATS, row_of
+from service.jobs.queries import JobFilter
+
+PAGE: Final = 500  # jobs that are read at a time
+SLICE: Final = 100  # jobs that are written at a time, so that nobody else waits for long
+WRITE_S: Final = 30.0  # for a client to take what was written
+MAX_ROWS: Final = 10_000_000
+AT_ONCE: Final = 4  # exports of the process
+RETRY_AFTER_S: Final = 10
+_FILTERS: Final = frozenset({"status", "provider", "operation", "tag", "created_after", "created_before"})
+_KNOWN: Final = _FILTERS | {"format", "after", "limit"}
+_RUNNING: Final = "exports"  # in the application's state
+
+_log = structlog.get_logger(__name__)
+
+
+@get("/v1/jobs/export", opt=needs(Scope.JOBS_READ))
+async def export_jobs(request: Request[Any, Any, Any]) -> ASGIApp:
+    """The account's jobs as CSV or JSON Lines, oldest first."""
+    context, who = context_of(request), principal_of(request)
+    query = query_of(request.scope, _KNOWN, repeatable=frozenset({"status"}))
+    form = query.one("format") or "csv"
+    if form not in FORMATS:
+        raise wrong("format", f"must be one of {', '.join(FORMATS)}")
+    now_ms = context.clock.now_ms()
+    wanted = job_filter(query)
+    # What is taken while we write would keep a busy account's export from ever ending.
+    wanted = replace(wanted, created_before=min(wanted.created_before or now_ms + 1, now_ms + 1))
+    return Export(request, context, who.account_id, form, wanted, _after(query, wanted), _limit(query))
+
+
+def _after(query: Query, wanted: JobFilter) -> str:
+    """The id behind which the export begins; ids are made no earlier than their jobs."""
+    after = query.one("after")
+    if after is None:
+        return earliest("job", wanted.created_after or 0)
+    if not is_id(after, "job"):
+        raise wrong("after", "is no job's id; they look like job_0199…")
+    return after
+
+
+def _limit(query: Query) -> int:
+    text = query.one("limit")
+    if text is None:
+        return MAX_ROWS
+    if not re.fullmatch(r"[0-9]{1,8}", text) or not 1 <= int(text) <= MAX_ROWS:
+        raise wrong("limit", f"must be a whole number from 1 to {MAX_ROWS}")
+    return int(text)
+
+
+@dataclass(slots=True)
+class Export:
+    """The answer, as an ASGI application for one exchange."""
+
+    request: Request[Any, Any, Any]
+    context: Context
+    account_id: str
+    form: str
+    wanted: JobFilter
+    after: str
+    left: int  # rows that may still be written
+
+    async def __call__(self, scope: Exchange, receive: Receive, send: Send) -> None:
+        """See ASGI.
+
+        Raises:
+            TooManyRequests: Others are being written; nothing was begun.
+        """
+        state = self.request.app.state
+        if state.get(_RUNNING, 0) >= AT_ONCE:
+            raise TooManyRequests("other exports are being written; try again soon", retry_after_s=RETRY_AFTER_S)
+        state[_RUNNING] = state.get(_RUNNING, 0) + 1
+        gone = asyncio.create_task(_until_gone(receive), name="export-reader")
+        try:
+            if not await self._write(send, gone):
+                abort_connection(scope)
+        except TimeoutError:
+            abort_connection(scope)  # closing would wait for a client that takes nothing
+        except Exception:  # the head is out, so that no problem can be told; the cut tells that the file is none
+            _log.exception("export_broke")
+            abort_connection(scope)
+        finally:
+            state[_RUNNING] -= 1
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+
+    async def _write(self, send: Send, gone: asyncio.Task[None]) -> bool:
+        """Write everything; False: it cannot be finished."""
+        content_type, head, rows_of = FORMATS[self.form]
+        await self._send(send, head(), headers=self._headers(content_type))
+        at: str | None = self.after
+        while at is not None and self.left:
+            if gone.done() or self.context.draining() or not await self._allowed():
+                return False
+            page = await queries.export_page(self.context.reader, self.account_id, self.wanted, at, PAGE)
+            rows = page.rows[: self.left]
+            for begin in range(0, len(rows), SLICE):
+                await self._send(send, rows_of(map(row_of, rows[begin : begin + SLICE])))
+                await asyncio.sleep(0)  # sending waits only for a client that is slow
+            self.left -= len(rows)
+            at = page.last
+        await self._send(send, b"", more=False)
+        return True
+
+    def _headers(self, content_type: str) -> list[tuple[bytes, bytes]]:
+        today = str(iso(self.context.clock.now_ms()))[:10]
+        name = f"remora-jobs-{today}.{self.form}"
+        return [
+            (b"content-type", content_type.encode()),
+            (b"content-disposition", f'attachment; filename="{name}"'.encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),  # nginx would otherwise collect it, and take a cut for an end
+        ]
+
+    async def _send(
+        self, send: Send, text: bytes, *, headers: list[tuple[bytes, bytes]] | None = None, more: bool = True
+    ) -> None:
+        async with asyncio.timeout(WRITE_S):
+            if headers is not None:
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+            if text or not more:
+                await send({"type": "http.response.body", "body": text, "more_body": more})
+
+    async def _allowed(self) -> bool:
+        """Whether the key that began the export still may."""
+        try:
+            return (await authenticated(self.request)).may(Scope.JOBS_READ)
+        except Unauthenticated:
+            return False
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass  # a body that comes with a GET
+
+
+ROUTES = (export_jobs,)
