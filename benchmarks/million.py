@@ -172,10 +172,9 @@ class Cleaning:
     wal_bytes: int
     problems: list[str]
 
-    @property
-    def extra_ms(self) -> float:
+    def extra_ms(self, phases: list[Measured]) -> float:
         """The slowest event's latency, less what it usually is without the clean-up."""
-        return max(each.max_ms for each in self.during) - statistics.median(each.p50_ms for each in self.before)
+        return max(each.max_ms for each in phases) - statistics.median(each.p50_ms for each in self.before)
 
 
 async def cleaning(large: Archive, plan: Plan, core: int | None) -> Cleaning:
@@ -255,10 +254,11 @@ def cleaning_table(found: Cleaning) -> Iterator[str]:
     kinds = ", ".join(f"{count:,} {what}" for what, count in sorted(found.removed.items()) if count)
     yield ""
     yield f"removed meanwhile: {total:,} rows ({kinds}), {total / found.seconds:,.0f}/s; write-ahead log {found.wal_bytes / 1e6:.0f} MB"
+    extra_ms = found.extra_ms(found.during)
     yield aim(
         f"delays no delivery by more than {MOST_DELAY_MS:.0f} ms",
-        f"{found.extra_ms:.1f} ms",
-        holds=found.extra_ms <= MOST_DELAY_MS,
+        f"{extra_ms:.1f} ms, and {found.extra_ms(found.before):.1f} ms with nothing to remove",
+        holds=extra_ms <= MOST_DELAY_MS,
     )
 
 

@@ -17,7 +17,7 @@ from service.jobs.retention import ForgetKeys, RemoveCallbacks, RemoveJobs, Swee
 from service.notation import Retention
 
 BUDGET_S = 45.0  # of one run; the next tick goes on
-PAUSE_FACTOR = 4  # pauses are so many times as long as the command before took, so a busy writer is asked more rarely
+PAUSE_FACTOR = 8  # pauses are so many times as long as the command before took, so a busy writer is asked more rarely
 PAUSE_S = (0.002, 1.0)  # the shortest and the longest
 
 _log = structlog.get_logger(__name__)
