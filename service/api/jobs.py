@@ -29,6 +29,7 @@ from service.jobs.request import idempotency_key, parse
 from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.jobs.view import ResultRow, job_view
+from service.results import queries as result_queries
 from service.states import JobStatus
 
 _METADATA = "metadata."
@@ -150,8 +151,18 @@ async def get_result(request: Request[Any, Any, Any], job_id: FromPath[str], ind
         raise Gone("the result has expired; submit the job again to have it made anew", code="result_expired")
     link_ttl_ms = round(context.settings.link_ttl.total_seconds() * 1000)
     until = min(now_ms + link_ttl_ms, result.expires_at)
-    link = context.links.short(job_id, result.idx, until)
+    link = await _presigned(context, job_id, result, until - now_ms) or context.links.short(job_id, result.idx, until)
     return empty_answer(302, {"Location": link, "Cache-Control": "no-store"})
+
+
+async def _presigned(context: Context, job_id: str, result: ResultRow, life_ms: int) -> str | None:
+    """The link of our copy's bucket, where it lies in one."""
+    if not result.stored or context.storage is None:
+        return None
+    held = await result_queries.held(context.reader, job_id, result.idx)
+    if held is None or held.storage_key is None:
+        return None
+    return await context.storage.link(held.storage_key, max(1, life_ms // 1000))
 
 
 def job_filter(query: Query) -> queries.JobFilter:

@@ -26,6 +26,8 @@ from service.results.storage import CHUNK_BYTES
 
 TOTAL_S: Final = 600.0  # for a file, redirects included
 STALL_S: Final = 30.0  # in which the host may say nothing
+SLOW_AFTER_S: Final = 30.0  # from then on the host must have kept …
+SLOWEST_BYTES_PER_S: Final = 4_096  # … this pace on the whole: who drips would hold a place for all of the deadline
 MEMORY_BYTES: Final = 1 << 20  # larger files go to the spool
 MAX_REDIRECTS: Final = 3
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -55,6 +57,7 @@ class Downloader:
     max_bytes: int
     total_s: float = TOTAL_S
     stall_s: float = STALL_S
+    slow_after_s: float = SLOW_AFTER_S
 
     async def get(self, url: str) -> Fetched | Missed:
         """The file behind a URL of the provider's, or why there is none.
@@ -94,9 +97,13 @@ class Downloader:
         if missed is not None:
             return missed
         body = _Body(self.spool, self.max_bytes)
+        began = asyncio.get_running_loop().time()
         try:
             while piece := await download.read():
                 await body.add(piece)
+                took_s = asyncio.get_running_loop().time() - began
+                if took_s > self.slow_after_s and body.size < took_s * SLOWEST_BYTES_PER_S:
+                    return Missed("too_slow")
             return await body.judged(_length(download))
         except _TooLargeError:
             return Missed("too_large")
@@ -157,12 +164,12 @@ class _Body:
         self._path: Path | None = None
         self._file: BinaryIO | None = None
         self._hash = hashlib.sha256()
-        self._size = 0
+        self.size = 0
 
     async def add(self, piece: bytes) -> None:
         """Take a piece."""
-        self._size += len(piece)
-        if self._size > self._max_bytes:
+        self.size += len(piece)
+        if self.size > self._max_bytes:
             raise _TooLargeError
         self._waiting += piece
         if len(self._waiting) >= (MEMORY_BYTES if self._file is None else CHUNK_BYTES):
@@ -170,19 +177,19 @@ class _Body:
 
     async def judged(self, length: int | None) -> Fetched | Missed:
         """The whole file, if it is whole and one that is kept."""
-        if length is not None and length != self._size:
+        if length is not None and length != self.size:
             return Missed("truncated")
         if self._file is not None:
             await self._flush()
-            look = await asyncio.to_thread(examine, self._file, self._size, length_known=length is not None)
+            look = await asyncio.to_thread(examine, self._file, self.size, length_known=length is not None)
         else:
             self._hash.update(self._waiting)
-            look = examine(io.BytesIO(self._waiting), self._size, length_known=length is not None)
+            look = examine(io.BytesIO(self._waiting), self.size, length_known=length is not None)
         if isinstance(look, str):
             return Missed(look)
         file: Path | bytes = bytes(self._waiting) if self._path is None else self._path
         self._path = None  # it is the caller's now
-        return Fetched(file, self._size, self._hash.hexdigest(), look)
+        return Fetched(file, self.size, self._hash.hexdigest(), look)
 
     def close(self) -> None:
         """Close the file, and remove it if it is still ours."""

@@ -167,12 +167,14 @@ async def test_copy_in_a_bucket_is_led_to(s3: str, tmp_path: Path, monkeypatch: 
         head = await served.stranger.head(path)
         small = await served.stranger.get(f"{path}/thumb")
         job_id = (await served.client.get("/v1/jobs")).json()["data"][0]["id"]
+        short = await served.client.get(f"/v1/jobs/{job_id}/results/0")
         erased = await served.client.delete(f"/v1/jobs/{job_id}")
         gone = await served.stranger.get(led.headers["location"])
 
     assert led.status_code == 302
     assert led.headers["location"].startswith(f"{s3}/remora/results/")
     assert led.headers["cache-control"] == "no-store"
+    assert short.headers["location"].startswith(f"{s3}/remora/results/")
     assert (copy.status_code, len(copy.content)) == (200, result["size_bytes"])
     assert copy.headers["content-disposition"].startswith("attachment")
     assert (head.status_code, head.headers["content-length"]) == (200, str(result["size_bytes"]))

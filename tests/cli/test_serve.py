@@ -22,8 +22,8 @@ def secret_in(file: Path) -> tuple[str, int]:
 
 
 def modes_in(directory: Path) -> dict[str, int]:
-    """The modes of the files, by name."""
-    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()}
+    """What others may do with the files and directories, by name; nothing is 0."""
+    return {file.name: stat.S_IMODE(file.stat().st_mode) & 0o077 for file in directory.iterdir()}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -131,7 +131,7 @@ async def test_serve_tells_what_it_made_and_what_it_found(tmp_path: Path) -> Non
         modes = modes_in(tmp_path)
         process.terminate()
         await asyncio.wait_for(process.communicate(), PATIENCE_S)
-        assert set(modes.values()) == {0o600}, modes
+        assert set(modes.values()) == {0}, modes
         assert "remora.db-wal" in modes
 
     assert f"new database   {tmp_path / 'remora.db'}\n" in printed[0]
@@ -146,7 +146,7 @@ async def test_serve_says_which_provider_is_out_of_reach_and_what_has_no_effect(
     given = {
         "REMORA_PROVIDERS__APIMODELS__BASE_URL": "http://127.0.0.1:9090",
         "REMORA_PROVIDERS__APIMODELS__API_KEY": "sandbox",
-        "REMORA_STORAGE_URL": "s3://bucket",
+        "REMORA_URL": "http://remora.example",
     }
     process = await start("serve", directory=tmp_path, REMORA_PORT="0", **given)
     printed = "\n".join(await read_until(process, "polling."))
@@ -155,7 +155,7 @@ async def test_serve_says_which_provider_is_out_of_reach_and_what_has_no_effect(
 
     assert "OUT OF REACH: apimodels" in printed
     assert "add 127.0.0.0/8 to REMORA_EGRESS_ALLOW" in printed
-    assert "NOT SERVED YET: REMORA_STORAGE_URL is set, but results are not copied" in printed
+    assert "NOT SERVED YET: REMORA_URL is set, but no command speaks to a running service" in printed
 
 
 def test_serve_refuses_a_port_in_use(tmp_path: Path) -> None:

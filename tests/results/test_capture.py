@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from service.jobs.erase import Erase
 from service.results.storage import LocalStorage
 from service.results.store import VoidCaptures
-from tests.results.bench import Bench, bench
+from tests.results.bench import ACCOUNT, Bench, bench
 from tests.results.files import FileServer, answer, mp4, picture
 
 PNG = picture()
@@ -166,6 +167,27 @@ async def test_what_a_crash_left_is_fetched_after_the_start(kept: Bench, host: F
     assert [path.relative_to(kept.directory / "kept").as_posix() for path in kept.files()] == [
         kept.result(job_id)["storage_key"]
     ]
+
+
+async def test_erased_while_it_is_fetched_leaves_nothing(kept: Bench, host: FileServer) -> None:
+    """A file that comes after the erasure is not kept, and nobody is told of it."""
+    gate = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await answer(PNG)(reader, writer)
+
+    taking = asyncio.create_task(kept.complete(host.put("/a.png", slow)))
+    await kept.until(lambda: host.requests)
+    [job] = kept.rows("SELECT id FROM jobs")
+    assert await kept.store.writer.run(Erase(job["id"], ACCOUNT)) is True
+    gate.set()
+    job_id = await taking
+    await kept.later(60)
+
+    assert kept.files() == []
+    assert kept.result(job_id)["stored"] == 0
+    assert kept.events(job_id) == ["job.completed", "job.erased"]
 
 
 async def test_one_slow_host_delays_no_other(kept: Bench, host: FileServer) -> None:

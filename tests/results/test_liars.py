@@ -13,6 +13,7 @@ import pytest
 
 from service.clock import SystemClock
 from service.egress.door import Door
+from service.errors import StorageUnavailable
 from service.results.download import Downloader, Fetched
 from service.results.retry import Missed
 from tests.results.files import FileServer, Talk, answer, picture
@@ -120,6 +121,19 @@ async def test_stalled_file_ends_at_its_deadline(host: FileServer, downloader: D
     assert isinstance(stalled, Missed)
     assert isinstance(dripped, Missed)
     assert (stalled.reason, dripped.reason) == ("timeout", "timeout")
+    downloader.slow_after_s = 0.3
+    slow = await downloader.get(host.put("/c.png", drip))
+    assert isinstance(slow, Missed)
+    assert slow.reason == "too_slow"
+
+
+async def test_spool_that_cannot_be_written_is_ours_to_mend(
+    host: FileServer, tmp_path: Path, downloader: Downloader
+) -> None:
+    """A full disk is no fault of the file: our own storage is away, and the file is fetched again later."""
+    downloader.spool = tmp_path / "nowhere"
+    with pytest.raises(StorageUnavailable):
+        await downloader.get(host.put("/a.png", answer(PNG + bytes(3 << 20))))
 
 
 async def test_redirect_to_a_sound_file_is_followed(host: FileServer, downloader: Downloader) -> None:

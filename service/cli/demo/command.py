@@ -26,6 +26,8 @@ from service.states import FINAL_EVENT_TYPES
 from service.telemetry import configure_logging
 
 PATIENCE_S: Final = 12.0  # for all events; the slowest takes about five
+KEPT_LOOKS: Final = 20  # at the copies of the results …
+KEPT_LOOK_S: Final = 0.1  # … so many seconds apart
 BROKEN_OFF: Final = 130  # as a shell says it of a command that a signal ended
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _EVENTS: Final = ("job.running", "job.submit_unknown", *FINAL_EVENT_TYPES)
@@ -88,14 +90,17 @@ async def _demo(directory: Path, *, once: bool) -> list[str]:
             await board.until_all_arrived(PATIENCE_S)
             took_s = clock.monotonic() - began
             await _until_all_called_back(world, board)
+            kept, results = await _kept(world)
         if not once:
             _conclude(screen, board.faults(), len(errands), took_s)
+            _tell_kept(screen, kept, results)
             _invite(screen, world, board)
             for number in _SIGNALS:  # from here on they are the service's, which drains
                 asyncio.get_running_loop().remove_signal_handler(number)
             await world.service.wait()
     if once:  # judged after the end, when nothing more can arrive
         _conclude(screen, board.faults(), len(errands), took_s)
+        _tell_kept(screen, kept, results)
     return board.faults()
 
 
@@ -136,6 +141,23 @@ async def _until_all_called_back(world: World, board: Board) -> None:
         await world.sandbox.until(answered, timeout_s=2.0)
     except TimeoutError:
         return  # then nothing came that could have made a second event
+
+
+async def _kept(world: World) -> tuple[int, int]:
+    """How many of all results have their copy, after a moment for the last of them."""
+    for _ in range(KEPT_LOOKS):
+        jobs = (await world.client.get("/v1/jobs?limit=200"))["data"]
+        stored = [result["stored"] for job in jobs for result in job["results"]]
+        if all(stored):
+            break
+        await asyncio.sleep(KEPT_LOOK_S)
+    return sum(stored), len(stored)
+
+
+def _tell_kept(screen: Screen, kept: int, results: int) -> None:
+    whole = kept == results
+    says = f"{'✓' if whole else '·'} {kept} of {results} pictures are copied; their links last, whatever the provider deletes."
+    screen.say(says, "bold green" if whole else "dim")
 
 
 def _introduce(screen: Screen, world: World, log: Path | None) -> None:
