@@ -6,7 +6,6 @@ counts stand side by side in one large integer, a lane for each bucket: adding t
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_left
 from itertools import accumulate
 from math import ceil, log, sqrt
@@ -14,7 +13,7 @@ from typing import Final, NamedTuple
 
 GROWTH: Final = 1.1  # of a bucket against the one before
 BUCKETS: Final = 256  # the last one begins above a year
-LANE_BYTES: Final = 8  # of a count
+LANE_BYTES: Final = 5  # of a count: no bucket ever sees a trillion jobs
 _LANE: Final = 8 * LANE_BYTES  # bits
 _LOG_GROWTH: Final = log(GROWTH)
 
@@ -40,7 +39,7 @@ class Histogram(NamedTuple):
     @property
     def total(self) -> int:
         """How many durations there are."""
-        return sum(self._counts())
+        return sum(self._counts()[1])
 
     def quantiles_ms(self, *shares: float) -> tuple[float | None, ...]:
         """The durations that these shares of them stay at or below, within 5 %; None where there are none.
@@ -48,15 +47,16 @@ class Histogram(NamedTuple):
         Args:
             shares: Each above 0, to 1.
         """
-        up_to = list(accumulate(self._counts()))
+        first, counts = self._counts()
+        up_to = list(accumulate(counts))
         total = up_to[-1]
-        return tuple(_middle(bisect_left(up_to, ceil(share * total))) if total else None for share in shares)
+        return tuple(_middle(first + bisect_left(up_to, ceil(share * total))) if total else None for share in shares)
 
     def packed(self) -> bytes:
         """As it is stored: the lowest bucket that is not empty, and the lanes from there on."""
         if not self.lanes:
             return b""
-        first = ((self.lanes & -self.lanes).bit_length() - 1) // _LANE
+        first = self._first()
         lanes = self.lanes >> _LANE * first
         return bytes([first]) + lanes.to_bytes((lanes.bit_length() + 7) // 8, "little")
 
@@ -65,10 +65,17 @@ class Histogram(NamedTuple):
         """From what was stored."""
         return cls(int.from_bytes(stored[1:], "little") << _LANE * stored[0]) if stored else cls()
 
-    def _counts(self) -> list[int]:
-        raw = self.lanes.to_bytes(BUCKETS * LANE_BYTES, sys.byteorder)
-        counts = memoryview(raw).cast("Q").tolist()
-        return counts if sys.byteorder == "little" else counts[::-1]
+    def _counts(self) -> tuple[int, list[int]]:
+        """The first bucket that is not empty, and the counts from there on."""
+        if not self.lanes:
+            return 0, [0]
+        first = self._first()
+        lanes = self.lanes >> _LANE * first
+        raw = lanes.to_bytes((lanes.bit_length() + 7) // 8, "little")
+        return first, [int.from_bytes(raw[at : at + LANE_BYTES], "little") for at in range(0, len(raw), LANE_BYTES)]
+
+    def _first(self) -> int:
+        return ((self.lanes & -self.lanes).bit_length() - 1) // _LANE
 
 
 def bucket_of(duration_ms: int) -> int:

@@ -164,6 +164,10 @@ class Wanted:
         """Whether jobs are counted once for each of their tags."""
         return self.tag is not None or "tag" in self.group_by
 
+    def times(self, status: str) -> bool:
+        """Whether the durations of jobs in this state are asked for."""
+        return status == "completed" or bool(self.status) or "status" in self.group_by
+
     def fits(self, place: Place) -> bool:
         """Whether this is asked for."""
         exact = ("provider", "operation", "model", "key_id")
@@ -200,7 +204,6 @@ class Row:
 def grouped(counts: Iterable[tuple[Place, Count]], wanted: Wanted) -> list[Row]:
     """The rows of the answer, the newest day first; rows in which nothing is left are left out."""
     fields = [Place._fields.index(DIMENSIONS[name]) for name in wanted.group_by]
-    by_status = bool(wanted.status) or "status" in wanted.group_by
     rows: dict[tuple[str | int, ...], Row] = {}
     for place, count in counts:
         group = tuple([place[at] for at in fields])  # a list first: half the time of a generator
@@ -209,7 +212,7 @@ def grouped(counts: Iterable[tuple[Place, Count]], wanted: Wanted) -> list[Row]:
             row = rows[group] = Row(group)
         row.jobs[place.status] = row.jobs.get(place.status, 0) + count.jobs
         row.charged += count.charged
-        if by_status or place.status == "completed":
+        if wanted.times(place.status):
             row.durations = row.durations.plus(count.durations)
     found = [row for row in rows.values() if row.charged or any(row.jobs.values())]
     day = wanted.group_by.index("day") if "day" in wanted.group_by else None
