@@ -137,6 +137,14 @@ RULES: tuple[tuple[str, str, str], ...] = (
         ),
     ),
     (
+        "I11",
+        "a result that is stored has its file and what is told of it, and nothing of it is due",
+        (
+            "SELECT job_id FROM results WHERE (stored AND (storage_key IS NULL OR sha256 IS NULL OR content_type IS NULL "
+            "OR size_bytes IS NULL OR due_at IS NOT NULL OR sweep_at IS NULL)) OR (lease_owner IS NOT NULL AND due_at IS NULL)"
+        ),
+    ),
+    (
         "seq",
         "the timeline ends at the job's own number and has no number twice",
         "SELECT id FROM jobs j WHERE seq <> (SELECT max(seq) FROM events e WHERE e.job_id = j.id)",

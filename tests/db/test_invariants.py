@@ -106,6 +106,8 @@ def test_sound_database_has_no_breach(connection: sqlite3.Connection) -> None:
         ("I10", "UPDATE events SET account_id = 'acc_2' WHERE id = 'evt_3'"),
         ("I11", "DELETE FROM results"),
         ("I11", "UPDATE jobs SET submission_id = 'sbm_9' WHERE id = 'job_1'"),
+        ("I11", "UPDATE results SET stored = 1"),
+        ("I11", "UPDATE results SET lease_owner = 'me'"),
         ("I11", "DELETE FROM attempts"),
         ("I12", "INSERT INTO attempts (delivery_id, at, duration_ms) VALUES ('dlv_9', 1, 1)"),
         ("seq", "UPDATE jobs SET seq = 7 WHERE id = 'job_1'"),
