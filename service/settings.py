@@ -73,7 +73,6 @@ class Settings:
     log_format: Literal["auto", "console", "json"]
     log_level: str  # in small letters
     providers: dict[str, ProviderSettings]  # by card name, as in `sharkapi-v1`
-    unserved: tuple[tuple[str, str], ...]  # what was given and has no effect yet: name, and what holds instead
 
     @property
     def sqlite_path(self) -> Path | None:
@@ -226,13 +225,6 @@ PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
     ),
 )
 
-#: Settings of the contract that this version reads and does not act on, with what holds instead. Their values are
-#: checked all the same, so that a configuration can be written now for what is coming.
-UNSERVED: Final[Mapping[str, str]] = {
-    "URL": "no command speaks to a running service",
-    "API_KEY": "no command speaks to a running service",
-}
-
 _BY_NAME: Final = {PREFIX + row.name: row for row in SETTINGS}
 _BY_FIELD: Final = {row.name: row for row in PROVIDER_SETTINGS}
 
@@ -263,9 +255,7 @@ def load(environ: Mapping[str, str], directory: Path) -> Settings:
     problems.extend(_contradictions(found, values, directory))
     if problems:
         raise SettingsInvalid(problems)
-    told = {name: says for name, says in UNSERVED.items() if found[name.lower()] is not None}  # `none` holds already
-    unserved = tuple((PREFIX + name, says) for name, says in told.items() if values.given(PREFIX + name))
-    return Settings(**_placed(found, values, directory), providers=providers, unserved=unserved)
+    return Settings(**_placed(found, values, directory), providers=providers)
 
 
 def _contradictions(found: dict[str, Any], values: _Values, directory: Path) -> Iterator[str]:

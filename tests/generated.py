@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.metrics import METRICS
 from service.providers.schema import card_schema
-from service.settings import PREFIX, PROVIDER_SETTINGS, PROVIDERS_PREFIX, SETTINGS, UNSERVED, Setting
+from service.settings import PREFIX, PROVIDER_SETTINGS, PROVIDERS_PREFIX, SETTINGS, Setting
 from service.states import MEANINGS, MOVES, ErrorCode, JobStatus
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,9 +65,7 @@ def _setting_rows(rows: Iterable[Setting], prefix: str) -> str:
             f"`{prefix}{row.name}`" + (" (or `_FILE`)" if row.secret else ""),
             "–" if row.default is None else f"`{row.default}`" if row.default else "empty",
             row.form,
-            f"{row.help} (coming; for now {UNSERVED[row.name]})"
-            if prefix == PREFIX and row.name in UNSERVED
-            else row.help,
+            row.help,
         )
         for row in rows
     )

@@ -51,7 +51,7 @@ def test_every_row_is_a_field() -> None:
     """The table and the frozen objects cannot drift apart."""
     fields = {field.name for field in dataclasses.fields(Settings)}
 
-    assert fields == {row.name.lower() for row in SETTINGS} | {"providers", "unserved"}
+    assert fields == {row.name.lower() for row in SETTINGS} | {"providers"}
     several = {"webhook_secret": "webhook_secrets"}
     assert [field.name for field in dataclasses.fields(ProviderSettings)] == [
         several.get(row.name.lower(), row.name.lower()) for row in PROVIDER_SETTINGS
@@ -268,15 +268,6 @@ def test_postgresql_is_refused_before_anything_is_asked_for_it(tmp_path: Path) -
     lines = problems({"REMORA_DATABASE_URL": "postgresql://u@db/remora"}, tmp_path)
 
     assert lines == ["REMORA_DATABASE_URL: PostgreSQL is not served by this version; use sqlite:///path"]
-
-
-def test_settings_without_effect_are_told(tmp_path: Path) -> None:
-    """What is given and not served yet is named with what holds instead; defaults, and what holds anyway, are not."""
-    given = {"REMORA_URL": "http://remora.example", "REMORA_LINK_TTL": "5m"}
-    told = dict(load(given, tmp_path).unserved)
-
-    assert told.keys() == {"REMORA_URL"}
-    assert load({}, tmp_path).unserved == ()
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,22 @@ Owns requests, answers and what is said when the service refuses. It must not kn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from typing import Any, Final
 
 import msgspec
 
-from service.cli.outcome import Refused
-from service.egress import Call, Egress
+from service.cli.outcome import CONFIGURED_WRONG, Refused
+from service.clock import SystemClock
+from service.egress import Answer, Call, Egress
+from service.egress.door import Door
+from service.settings import Settings
 
 TIMEOUT_S: Final = 30.0
 _MAX_ANSWER_BYTES: Final = 16 << 20
+_ANYWHERE: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 
 class ServiceClient:
@@ -44,7 +50,15 @@ class ServiceClient:
         """What the service answers to a POST; raises as `get`."""
         return await self._ask("POST", path, body, headers or {})
 
+    async def read(self, path: str) -> bytes:
+        """What the service answers to a GET, as it is; raises as `get`."""
+        return (await self._answer("GET", path, None, {})).body
+
     async def _ask(self, method: str, path: str, body: object | None, headers: Mapping[str, str]) -> Any:
+        answer = await self._answer(method, path, body, headers)
+        return msgspec.json.decode(answer.body) if answer.body else None
+
+    async def _answer(self, method: str, path: str, body: object | None, headers: Mapping[str, str]) -> Answer:
         sent = {"Authorization": f"Bearer {self._key}", **headers}
         if body is not None:
             sent["Content-Type"] = "application/json"
@@ -52,7 +66,29 @@ class ServiceClient:
         answer = await self._egress.call(call, timeout_s=TIMEOUT_S, read_bytes=_MAX_ANSWER_BYTES)
         if not 200 <= answer.status < 300:
             raise Refused(f"{method} {path} was answered {answer.status}: {_detail(answer.body)}")
-        return msgspec.json.decode(answer.body) if answer.body else None
+        if answer.truncated:
+            raise Refused(
+                f"{method} {path} was answered with more than {_MAX_ANSWER_BYTES} bytes; ask for less at a time"
+            )
+        return answer
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[ServiceClient]:
+    """A client of the service that the settings name; wherever it is, the operator has said so.
+
+    Raises:
+        Refused: There is no key to use.
+    """
+    if settings.api_key is None:
+        says = "there is no key to use; set REMORA_API_KEY to one of the service's keys"
+        raise Refused(says, CONFIGURED_WRONG)
+    door = Door(allow=_ANYWHERE, clock=SystemClock())
+    await door.start()
+    try:
+        yield ServiceClient(door, settings.url, settings.api_key.get_secret_value())
+    finally:
+        await door.close()
 
 
 def _detail(body: bytes) -> str:

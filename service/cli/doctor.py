@@ -83,8 +83,6 @@ def findings(environ: Mapping[str, str], directory: Path) -> Iterator[Finding]:
         yield from (Finding(Mark.WRONG, "settings", problem) for problem in error.problems)
         return
     yield Finding(Mark.FINE, "settings", "are understood")
-    for name, says in settings.unserved:
-        yield Finding(Mark.HINT, "settings", f"{name} is not served yet: {says}")
     in_use = yield from _database(settings)
     yield from _port(settings, in_use=in_use)
     yield from _cards(settings)

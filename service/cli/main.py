@@ -33,6 +33,8 @@ COMMANDS: Final = {
         "service.cli.doctor",
         "Check settings, database, keys, cards and network settings without starting anything.",
     ),
+    "jobs": ("service.cli.jobs", "Get the history of jobs out of a running service."),
+    "accounts": ("service.cli.accounts", "The accounts of a running service, their limits and their money."),
     "providers": ("service.cli.providers", "Show the provider cards in force, or check one."),
 }
 

@@ -89,8 +89,6 @@ def _warnings(settings: Settings, refused: Mapping[str, EgressRefused]) -> Itera
     """What an operator should not find out by waiting for an event."""
     for name, error in refused.items():
         yield f"OUT OF REACH: {name} will get no request: {error}"
-    for name, says in settings.unserved:
-        yield f"NOT SERVED YET: {name} is set, but {says}"
     if settings.public_url is None:
         yield (
             "POLLING ONLY: REMORA_PUBLIC_URL is not set, so no provider can call back and every job is found by "

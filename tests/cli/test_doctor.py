@@ -140,15 +140,6 @@ def test_doctor_judges_providers_by_the_gate(tmp_path: Path) -> None:
     assert allowed[0] is Mark.FINE
 
 
-def test_doctor_tells_of_settings_without_effect(tmp_path: Path) -> None:
-    """What this version does not serve yet is a hint, with what holds instead."""
-    found = said(tmp_path, REMORA_URL="http://remora.example")["settings"]
-
-    assert (Mark.HINT, "REMORA_URL is not served yet") in [
-        (mark, says.partition(":")[0]) for mark, says in found
-    ]
-
-
 @pytest.mark.parametrize(
     ("url", "mark", "word"),
     [

@@ -141,12 +141,11 @@ async def test_serve_tells_what_it_made_and_what_it_found(tmp_path: Path) -> Non
     assert "just now" not in printed[1]
 
 
-async def test_serve_says_which_provider_is_out_of_reach_and_what_has_no_effect(tmp_path: Path) -> None:
-    """A private base URL that the gate refuses is named with the setting to add; so is what is not served yet."""
+async def test_serve_says_which_provider_is_out_of_reach(tmp_path: Path) -> None:
+    """A private base URL that the gate refuses is named with the setting to add."""
     given = {
         "REMORA_PROVIDERS__APIMODELS__BASE_URL": "http://127.0.0.1:9090",
         "REMORA_PROVIDERS__APIMODELS__API_KEY": "sandbox",
-        "REMORA_URL": "http://remora.example",
     }
     process = await start("serve", directory=tmp_path, REMORA_PORT="0", **given)
     printed = "\n".join(await read_until(process, "polling."))
@@ -155,7 +154,6 @@ async def test_serve_says_which_provider_is_out_of_reach_and_what_has_no_effect(
 
     assert "OUT OF REACH: apimodels" in printed
     assert "add 127.0.0.0/8 to REMORA_EGRESS_ALLOW" in printed
-    assert "NOT SERVED YET: REMORA_URL is set, but no command speaks to a running service" in printed
 
 
 def test_serve_refuses_a_port_in_use(tmp_path: Path) -> None:
