@@ -37,7 +37,6 @@ from service.providers.registry import Registry
 from service.states import JobStatus
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 DAY_MS = 86_400_000
 RULES_OF_JOBS = Rules(can_poll=True, called_back=True, fallback_after_ms=60_000, poll_every_ms=3_000)
@@ -215,7 +214,7 @@ class Till:
         """Take a job; returns its id."""
         return (await self.writer.run(self.accept(account_id, price))).job_id
 
-    async def at_once(self, commands: Sequence[Command[R]]) -> list[R | BaseException]:
+    async def at_once(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Several at the same time, which the writer takes as one batch."""
         return await asyncio.gather(*map(self.writer.run, commands), return_exceptions=True)
 

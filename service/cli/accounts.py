@@ -1,0 +1,155 @@
+"""`remora accounts`: the accounts of a running service and their money, asked over HTTP with an admin key.
+
+Owns the commands' words. It must not know how money moves. On the service's own machine the key that the service made for
+its database will do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from service.accounts.bootstrap import key_file
+from service.accounts.limits import LimitKind
+from service.cli.client import ServiceClient, connected
+from service.cli.outcome import CONFIGURED_WRONG, NOT_WELL, Refused, told
+from service.clock import SystemRandomness
+from service.errors import EgressCut
+from service.ids import is_id
+from service.settings import Settings, load
+
+T = TypeVar("T")
+
+_PAGE: Final = 200
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+app = typer.Typer(
+    add_completion=False, help="The accounts of a running service, their limits and their money.", no_args_is_help=True
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print what the service answered.")]
+
+
+@app.callback()
+def accounts() -> None:
+    """The accounts of a running service, their limits and their money."""
+
+
+@app.command("list")
+def list_accounts(*, as_json: AsJson = False) -> None:
+    """Show every account and what it has."""
+    found = _asked(_all)
+    _show({"data": found} if as_json else found, as_json=as_json)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the account is called.", show_default=False)],
+    *,
+    limit: Annotated[LimitKind, typer.Option(help="What the account may spend.")] = LimitKind.NONE,
+    budget: Annotated[str, typer.Option(help="With monthly: what a month may cost, in USD.")] = "",
+    credit: Annotated[str, typer.Option(help="What it begins with, in USD.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make an account; its first key and its signing secret are shown here only."""
+    given = {"name": name, "limit": limit.value, "budget": budget, "credit": credit}
+    body = {field: value for field, value in given.items() if value}
+    made = _asked(lambda client: client.post("/v1/accounts", body))
+    _show(made if as_json else [made], as_json=as_json)
+    if not as_json:
+        typer.echo(f"\nkey     {made['key']['secret']}\nsecret  {made['secret']}\nThey are not shown again.")
+
+
+@app.command("credit", context_settings={"ignore_unknown_options": True})
+def credit_account(
+    account: Annotated[str, typer.Argument(metavar="NAME|ID", help="The account.", show_default=False)],
+    amount: Annotated[
+        str, typer.Argument(help='In USD, such as "5.00"; negative for a correction.', show_default=False)
+    ],
+    *,
+    reason: Annotated[str, typer.Option(help="Why; stands in the account's statement.")] = "",
+    key: Annotated[str, typer.Option(help="The same key puts an amount in once, however often it is used.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Put money into an account."""
+    used = key or SystemRandomness().bytes(8).hex()
+    credited = _asked(lambda client: _credit(client, account, {"amount": amount, "reason": reason or None}, used))
+    _show(credited if as_json else [credited], as_json=as_json)
+
+
+async def _credit(client: ServiceClient, account: str, body: dict[str, str | None], key: str) -> Any:
+    account_id = account if is_id(account, "acc") else await _named(client, account)
+    try:
+        return await client.post(f"/v1/accounts/{account_id}/credit", body, {"Idempotency-Key": key})
+    except EgressCut as error:
+        raise Refused(f"{error}; it may be in or not: the same command with --key {key} puts it in once") from error
+
+
+async def _named(client: ServiceClient, name: str) -> str:
+    found = [each["id"] for each in await _all(client) if each["name"] == name]
+    if not found:
+        raise Refused(f"there is no account named {name!r}; `remora accounts list` shows them", NOT_WELL)
+    if len(found) > 1:
+        raise Refused(f"{len(found)} accounts are named {name!r}; say which: {', '.join(found)}", NOT_WELL)
+    return str(found[0])
+
+
+async def _all(client: ServiceClient) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        asked = {"limit": str(_PAGE)} | ({} if cursor is None else {"cursor": cursor})
+        page = await client.get(f"/v1/accounts?{urlencode(asked)}")
+        found += page["data"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return found
+
+
+def _asked(question: Callable[[ServiceClient], Awaitable[T]]) -> T:
+    """What the service answers, or the end of the command."""
+
+    async def ask() -> T:
+        async with connected(_keyed(load(os.environ, Path.cwd()))) as client:
+            return await question(client)
+
+    with told():
+        return asyncio.run(ask())
+
+
+def _keyed(settings: Settings) -> Settings:
+    """With the key that the service made beside its database, where none is set; it never leaves this machine."""
+    if settings.api_key is not None or settings.sqlite_path is None:
+        return settings
+    file = key_file(settings.sqlite_path)
+    if urlsplit(settings.url).hostname not in _LOOPBACK:
+        return settings
+    try:
+        return replace(settings, api_key=SecretStr(file.read_text("ascii").strip()))
+    except FileNotFoundError:
+        return settings
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{file} cannot be read; set REMORA_API_KEY to an admin key", CONFIGURED_WRONG) from error
+
+
+def _show(what: Any, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(what)).decode())
+        return
+    table = Table("id", "name", "limit", "balance", "held", "available", box=None, pad_edge=False)
+    for account in what:
+        balance = account["balance"]
+        money = (balance["balance"], balance["held"], balance["available"])
+        table.add_row(account["id"], account["name"], balance["limit"], *money)
+    Console(highlight=False, soft_wrap=True).print(table)
