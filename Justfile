@@ -38,6 +38,10 @@ demo *ARGS:
 gate:
     .ci/run
 
+# ten thousand arbitrary histories of the books
+books *ARGS:
+    .venv/bin/python -m tests.accounts.machine {{ ARGS }}
+
 # the wheel, with migrations, cards and static files in it
 wheel:
     .venv/bin/uv build --wheel

@@ -158,6 +158,7 @@ async def test_answers_are_as_described(served: Served) -> None:
     delivery = (await client.get("/v1/deliveries")).json()["data"][0]["id"]
     made = await client.post("/v1/subscriptions", json={"url": "http://127.0.0.1:9/", "headers": {"X-A": "b"}})
     one = made.json()["id"]
+    own = (await client.get("/v1/account")).json()["id"]
     for method, path, url, body in (
         ("get", "/v1/jobs/{job_id}", f"/v1/jobs/{done['id']}", None),
         ("get", "/v1/jobs", "/v1/jobs", None),
@@ -172,6 +173,13 @@ async def test_answers_are_as_described(served: Served) -> None:
         ("post", "/v1/account/rotate-secret", "/v1/account/rotate-secret", None),
         ("post", "/v1/accounts", "/v1/accounts", {"name": "x"}),
         ("get", "/v1/accounts", "/v1/accounts", None),
+        ("patch", "/v1/accounts/{account_id}", f"/v1/accounts/{own}", {"limit": "monthly", "budget": "0.02"}),
+        ("get", "/v1/account", "/v1/account", None),
+        ("post", "/v1/jobs", "/v1/jobs", STUCK),
+        ("post", "/v1/jobs", "/v1/jobs", STUCK),
+        ("patch", "/v1/accounts/{account_id}", f"/v1/accounts/{own}", {"limit": "none"}),
+        ("post", "/v1/accounts/{account_id}/credit", f"/v1/accounts/{own}/credit", {"amount": "5.00", "reason": "x"}),
+        ("get", "/v1/account/transfers", "/v1/account/transfers", None),
         ("get", "/v1/usage", "/v1/usage", None),
         ("get", "/v1/usage", "/v1/usage?group_by=day,provider,operation,model,status,key,tag", None),
         ("post", "/v1/keys", "/v1/keys", {"name": "x", "scopes": ["jobs:read"]}),
@@ -181,6 +189,12 @@ async def test_answers_are_as_described(served: Served) -> None:
         ("patch", "/v1/subscriptions/{subscription_id}", f"/v1/subscriptions/{one}", {"description": "x"}),
         ("post", "/v1/subscriptions/{subscription_id}/rotate-secret", f"/v1/subscriptions/{one}/rotate-secret", None),
         ("post", "/v1/subscriptions/{subscription_id}/test", f"/v1/subscriptions/{one}/test", None),
+        (
+            "post",
+            "/v1/subscriptions/{subscription_id}/disable",
+            f"/v1/subscriptions/{one}/disable",
+            {"reason": "moving"},
+        ),
         ("post", "/v1/subscriptions/{subscription_id}/enable", f"/v1/subscriptions/{one}/enable", None),
         ("get", "/v1/events", "/v1/events", None),
         ("get", "/v1/events", "/v1/events?cursor=cG9zOjk5OTk5OTk", None),
