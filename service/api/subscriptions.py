@@ -15,7 +15,7 @@ from service.api.context import Context, context_of, principal_of
 from service.api.query import PAGING, page, query_of
 from service.deliveries import queries
 from service.deliveries.changes import no_subscription
-from service.deliveries.request import parse_change, parse_new, parse_rotation
+from service.deliveries.request import parse_change, parse_disabling, parse_new, parse_rotation
 from service.deliveries.subscribe import Subscribe
 from service.ids import is_id
 
@@ -101,6 +101,15 @@ async def enable_subscription(request: Request[Any, Any, Any], subscription_id: 
     return json_answer(await use_cases(context_of(request)).enable(principal_of(request).account_id, subscription_id))
 
 
+@post("/v1/subscriptions/{subscription_id:str}/disable", opt=needs(Scope.SUBSCRIPTIONS))
+async def disable_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
+    """Let it have no more events for now; what it misses is `skipped` and can be replayed."""
+    _check_id(subscription_id)
+    reason = parse_disabling(await optional_body(request))
+    disabled = await use_cases(context_of(request)).disable(principal_of(request).account_id, subscription_id, reason)
+    return json_answer(disabled)
+
+
 def use_cases(context: Context) -> Subscribe:
     """The use cases over this application's store."""
     return Subscribe(
@@ -129,4 +138,5 @@ ROUTES = (
     rotate_subscription_secret,
     test_subscription,
     enable_subscription,
+    disable_subscription,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from service.backoff import JITTER, from_schedule, honouring, jittered, retry_after_s
 from service.clock import Randomness
@@ -43,7 +44,7 @@ def judge(answer: Answer, now_ms: int) -> Tried:
         return Tried(delivered=True, status_code=answer.status, error=None, response_body=text, timing=answer.timing)
     wanted_s = retry_after_s(answer.headers.get("retry-after"), now_ms)
     slow_s = max(SLOW_DOWN_S, wanted_s or 0.0) if answer.status in SLOW_DOWN else 0.0
-    error = f"redirect to another address refused ({answer.status})" if 300 <= answer.status < 400 else None
+    error = _redirected(answer) if 300 <= answer.status < 400 else None
     return Tried(
         delivered=False,
         status_code=answer.status,
@@ -56,6 +57,16 @@ def judge(answer: Answer, now_ms: int) -> Tried:
         or ("redirect" if answer.status < 400 else f"http_{answer.status // 100}xx"),
         timing=answer.timing,
     )
+
+
+def _redirected(answer: Answer) -> str:
+    """Where it leads, but for path and query, which may hold a token; nobody goes there."""
+    try:
+        parts = urlsplit(answer.headers.get("location", "").strip()[:2_048])
+        host = f" to {parts.scheme}://{parts.hostname}" if parts.scheme in {"http", "https"} and parts.hostname else ""
+    except ValueError:  # a bracket without its other half
+        host = ""
+    return f"redirect{host} refused ({answer.status}); change the address if it has moved"
 
 
 def broken(error: EgressError) -> Tried:

@@ -121,9 +121,15 @@ class LaneBreakers:
             breaker.probe_at = self._clock.monotonic()
             breaker.oldest = delivery_id or breaker.oldest
 
-    def forget(self, lane_id: str) -> None:
-        """The destination is another one now, or gone."""
-        self._breakers.pop(lane_id, None)
+    def suspect(self, lane_id: str) -> None:
+        """What failed before may be well now: one is tried at once, and if it arrives, all that waits is due.
+
+        For a destination that was mended, and for one of which an earlier process left failures behind.
+        """
+        breaker = self._of(lane_id)
+        breaker.failures, breaker.oldest, breaker.limit, breaker.tries = BREAK_AFTER, None, None, 0
+        breaker.probe_at = self._clock.monotonic()
+        breaker.opened = breaker.probe_at - ABSENCE_S
 
     def _of(self, lane_id: str) -> _Breaker:
         breaker = self._breakers.get(lane_id)

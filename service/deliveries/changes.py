@@ -32,11 +32,12 @@ from service.errors import Conflict, NotFound
 from service.ids import Ids
 from service.states import Source
 
+MENDING: Final = frozenset({"url", "headers"})  # a change of these may end a destination's trouble
 SKIPPED_AT_ONCE: Final = 2_000  # deliveries, in the transaction that disables or deletes
 MAX_SUBSCRIPTIONS: Final = 20_000  # of one account: each event is held against all of them
 
 _FIND: Final = """
-SELECT id, account_id, url, description, status FROM subscriptions WHERE id IN (SELECT value FROM json_each(:ids))
+SELECT id, account_id, url, description, status, failing_since FROM subscriptions WHERE id IN (SELECT value FROM json_each(:ids))
 """
 _COUNT: Final = """
 SELECT account_id, count(*) AS n FROM subscriptions WHERE account_id IN (SELECT value FROM json_each(:accounts)) GROUP BY account_id
@@ -136,7 +137,8 @@ class Changes:
                 tx.write(f"UPDATE subscriptions SET {changes} WHERE id = :id", [row], expect=1)
                 if command.sealed_seed is not None:
                     tx.write(_ADD_KEY, [{"id": command.subscription_id, "signing_key": command.sealed_seed}])
-        self._renew(tx, rows)
+        mended = [each.subscription_id for each in commands if not MENDING.isdisjoint(each.columns)]
+        self._renew(tx, [each for each in mended if each in rows and rows[each]["failing_since"] is not None])
         return _answers(commands, rows)
 
     async def delete(self, tx: Tx, commands: Sequence[DeleteSubscription]) -> list[Exception | None]:
@@ -204,7 +206,7 @@ class Changes:
             if row is None:
                 continue
             if not _is_enabled(row):
-                answers[position] = _is_disabled()
+                answers[position] = _is_disabled(command.subscription_id)
                 continue
             sent.append(
                 _event(
@@ -246,9 +248,9 @@ def no_subscription() -> NotFound:
     return NotFound("there is no such subscription; ids look like sub_0199… and are given by POST /v1/subscriptions")
 
 
-def _is_disabled() -> Conflict:
+def _is_disabled(subscription_id: str) -> Conflict:
     return Conflict(
-        "the subscription is disabled; enable it first with POST /v1/subscriptions/{id}/enable",
+        f"the subscription is disabled; enable it first with POST /v1/subscriptions/{subscription_id}/enable",
         code="subscription_disabled",
     )
 

@@ -11,6 +11,7 @@ from itertools import groupby
 
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
+from service.deliveries.breaker import MAX_REMEMBERED
 from service.deliveries.store import wake_lanes
 
 LANES_AT_ONCE = 200
@@ -254,11 +255,11 @@ async def handle_rescues(tx: Tx, commands: Sequence[RescueLanes]) -> list[Except
 
 
 @dataclass(frozen=True, slots=True)
-class VoidDeliveryLeases(Command[None]):
-    """At start on SQLite every lease is void; lanes are counted anew."""
+class VoidDeliveryLeases(Command[list[str]]):
+    """At start on SQLite every lease is void, and lanes are counted anew; answered with those that failed before."""
 
 
-async def handle_void(tx: Tx, commands: Sequence[VoidDeliveryLeases]) -> list[Exception | None]:
+async def handle_void(tx: Tx, commands: Sequence[VoidDeliveryLeases]) -> list[list[str] | Exception]:
     """The writer's handler for `VoidDeliveryLeases`."""
     tx.write(
         "UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE lease_owner IS NOT NULL",
@@ -270,7 +271,11 @@ async def handle_void(tx: Tx, commands: Sequence[VoidDeliveryLeases]) -> list[Ex
         "SELECT lane, min(account_id), min(due_at) FROM deliveries WHERE status = 'pending' GROUP BY lane",
         [{}],
     )
-    return [None for _ in commands]
+    failed = await tx.rows(
+        "SELECT DISTINCT lane FROM deliveries WHERE status = 'pending' AND attempted_at IS NOT NULL LIMIT :most",
+        {"most": MAX_REMEMBERED},
+    )
+    return [[row["lane"] for row in failed] for _ in commands]
 
 
 def register(writer: Writer) -> None:

@@ -9,7 +9,7 @@ from service.clock import iso
 from service.db.reader import Reader
 from service.db.transaction import Params, Row
 from service.deliveries.attempts import kept_and_cut
-from service.deliveries.sent import request_headers
+from service.deliveries.sent import request_headers, url_of
 
 DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")
 ATTEMPTS_SHOWN: Final = 100  # of one delivery: a schedule has a dozen, but retrying by hand has no end
@@ -133,6 +133,7 @@ def _attempt_view(row: Row, event_id: str) -> dict[str, Any]:
         "error_class": row["error_class"],
         "duration_ms": row["duration_ms"],
         "timing": {name: row[name] for name in ("dns_ms", "connect_ms", "tls_ms", "first_byte_ms")},
+        "url": url_of(row["sent"]),
         "request_headers": request_headers(row["sent"], event_id, row["at"]),
         "response_body": body,
         "response_truncated": cut,

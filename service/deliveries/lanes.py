@@ -254,8 +254,8 @@ class Lanes:
         self.wake_refill.set()
 
     def renew(self, lane_id: str) -> None:
-        """The destination was changed or enabled: what is known of its failures is outdated."""
-        self.breakers.forget(lane_id)
+        """A destination that failed was changed or enabled: it is tried at once."""
+        self.breakers.suspect(lane_id)
         lane = self._lanes.get(lane_id)
         if lane is not None:
             lane.slow_until = 0.0

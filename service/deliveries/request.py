@@ -15,6 +15,7 @@ from service.states import EVENT_TYPES
 
 MAX_URL: Final = 2_048  # characters
 MAX_DESCRIPTION: Final = 500  # characters
+MAX_REASON: Final = 200  # characters
 MAX_FILTERS: Final = 50  # entries of one list
 MAX_FILTER: Final = 64  # characters of one of them
 MAX_HEADERS: Final = 20
@@ -52,7 +53,7 @@ _NOT_HERE: Final = {
     "id": "is given by us; leave it out",
     "created_at": "is given by us; leave it out",
     "health": "is measured by us; leave it out",
-    "status": "cannot be set here; POST /v1/subscriptions/{id}/enable enables, DELETE ends",
+    "status": "cannot be set here; POST /v1/subscriptions/{id}/enable and /disable do that, DELETE ends",
     "disabled_reason": "cannot be set; leave it out",
     "secret": "cannot be changed here; use POST /v1/subscriptions/{id}/rotate-secret",
     "public_key": "is made by us where signatures name v1a; leave it out",
@@ -137,6 +138,23 @@ def parse_rotation(body: object) -> int:
         errors.append(FieldError("/grace_s", f"must be a whole number of seconds from {low} to {high}"))
     _refuse(errors)
     return int(grace_s)
+
+
+def parse_disabling(body: object) -> str:
+    """Check the body of a disabling, which may be missing.
+
+    Returns:
+        The reason, as it is shown.
+
+    Raises:
+        Invalid: With a pointer to the field at fault.
+    """
+    errors: list[FieldError] = []
+    fields = _fields({} if body is None else body, frozenset({"reason"}), errors)
+    reason = fields.get("reason")
+    told = "disabled by a caller" if reason is None else _text(MAX_REASON, at_least=1)(reason, "/reason", errors)
+    _refuse(errors)
+    return told
 
 
 def _parse(body: object, known: frozenset[str], *, required: str | None = None) -> SubscriptionRequest:

@@ -132,7 +132,7 @@ class Sender:
         started_ms = self._clock.now_ms()
         started = self._clock.monotonic()
         headers = signature_headers(target.signers, sending.event_id, started_ms // 1000, sending.body)
-        sent = described(USER_AGENT, headers[SIGNATURE_HEADER], target.headers)
+        sent = described(USER_AGENT, headers[SIGNATURE_HEADER], target.headers, target.url)
         headers["content-type"] = CONTENT_TYPE
         headers["user-agent"] = USER_AGENT
         try:
@@ -150,12 +150,15 @@ class Sender:
         duration_ms = round((self._clock.monotonic() - started) * 1000)
         if tried.slow_s:
             self.lanes.slow_down(sending.lane, tried.slow_s)
+        was_open = self.lanes.breakers.is_open(sending.lane)
         self.lanes.heard(
             sending,
             delivered=tried.delivered,
             prompt=duration_ms < PROMPT_MS,
             retry_after_s=tried.retry_after_s,
         )
+        if self.lanes.breakers.is_open(sending.lane) != was_open:
+            self._note_turn(sending, tried, down=not was_open)
         await self._record(sending, target, tried, started_ms, duration_ms, sent=sent)
 
     async def _target(self, sending: Sending) -> _Target | None:
@@ -254,14 +257,25 @@ class Sender:
             delivery=sending.delivery_id,
             subscription=sending.subscription_id,
             status=tried.status_code,
+            error_class=tried.error_class,
             error=tried.error,
+        )
+
+    def _note_turn(self, sending: Sending, tried: Tried, *, down: bool) -> None:
+        self._lines.say(
+            "warning" if down else "info",
+            "destination_down" if down else "destination_back",
+            subscription=sending.subscription_id,
+            lane=sending.lane,
+            error_class=tried.error_class,
         )
 
     # -- filling lanes from the store --------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Void what an earlier process held, and begin to refill lanes as they run empty."""
-        await self._writer.run(VoidDeliveryLeases())
+        for lane_id in await self._writer.run(VoidDeliveryLeases()):
+            self.lanes.breakers.suspect(lane_id)
         self._refiller = asyncio.create_task(self._refill_forever(), name="lane-refiller")
 
     async def drain(self, timeout_s: float) -> None:

@@ -25,22 +25,24 @@ class _Sent(msgspec.Struct, frozen=True, omit_defaults=True):
     agent: str
     signatures: tuple[str, ...]  # their versions, in order
     headers: tuple[str, ...] = ()  # names of the subscription's own
+    url: str | None = None  # where it went: a subscription's may be another one by now
 
 
-def described(agent: str, signature: str, headers: Iterable[str]) -> str:
+def described(agent: str, signature: str, headers: Iterable[str], url: str | None = None) -> str:
     """The text for a request.
 
     Args:
         agent: Its `User-Agent`.
         signature: Its `webhook-signature`, of which the versions are kept.
         headers: Names of the subscription's own headers.
+        url: Where it goes.
     """
-    return _text(agent, tuple(each.partition(",")[0] for each in signature.split(" ")), tuple(headers))
+    return _text(agent, tuple(each.partition(",")[0] for each in signature.split(" ")), tuple(headers), url)
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _text(agent: str, signatures: tuple[str, ...], headers: tuple[str, ...]) -> str:
-    return msgspec.json.encode(_Sent(agent, signatures, headers)).decode()
+def _text(agent: str, signatures: tuple[str, ...], headers: tuple[str, ...], url: str | None) -> str:
+    return msgspec.json.encode(_Sent(agent, signatures, headers, url)).decode()
 
 
 def request_headers(sent: str | None, event_id: str, at_ms: int) -> dict[str, str] | None:
@@ -55,3 +57,8 @@ def request_headers(sent: str | None, event_id: str, at_ms: int) -> dict[str, st
         TIMESTAMP_HEADER: str(at_ms // 1000),
         SIGNATURE_HEADER: " ".join(f"{version},{MASK}" for version in kept.signatures),
     }
+
+
+def url_of(sent: str | None) -> str | None:
+    """Where an attempt went; None where the log has nothing of it."""
+    return None if sent is None else msgspec.json.decode(sent, type=_Sent).url

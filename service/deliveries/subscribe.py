@@ -20,6 +20,7 @@ from service.deliveries.store import RetryDelivery
 from service.deliveries.subscriptions import (
     CreateSubscription,
     DeleteSubscription,
+    DisableSubscription,
     EnableSubscription,
     Ping,
     RotateSubscriptionSecret,
@@ -83,6 +84,12 @@ class Subscribe:
     async def enable(self, account_id: str, subscription_id: str) -> dict[str, Any]:
         """Let a disabled subscription have events again."""
         await self.writer.run(EnableSubscription(subscription_id, account_id))
+        return await self.show(account_id, subscription_id)
+
+    async def disable(self, account_id: str, subscription_id: str, reason: str) -> dict[str, Any]:
+        """Let a subscription have no more events until it is enabled again; what comes meanwhile is `skipped`."""
+        await self.show(account_id, subscription_id)
+        await self.writer.run(DisableSubscription(subscription_id, account_id, reason))
         return await self.show(account_id, subscription_id)
 
     async def rotate(self, account_id: str, subscription_id: str, grace_s: int) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Draft:
     heard_at: int | None = None  # when the callback came that this is about
     notes: list[Noted] = field(default_factory=list)
     results: list[ResultRow] = field(default_factory=list)
+    told_expires_at: int | None = None  # of the one result that an event of this transaction is about
     submissions: list[dict[str, Any]] = field(default_factory=list)  # outcomes to write
     new_submission: dict[str, Any] | None = None
     adopted: bool = False  # a callback brought the task id
@@ -68,6 +69,8 @@ class Draft:
         told = result_view(self.job.id, result, self.links)
         del told["source_url"]
         body = event_body(event_type, self.now_ms, self.job.seq + 1, view, result=told)
+        if event_type != "result.expired":  # which is about nothing that could still be fetched
+            self.told_expires_at = result.expires_at
         self._note(event_type, Source.SWEEP, {"index": result.idx}, body=body)
 
     def erase(self) -> None:

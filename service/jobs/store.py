@@ -206,7 +206,7 @@ def insert_events(tx: Tx, drafts: Sequence[Draft], ids: Ids) -> list[StateEvent]
                 }
             )
             if noted.body is not None:
-                expire_at = min((result.expires_at for result in draft.results), default=None)
+                expire_at = min((result.expires_at for result in draft.results), default=draft.told_expires_at)
                 events.append(
                     StateEvent(event_id, noted.type, noted.seq, draft.now_ms, noted.body, draft.job, expire_at)
                 )

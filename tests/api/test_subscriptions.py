@@ -181,6 +181,24 @@ async def test_gone_destination_is_disabled_and_enabled_again(at: Rig) -> None:
     assert [attempt["status_code"] for attempt in delivered["attempts"]] == [410, 204]
 
 
+async def test_caller_disables_and_enables(at: Rig) -> None:
+    """A pause by hand: what comes meanwhile is skipped, and the reason is shown."""
+    made = await make(at)
+    path = f"/v1/subscriptions/{made['id']}"
+    paused = await post(at, f"{path}/disable", {"reason": "moving house"})
+    again = await post(at, f"{path}/disable")
+    refused = await post(at, f"{path}/test", status=409)
+    wrong = await post(at, f"{path}/disable", {"reason": ""}, status=422)
+    enabled = await post(at, f"{path}/enable")
+    await post(at, f"{path}/test", status=202)
+
+    assert (paused["status"], paused["disabled_reason"]) == ("disabled", "moving house")
+    assert again["disabled_reason"] == "moving house"
+    assert path in refused["detail"]
+    assert wrong["errors"][0]["pointer"] == "/reason"
+    assert enabled["status"] == "enabled"
+
+
 async def test_delivered_one_can_be_sent_again_with_the_same_bytes(at: Rig) -> None:
     """The id and the body are the same, so that a receiver knows a repeat."""
     made = await make(at)

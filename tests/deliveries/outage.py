@@ -18,7 +18,6 @@ from service.deliveries.request import parse_new
 from service.deliveries.send import Sender
 from service.deliveries.subscriptions import DestinationCache
 from service.egress import Answer
-from service.ids import Ids
 from tests.deliveries.desk import OURS, Desk, desk
 
 SCHEDULE_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
@@ -64,12 +63,18 @@ class Outage:
     desk: Desk
     web: Web
     sender: Sender
-    fanout: Fanout
+    schedule_s: tuple[float, ...]
 
     @property
     def clock(self) -> VirtualClock:
         """The only clock."""
         return self.desk.clock
+
+    async def restart(self) -> None:
+        """Another process takes over."""
+        await self.sender.drain(0)
+        self.sender, self.desk.fanout = _sender(self.desk, self.web, self.schedule_s)
+        await self.sender.start()
 
     async def subscribe(self, url: str, **fields: Any) -> dict[str, Any]:
         """A new subscription of ours."""
@@ -101,28 +106,34 @@ class Outage:
         return Counter(row[0] for row in self.desk.rows("SELECT status FROM deliveries"))
 
 
+def _sender(at: Desk, web: Web, schedule_s: tuple[float, ...]) -> tuple[Sender, Fanout]:
+    """What a process has of deliveries, with its handlers in the writer."""
+    randomness = SeededRandomness(5)
+    cache, ids = DestinationCache(at.store.box), at.ids
+    sender = Sender(
+        writer=at.store.writer,
+        egress=web,  # type: ignore[arg-type]  # deliveries only
+        directory=StoreDirectory(at.store.reader, at.store.writer, at.store.box, cache, at.clock),
+        clock=at.clock,
+        randomness=randomness,
+        owner="me",
+        timeout_s=15,
+        schedule_s=schedule_s,
+    )
+    fanout = Fanout(ids, cache, sender.lanes, "me", sender.lease_ms)
+    Changes(cache, fanout.add, ids, renewed=sender.lanes.renew).register(at.store.writer)
+    return sender, fanout
+
+
 @contextlib.asynccontextmanager
 async def outage(directory: Path, *, schedule_s: tuple[float, ...] = SCHEDULE_S) -> AsyncIterator[Outage]:
     """Everything open, with a refiller that runs."""
     async with desk(directory) as at:
-        web, randomness = Web(at.clock), SeededRandomness(5)
-        cache, ids = DestinationCache(at.store.box), Ids(at.clock, randomness)
-        directory_of = StoreDirectory(at.store.reader, at.store.writer, at.store.box, cache, at.clock)
-        sender = Sender(
-            writer=at.store.writer,
-            egress=web,  # type: ignore[arg-type]  # deliveries only
-            directory=directory_of,
-            clock=at.clock,
-            randomness=randomness,
-            owner="me",
-            timeout_s=15,
-            schedule_s=schedule_s,
-        )
-        fanout = Fanout(ids, cache, sender.lanes, "me", sender.lease_ms)
-        Changes(cache, fanout.add, ids, renewed=sender.lanes.renew).register(at.store.writer)
-        at.fanout = fanout
+        web = Web(at.clock)
+        sender, at.fanout = _sender(at, web, schedule_s)
         await sender.start()
+        made = Outage(at, web, sender, schedule_s)
         try:
-            yield Outage(at, web, sender, fanout)
+            yield made
         finally:
-            await sender.drain(1)
+            await made.sender.drain(1)

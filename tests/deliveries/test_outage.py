@@ -237,8 +237,39 @@ async def test_changed_destination_is_tried_at_once(at: Outage) -> None:
     await at.desk.subscribe.update(OURS, made["id"], parse_change({"url": WELL}))
     await at.settle()
 
-    assert at.web.events(WELL)
+    assert at.statuses() == {"delivered": 30}
     assert not at.sender.lanes.breakers.is_open(made["id"])
+
+
+async def test_change_of_another_field_leaves_the_breaker_alone(at: Outage) -> None:
+    """A new description mends nothing."""
+    made = await at.subscribe(DOWN)
+    at.web.answer = down
+    await at.publish(30)
+    at.web.asked.clear()
+    await at.desk.subscribe.update(OURS, made["id"], parse_change({"description": "the shop"}))
+    await at.settle()
+
+    assert at.web.asked == []
+
+
+async def test_restart_tries_what_failed_with_one_and_sends_all_when_it_arrives(at: Outage) -> None:
+    """A process that begins knows from the store who failed; nobody waits for a schedule of hours."""
+    await at.subscribe(DOWN)
+    at.web.answer = down
+    await at.publish(20)
+    await at.pass_time(3 * HOUR, step_s=300)
+    at.web.asked.clear()
+    await at.restart()
+    await at.settle()
+    tried = len(at.web.asked)
+    at.web.answer = lambda _: 204
+    at.clock.advance(1)
+    await at.restart()
+    await at.settle()
+
+    assert tried == 1
+    assert at.statuses() == {"delivered": 20}
 
 
 async def test_ping_goes_to_a_destination_that_is_down(at: Outage) -> None:
