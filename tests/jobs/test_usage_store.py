@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from service.db.sqlite import SQLiteTx
 from service.errors import GuardFailed
-from service.jobs import usage, usage_store
+from service.jobs import store, usage, usage_store
+from service.jobs.draft import Draft
 from service.jobs.usage import DAY_MS
 from service.jobs.usage_store import CountIn, ForgetCounted
+from service.states import Source
 from tests.jobs.books import DAY, NOON, Ledger
 
 
@@ -91,6 +94,25 @@ async def test_late_charge_is_added_once(counted_between: bool, books: Ledger) -
 
     assert (before.charged, after.charged) == (30_000, 30_000)
     assert after.jobs == {"cancelled": 1}
+
+
+async def test_cost_booked_after_the_end_has_the_job_counted_anew(books: Ledger) -> None:
+    """What the store of jobs writes for a conflict, whose row on the timeline is not in the feed."""
+    for number, status in enumerate(("cancelled", "expired")):
+        books.end(f"job_{number}", status, charged=None)
+    await books.roller.run_once()
+    tx = SQLiteTx(books.writer._connection, NOON)
+    for job in (await store.load(tx, ["job_0", "job_1"])).values():
+        draft = Draft(job, NOON, lambda job_id, index: "")
+        draft.note("job.conflict", Source.CALLBACK)
+        job.cost_charged = 7 if job.id == "job_0" else None
+        store.update(tx, [draft])
+    await tx.commit()
+    waiting = [row[0] for row in books.raw.execute("SELECT job_id FROM usage_recounts")]
+    charged = {row.group: row.charged for row in await books.rows("status")}
+
+    assert waiting == ["job_0"]
+    assert charged == {("cancelled",): 7, ("expired",): 0}
 
 
 @pytest.mark.parametrize("counted_before", [True, False])
