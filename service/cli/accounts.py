@@ -88,15 +88,35 @@ def credit_account(
     _show(credited if as_json else [credited], as_json=as_json)
 
 
+@app.command("limit")
+def limit_account(
+    account: Annotated[str, typer.Argument(metavar="NAME|ID", help="The account.", show_default=False)],
+    limit: Annotated[LimitKind, typer.Argument(help="What the account may spend.", show_default=False)],
+    *,
+    budget: Annotated[str, typer.Option(help="With monthly: what a month may cost, in USD.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give an account another limit; jobs that were taken already go on."""
+    body = {"limit": limit.value} | ({"budget": budget} if budget else {})
+    limited = _asked(lambda client: _limit(client, account, body))
+    _show(limited if as_json else [limited], as_json=as_json)
+
+
+async def _limit(client: ServiceClient, account: str, body: dict[str, str]) -> Any:
+    return await client.patch(f"/v1/accounts/{await _id_of(client, account)}", body)
+
+
 async def _credit(client: ServiceClient, account: str, body: dict[str, str | None], key: str) -> Any:
-    account_id = account if is_id(account, "acc") else await _named(client, account)
+    account_id = await _id_of(client, account)
     try:
         return await client.post(f"/v1/accounts/{account_id}/credit", body, {"Idempotency-Key": key})
     except EgressCut as error:
         raise Refused(f"{error}; it may be in or not: the same command with --key {key} puts it in once") from error
 
 
-async def _named(client: ServiceClient, name: str) -> str:
+async def _id_of(client: ServiceClient, name: str) -> str:
+    if is_id(name, "acc"):
+        return name
     found = [each["id"] for each in await _all(client) if each["name"] == name]
     if not found:
         raise Refused(f"there is no account named {name!r}; `remora accounts list` shows them", NOT_WELL)

@@ -50,6 +50,10 @@ class ServiceClient:
         """What the service answers to a POST; raises as `get`."""
         return await self._ask("POST", path, body, headers or {})
 
+    async def patch(self, path: str, body: object) -> Any:
+        """What the service answers to a PATCH; raises as `get`."""
+        return await self._ask("PATCH", path, body, {})
+
     async def read(self, path: str) -> bytes:
         """What the service answers to a GET, as it is; raises as `get`."""
         return (await self._answer("GET", path, None, {})).body

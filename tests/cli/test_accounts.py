@@ -42,6 +42,18 @@ async def test_accounts_are_made_credited_and_listed(served: Served, tmp_path: P
     assert row == [account["id"], "shop", "prepaid", "4.000000", "0.000000", "4.000000"]
 
 
+async def test_limit_is_changed(served: Served, tmp_path: Path) -> None:
+    """A month's budget, and none again; a budget without monthly is refused by the service."""
+    await served.client.post("/v1/accounts", json={"name": "shop"})
+    monthly = await _remora(served, "limit", "shop", "monthly", "--budget", "25.00", "--json", directory=tmp_path)
+    wrong = await _remora(served, "limit", "shop", "prepaid", "--budget", "25.00", directory=tmp_path)
+    none = await _remora(served, "limit", "shop", "none", directory=tmp_path)
+
+    assert json.loads(monthly.stdout)["balance"]["budget"] == "25.000000"
+    assert "/budget: belongs to the limit monthly" in wrong.stderr
+    assert [each.returncode == 0 for each in (monthly, wrong, none)] == [True, False, True]
+
+
 async def test_key_puts_an_amount_in_once(served: Served, tmp_path: Path) -> None:
     """The same command again with its key changes nothing."""
     for _ in range(2):
