@@ -4,7 +4,7 @@ First all jobs are counted into the usage of their days by the service's own rol
 Then the same questions are asked of both stores in turns, through the service's own queries: the lower
 quartiles may differ by half.
 
-Run: `python -m benchmarks.usage [--quick] [--directory DIR]`; about five minutes and six gigabytes, quick half a minute.
+Run: `python -m benchmarks.usage [--quick] [--directory DIR]`; about five minutes and eight gigabytes, quick half a minute.
 """
 
 from __future__ import annotations

@@ -25,10 +25,12 @@ from service.cli.cards import read_providers, refusals
 from service.cli.lines import folded, terminal_width
 from service.cli.migrate import database_file
 from service.cli.outcome import NOT_WELL
-from service.clock import SystemRandomness
+from service.clock import SystemClock, SystemRandomness
 from service.db.examine import Examination, examine
+from service.egress.door import Door
 from service.egress.names import NOT_FOUND
 from service.errors import CardInvalid, SettingsInvalid
+from service.jobs.moderators import installed, moderators
 from service.settings import Settings, load
 
 _WIDE_V4 = 8  # bits of a prefix; a shorter one allows more than any private range has
@@ -87,6 +89,7 @@ def findings(environ: Mapping[str, str], directory: Path) -> Iterator[Finding]:
     yield from _port(settings, in_use=in_use)
     yield from _cards(settings)
     yield _egress(settings)
+    yield from _moderation(settings)
     yield _public_url(settings)
 
 
@@ -177,6 +180,20 @@ def _egress(settings: Settings) -> Finding:
         "public addresses only; subscribers in private networks need REMORA_EGRESS_ALLOW, "
         "those on this machine REMORA_EGRESS_ALLOW=127.0.0.0/8",
     )
+
+
+def _moderation(settings: Settings) -> Iterator[Finding]:
+    """Who judges inputs; the words of a list are read, a moderator elsewhere is not asked."""
+    clock = SystemClock()
+    try:
+        found = moderators(settings, Door(allow=settings.egress_allow, clock=clock), clock, installed())  # not started
+    except SettingsInvalid as error:
+        yield from (Finding(Mark.WRONG, "moderation", problem) for problem in error.problems)
+        return
+    if found:
+        silence = "wait for it" if settings.moderation_fail == "closed" else "go on without it"
+        names = ", ".join(moderator.name for moderator in found)
+        yield Finding(Mark.FINE, "moderation", f"by {names}; where one is silent, jobs {silence}")
 
 
 def _public_url(settings: Settings) -> Finding:

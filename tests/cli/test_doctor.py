@@ -140,6 +140,19 @@ def test_doctor_judges_providers_by_the_gate(tmp_path: Path) -> None:
     assert allowed[0] is Mark.FINE
 
 
+def test_doctor_reads_the_moderation_list(tmp_path: Path) -> None:
+    """Its wrong lines are told before a start would refuse them; without a moderator there is nothing to say."""
+    (tmp_path / "right").write_text("dragon\n", "utf-8")
+    (tmp_path / "wrong").write_text("fine\n/(/\n", "utf-8")
+    right = said(tmp_path, REMORA_MODERATION_LIST="right", REMORA_MODERATION_FAIL="open")["moderation"]
+    [(mark, says)] = said(tmp_path, REMORA_MODERATION_LIST="wrong")["moderation"]
+
+    assert right == [(Mark.FINE, "by list; where one is silent, jobs go on without it")]
+    assert mark is Mark.WRONG
+    assert "wrong: line 2: is no expression" in says
+    assert "moderation" not in said(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("url", "mark", "word"),
     [
