@@ -167,7 +167,9 @@ class Intake:
         answers: list[Taken | Exception] = []
         drafts: list[Draft] = []
         known = await self._known_keys(tx, commands)
-        refused = await self._judge(tx, [each for each in commands if (each.job.account_id, each.key or "") not in known])
+        refused = await self._judge(
+            tx, [each for each in commands if (each.job.account_id, each.key or "") not in known]
+        )
         for command in commands:
             first = known.get((command.job.account_id, command.key or ""))
             if first is not None:
