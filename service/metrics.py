@@ -107,7 +107,13 @@ METRICS: Final[tuple[MetricRow, ...]] = (
     MetricRow(
         "remora_http_requests_total", "counter", ("method", "route", "status"), "requests served, by route template"
     ),
-    MetricRow("remora_http_request_seconds", "histogram", ("route",), "how long a request took", _FAST_S),
+    MetricRow(
+        "remora_http_request_seconds",
+        "histogram",
+        ("route",),
+        "how long a request took; event streams are left out",
+        _FAST_S,
+    ),
     MetricRow(
         "remora_loop_failures_total", "counter", ("loop",), "runs of a loop that ended in an error it did not expect"
     ),

@@ -193,6 +193,7 @@ class SparingLog:
         getattr(self._log, level)(event, **fields)
 
 
+_ENDLESS: Final = {"/v1/events/stream"}  # lasts as long as its client likes, which says nothing of how fast we are
 _BUCKETS: Final = {row.name: row.buckets for row in METRICS}
 
 
@@ -330,7 +331,8 @@ class Metrics:
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered; `route` is the template, never the path that was asked for."""
         self._count("remora_http_requests_total", method, route, str(status))
-        self._observe(seconds, "remora_http_request_seconds", route)
+        if route not in _ENDLESS:
+            self._observe(seconds, "remora_http_request_seconds", route)
 
     def loop_failed(self, loop: str) -> None:
         """A loop's outermost guard caught something."""

@@ -246,6 +246,7 @@ def test_metrics_have_their_names_labels_and_values() -> None:
     metrics.attempted("failed", "tls_expired", 20)
     metrics.batch(17, 0.001)
     metrics.request_served("POST", "/v1/jobs", 202, 0.003)
+    metrics.request_served("GET", "/v1/events/stream", 200, 3600.0)
     metrics.loop_failed("poller")
     body, content_type = metrics.render()
     samples = {
@@ -274,6 +275,8 @@ def test_metrics_have_their_names_labels_and_values() -> None:
     assert samples["remora_writer_commit_seconds_count",] == 1
     assert samples["remora_http_requests_total", "/v1/jobs", "202", "POST"] == 1
     assert samples["remora_http_request_seconds_count", "/v1/jobs"] == 1
+    assert samples["remora_http_requests_total", "/v1/events/stream", "200", "GET"] == 1
+    assert ("remora_http_request_seconds_count", "/v1/events/stream") not in samples
     assert samples["remora_loop_failures_total", "poller"] == 1
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from service.db.sqlite import LAST_POS
 from service.db.transaction import Params, Row
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ class InlineConnection:
         self.raw.row_factory = sqlite3.Row
         self.raw.execute("PRAGMA foreign_keys = ON")
         self.raw.execute("PRAGMA synchronous = OFF")  # a simulation's power never fails
-        self.last_pos = int(self.raw.execute("SELECT coalesce(max(pos), 0) FROM events").fetchone()[0])
+        self.last_pos = int(self.raw.execute(LAST_POS).fetchone()[0])
 
     async def on_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run the work here and now."""

@@ -28,6 +28,10 @@ _log = structlog.get_logger(__name__)
 
 READERS = 4  # connections; each has a thread of its own
 BUSY_TIMEOUT_MS = 5_000  # an operator's shell may hold the file for a moment
+# Retention or an erasure may have removed the newest events: a number that was given once never comes again.
+LAST_POS = """
+SELECT max(coalesce((SELECT max(pos) FROM events), 0), coalesce((SELECT max(max(feed_floor, feed_erased)) FROM accounts), 0))
+"""
 CHECKPOINT_PAGES = 4_000  # 16 MiB of log between checkpoints: fewer stalls than the default of 1,000
 
 
@@ -115,11 +119,7 @@ class SQLiteWriteConnection:
             "cache_size = -65536",
         ):
             await connection.execute(f"PRAGMA {pragma}")
-        # Retention or an erasure may have removed the newest events: a number that was given once never comes again.
-        [(last_pos,)] = await connection.execute_fetchall(
-            "SELECT max(coalesce((SELECT max(pos) FROM events), 0), coalesce((SELECT max(feed_floor) FROM accounts), 0), "
-            "coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'feed_pos'), 0))"
-        )
+        [(last_pos,)] = await connection.execute_fetchall(LAST_POS)
         return int(last_pos)
 
     async def on_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from service.db.reader import Reader
-from service.db.transaction import json_set
+from service.db.transaction import Row, json_set
 
 SCAN_MAX: Final = 10_000  # events that one page with filters looks at: some ten milliseconds
 
@@ -29,10 +29,17 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """Where the account's log begins and ends: `floor` is the last position that retention removed, 0 for none."""
+    """Where the account's log begins and ends.
+
+    Args:
+        floor: The last position that retention removed, 0 for none.
+        newest: The last position that is kept; it falls when the newest event is erased.
+        top: The last position that anybody can have seen; it never falls.
+    """
 
     floor: int
     newest: int
+    top: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +69,19 @@ class Page:
     @property
     def is_lost(self) -> bool:
         """Whether events behind `after` may be missing: retention removed some, or the store is older than the position."""
-        return not self.edges.floor <= self.after <= self.edges.newest
+        return not self.edges.floor <= self.after <= self.edges.top
 
 
 _EDGES: Final = """
 SELECT coalesce((SELECT feed_floor FROM accounts WHERE id = :account), 0) AS floor,
-    coalesce((SELECT max(pos) FROM events WHERE account_id = :account AND pos IS NOT NULL), 0) AS newest
+    coalesce((SELECT max(pos) FROM events WHERE account_id = :account AND pos IS NOT NULL), 0) AS newest,
+    coalesce((SELECT feed_erased FROM accounts WHERE id = :account), 0) AS erased
 """
-_POSITION: Final = "SELECT pos FROM events WHERE id = :id AND account_id = :account AND pos IS NOT NULL"
+# Who has seen an event that was erased since goes on behind the place where it was.
+_POSITION: Final = """
+SELECT coalesce(pos, erased_pos) AS pos FROM events
+WHERE id = :id AND account_id = :account AND coalesce(pos, erased_pos) IS NOT NULL
+"""
 
 # `edge` looks at the index alone. `near` finds what passes with its size (SQLite tells a blob's length without reading it),
 # and only what fits into the page's bytes is read then, at least one.
@@ -82,7 +94,7 @@ WITH edge AS MATERIALIZED (
         WHERE e.account_id = :account AND e.pos > :after AND e.pos <= (SELECT seen FROM edge) {conditions}
         ORDER BY e.pos LIMIT :limit)
 )
-SELECT edge.floor, edge.newest, edge.seen, found.pos, found.id, found.type, found.body FROM edge LEFT JOIN (
+SELECT edge.floor, edge.newest, edge.erased, edge.seen, found.pos, found.id, found.type, found.body FROM edge LEFT JOIN (
     SELECT e.pos, e.id, e.type, e.body FROM near JOIN events e ON e.pos = near.pos AND e.account_id = :account
     WHERE near.before < :max_bytes) found ORDER BY found.pos
 """
@@ -98,11 +110,16 @@ _TAGGED: Final = "EXISTS (SELECT 1 FROM json_each(j.tags) tag WHERE tag.value IN
 async def read_edges(reader: Reader, account_id: str) -> Edges:
     """Where the account's log begins and ends now."""
     [row] = await reader.rows(_EDGES, {"account": account_id})
-    return Edges(row["floor"], max(row["newest"], row["floor"]))
+    return _edges(row)
+
+
+def _edges(row: Row) -> Edges:
+    newest = max(row["newest"], row["floor"])
+    return Edges(row["floor"], newest, max(newest, row["erased"]))
 
 
 async def position_of(reader: Reader, account_id: str, event_id: str) -> int | None:
-    """The position of an event of the account that is still kept."""
+    """The position of an event of the account, also where it was erased; none where retention removed it."""
     row = await reader.row(_POSITION, {"id": event_id, "account": account_id})
     return None if row is None else int(row["pos"])
 
@@ -136,7 +153,7 @@ async def read_page(
         Entry(row["pos"], row["id"], row["type"], bytes(row["body"])) for row in rows if row["pos"] is not None
     )
     full = len(entries) >= limit or sum(len(entry.body) for entry in entries) >= max_bytes
-    edges = Edges(rows[0]["floor"], max(rows[0]["newest"], rows[0]["floor"]))
+    edges = _edges(rows[0])
     position = entries[-1].pos if full else rows[0]["seen"] or after
     return Page(after, entries, max(position, edges.floor), edges)
 

@@ -49,12 +49,14 @@ _ERASE = (
     f"DELETE FROM inputs WHERE job_id IN {_IDS} AND storage_key IS NULL",
     f"UPDATE inputs SET sweep_at = :now WHERE job_id IN {_IDS}",
     f"UPDATE callbacks SET body = x'' WHERE submission_id IN (SELECT id FROM submissions WHERE job_id IN {_IDS})",
-    # A number of the feed that was given once never comes again, also where the newest event leaves it.
+    # A number of the feed that was given once never comes again, and who has read up to it has missed nothing, also where
+    # the newest event leaves the feed.
     f"""
-INSERT INTO meta (key, value) SELECT 'feed_pos', max(pos) FROM events WHERE job_id IN {_IDS} HAVING max(pos) IS NOT NULL
-ON CONFLICT (key) DO UPDATE SET value = max(CAST(meta.value AS INTEGER), CAST(excluded.value AS INTEGER))
+UPDATE accounts SET feed_erased = max(feed_erased, (SELECT coalesce(max(pos), 0) FROM events
+    WHERE job_id IN {_IDS} AND account_id = accounts.id))
+WHERE id IN (SELECT account_id FROM jobs WHERE id IN {_IDS})
 """,
-    f"UPDATE events SET body = NULL, pos = NULL WHERE job_id IN {_IDS} AND pos IS NOT NULL",
+    f"UPDATE events SET erased_pos = pos, body = NULL, pos = NULL WHERE job_id IN {_IDS} AND pos IS NOT NULL",
 )
 KEYS_LIVE_MS = 2 * 24 * 3_600_000  # longer than an idempotency key lives
 

@@ -19,6 +19,7 @@ OPEN = {
     "/callbacks/{token:str}",
     "/callbacks/{token:str}/{rest:path}",
     "/r/{token:str}",
+    "/r/{token:str}/thumb",
     "/healthz",
     "/readyz",
     "/metrics",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from service.api.query import cursor
 from tests.api.conftest import ADMIN_KEY, PICTURE, Served
 from tests.eventsource import bearer, follow
 
@@ -128,6 +129,35 @@ async def test_feed_says_what_is_not_kept_any_more(served: Served) -> None:
     assert types(await feed(served, cursor=refused.json()["oldest_cursor"])) == ["job.completed"]
     assert types(await feed(served)) == ["job.completed"]
     assert [(answer.status_code, answer.json()) for answer in streams] == [(410, refused.json())] * 3
+
+
+async def test_reader_of_an_erased_event_has_missed_nothing(served: Served) -> None:
+    """Who has read all goes on by cursor and by id where the newest event was erased: at once, and after further ones."""
+    await served.completed()
+    job = await served.completed()
+    caught_up = await feed(served)
+    last = {"Last-Event-ID": caught_up["data"][-1]["id"]}
+    erased = await served.client.delete(f"/v1/jobs/{job['id']}")
+    quiet = await feed(served, cursor=caught_up["next_cursor"])
+    further = await served.completed()
+    behind = await feed(served, cursor=caught_up["next_cursor"])
+    async with follow(served.service.url, headers=bearer(ADMIN_KEY) | last) as source:
+        live = [await source.event() for _ in range(2)]
+
+    assert erased.status_code == 204
+    assert (quiet["data"], quiet["next_cursor"]) == ([], caught_up["next_cursor"])
+    assert [entry["data"]["job"]["id"] for entry in behind["data"]] == [further["id"]] * 2
+    assert [each and each.id for each in live] == [entry["id"] for entry in behind["data"]]
+
+
+async def test_cursor_of_a_log_that_was_lost_is_refused_also_after_erasing(served: Served) -> None:
+    """What lies ahead of all that was ever there comes from another database."""
+    job = await served.completed()
+    await served.client.delete(f"/v1/jobs/{job['id']}")
+    [top] = await served.rows("SELECT max(erased_pos) AS pos FROM events")
+    ahead = await served.client.get("/v1/events", params={"cursor": cursor("pos", top["pos"] + 1)})
+
+    assert ahead.status_code == 410
 
 
 async def test_nothing_of_another_account_is_seen(served: Served) -> None:

@@ -6,14 +6,17 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 
 import service.db.tables  # noqa: F401 - fills SQLModel's metadata
-from service.db.migrate import current, newest, upgrade
+from service.db.inline import InlineConnection
+from service.db.migrate import current, migrations_directory, newest, upgrade
 
 
 def test_migrations_and_tables_do_not_drift(tmp_path: Path) -> None:
@@ -58,6 +61,31 @@ def test_upgrade_is_idempotent_and_says_from_where_to_where(tmp_path: Path) -> N
     assert first == (None, newest())
     assert second == (newest(), newest())
     assert current(path) == newest()
+
+
+async def test_numbers_of_erased_events_outlive_the_upgrade(tmp_path: Path) -> None:
+    """A database that remembered the highest erased position for all accounts gives no number twice afterwards."""
+    path = tmp_path / "remora.db"
+    config = Config()
+    config.set_main_option("script_location", str(migrations_directory()))
+    config.set_main_option("path_separator", "os")
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+        connection.exec_driver_sql("INSERT INTO meta (key, value) VALUES ('feed_pos', 41)")
+        connection.exec_driver_sql(
+            "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) "
+            "VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', 0)"
+        )
+    engine.dispose()
+    upgrade(path)
+    opened = InlineConnection(path)
+    [left] = opened.raw.execute("SELECT count(*) FROM meta WHERE key = 'feed_pos'").fetchall()
+    await opened.close()
+
+    assert opened.last_pos == 41
+    assert left[0] == 0
 
 
 @pytest.mark.parametrize(

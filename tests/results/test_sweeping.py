@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.db.inline import InlineConnection
 from service.errors import StorageUnavailable
 from service.jobs.erase import Erase
 from service.results.storage import LocalStorage, result_key
@@ -170,4 +171,8 @@ async def test_number_of_an_erased_event_never_comes_again(kept: Bench, host: Fi
     [newest] = kept.rows("SELECT max(pos) AS pos FROM events")
     await kept.store.writer.run(Erase(job_id, ACCOUNT))
 
-    assert kept.rows("SELECT CAST(value AS INTEGER) AS pos FROM meta WHERE key = 'feed_pos'") == [newest]
+    assert kept.rows("SELECT feed_erased AS pos FROM accounts WHERE feed_erased > 0") == [newest]
+    assert kept.rows("SELECT max(erased_pos) AS pos FROM events WHERE pos IS NULL") == [newest]
+    again = InlineConnection(kept.store.path)
+    await again.close()
+    assert again.last_pos == newest["pos"]

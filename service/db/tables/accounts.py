@@ -34,6 +34,7 @@ class Account(SQLModel, table=True):
     previous_secret_until: int | None = None
     created_at: int
     feed_floor: int = added(0)  # the highest `events.pos` of this account that retention removed
+    feed_erased: int = added(0)  # the highest one that erasing a job took out of the feed
     # What the books (`transfers`) add up to, kept here so that taking a job adds nothing up; micro-USD.
     balance: int = added(0)  # credits less charges
     held: int = added(0)  # of it, for jobs that are under way

@@ -31,6 +31,7 @@ class Event(SQLModel, table=True):
     detail: str | None = long()
     pos: int | None = None
     body: bytes | None = blob()
+    erased_pos: int | None = None  # where it was in the feed until its job was erased
 
 
 class Subscription(SQLModel, table=True):
