@@ -20,7 +20,7 @@ from service.api.server import create_api
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
 from service.db.opening import Store, hold, open_store
 from service.deliveries.feed import MAX_FOLLOWERS
-from service.deliveries.lanes import IN_FLIGHT
+from service.deliveries.shares import SOCKETS
 from service.egress.door import Door
 from service.errors import SettingsInvalid
 from service.ids import Ids
@@ -259,7 +259,7 @@ def _sockets() -> int:
     with contextlib.suppress(ValueError, OSError):  # a system with a limit of its own below the hard one
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         soft = hard
-    return max(16, min(IN_FLIGHT, (soft - OTHER_FILES) * 2 // 3))
+    return max(16, min(SOCKETS, (soft - OTHER_FILES) * 2 // 3))
 
 
 def _is_loopback(host: str) -> bool:

@@ -22,8 +22,8 @@ from service.deliveries.directory import StoreDirectory
 from service.deliveries.erasure_store import erase as erase_deliveries
 from service.deliveries.fanout import Fanout
 from service.deliveries.feed import Hub
-from service.deliveries.lanes import IN_FLIGHT
 from service.deliveries.send import Sender
+from service.deliveries.shares import SOCKETS
 from service.deliveries.subscriptions import DestinationCache
 from service.egress import Egress, Files
 from service.ids import Ids
@@ -88,7 +88,7 @@ class Base:
     links: ResultLinks
     keys: Keys
     owner: str  # the name of this process on leases
-    sockets: int = IN_FLIGHT  # requests of deliveries at once
+    sockets: int = SOCKETS  # requests of deliveries at once
     storage: Storage | None = None  # where copies of results are kept …
     files: Files | None = None  # … and how they are fetched; without both none are made
 
@@ -316,7 +316,7 @@ def _sender(base: Base, cache: DestinationCache) -> Sender:
         timeout_s=settings.delivery_timeout.total_seconds(),
         schedule_s=tuple(wait.total_seconds() for wait in settings.delivery_schedule),
         observer=base.metrics,
-        in_flight=base.sockets,
+        sockets=base.sockets,
     )
 
 

@@ -36,13 +36,23 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimDeliveries(Command[list[Row]]):
+class Claimed:
+    """What was claimed, and what every lane that was looked at could have had."""
+
+    rows: Sequence[Row]
+    wishes: Sequence[Wish]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimDeliveries(Command[Claimed]):
     """Claim what is due and unowned.
 
     Args:
         wishes: The lanes to fill.
         due_lanes: How many further lanes to fill, whichever are due.
         full: Lanes that take nothing now.
+        narrow: Lanes that take something, but less than the usual, and how much.
+        most: How much the further lanes may be given in all, but for one each.
     """
 
     owner: str
@@ -50,6 +60,8 @@ class ClaimDeliveries(Command[list[Row]]):
     wishes: tuple[Wish, ...] = ()
     due_lanes: int = 0
     full: tuple[str, ...] = ()
+    narrow: tuple[tuple[str, int], ...] = ()
+    most: int = PER_LANE * LANES_AT_ONCE
 
     def lock(self) -> Hashable | None:
         """Each claim must see what the one before took."""
@@ -93,22 +105,23 @@ WHERE id = :lane
 """
 
 
-async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[list[Row] | Exception]:
+async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[Claimed | Exception]:
     """The writer's handler for `ClaimDeliveries`."""
     [command] = commands
     wishes = list(command.wishes)
     if command.due_lanes:
         settled = json_set([*command.full, *(wish.lane for wish in wishes)])
         due = await tx.rows(_DUE_LANES, {"now": tx.now_ms, "not": settled, "count": command.due_lanes})
-        wishes += [Wish(row["id"], PER_LANE) for row in due]
+        each, narrow = max(1, min(PER_LANE, command.most // max(1, len(due)))), dict(command.narrow)
+        wishes += [Wish(row["id"], min(each, narrow.get(row["id"], each))) for row in due]
     if not wishes:
-        return [[]]
+        return [Claimed([], [])]
     until = tx.now_ms + command.lease_ms
     found = await _free_rows(tx, wishes, until)
     leases = [{"owner": command.owner, "until": until, "id": row["id"], "epoch": row["lease_epoch"]} for row in found]
     tx.write(_LEASE, leases, expect=len(leases))
     tx.write(_NEXT_OF_LANE, [{"lane": wish.lane} for wish in wishes])
-    return [found]
+    return [Claimed(found, wishes)]
 
 
 async def _free_rows(tx: Tx, wishes: Sequence[Wish], until: int) -> list[Row]:

@@ -1,54 +1,29 @@
 """Lanes: one destination's deliveries in this process, with its own limits, so that a slow or dead one delays no other.
 
 A lane holds a bounded number of deliveries in memory; the rest of its backlog stays in the store, due and unowned.
-What all lanes share, memory and sockets, is shared fairly: a lane that has nothing out is always let in before one that
-has, and no account holds more than what is left for the others.
+What all lanes share stands in `shares`, who may begin in a round of the event loop in `turns`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
 from service.clock import Clock, Randomness
 from service.deliveries.breaker import BreakerState, LaneBreakers
-from service.deliveries.sending import Sending
+from service.deliveries.sending import Lane, Sending
+from service.deliveries.shares import Shares
 from service.deliveries.turns import Turns
 
 BUFFER: Final = 256  # deliveries that wait in memory behind those in flight, for one lane
 BUFFERED_S: Final = 30.0  # of a lane with a rate limit: so many seconds' worth wait in memory
-BUFFER_OF_ALL: Final = 20_000  # and for all lanes together; above it a lane holds one, up to twice as many in all
-IN_FLIGHT: Final = 10_000  # requests at once over all lanes; above it a lane has one, up to half as many again in all
+TRIES: Final = 32  # lanes that are asked in vain whether they can use a free socket
+URGENT: Final = 2  # requests beyond its limit that somebody waits for, for one lane
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class _Lane:
-    max_in_flight: int
-    rate_per_s: float | None
-    queue: deque[Sending] = field(default_factory=deque)
-    reserved: int = 0
-    in_flight: int = 0
-    recording: int = 0  # answered, and about to be recorded
-    backlog: bool = False  # the store has more
-    catch_up_to: int | None = None  # ms UTC: what failed before then and waits for its turn is due now
-    slow_until: float = 0.0  # monotonic seconds
-    next_start: float = 0.0  # monotonic seconds, where a rate limits
-    timer: asyncio.Task[None] | None = None
-
-    @property
-    def load(self) -> int:
-        return self.reserved + len(self.queue) + self.in_flight + self.recording
-
-    @property
-    def idle(self) -> bool:
-        return self.load == 0 and self.timer is None and not self.backlog
 
 
 class Lanes:
@@ -58,7 +33,7 @@ class Lanes:
         send: Sends one delivery and records the attempt; calls `heard` and `answered` in between.
         give_back: Takes deliveries that will not be sent from here for now, to be left in the store unowned.
         timeout_s: What one request may take.
-        in_flight: Requests at once over all lanes.
+        shares: What all lanes share.
     """
 
     def __init__(
@@ -69,21 +44,18 @@ class Lanes:
         give_back: Callable[[Sequence[Sending]], None],
         *,
         timeout_s: float,
-        in_flight: int = IN_FLIGHT,
+        shares: Shares | None = None,
     ) -> None:
         self._send = send
         self._clock = clock
         self._give_back = give_back
         self._timeout_ms = round(timeout_s * 1000)
-        self._most = in_flight
-        self._lanes: dict[str, _Lane] = {}
-        self._held = 0
-        self._held_by: Counter[str] = Counter()  # the same by account
-        self._out = 0  # requests, each with a socket
-        self._waiting: dict[str, None] = {}  # lanes that wait for a socket, in order
+        self._shares = shares or Shares()
+        self._lanes: dict[str, Lane] = {}
+        self._cooling: set[str] = set()  # lanes that are idle but for a moment before which they start nothing
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
-        self._turns = Turns[tuple[_Lane, Sending]](self._begin)
+        self._turns = Turns[tuple[Lane, Sending]](self._begin)
         self.breakers = LaneBreakers(clock, randomness)
         self.hungry: set[str] = set()  # lanes with room whose backlog is in the store
         self.wake_refill = asyncio.Event()
@@ -100,24 +72,26 @@ class Lanes:
         urgent: bool = False,
     ) -> bool:
         """Keep a place in the lane; False when it is full or behind, and the delivery has to wait in the store."""
-        lane = self._lane(lane_id, max_in_flight, rate_per_s)
-        if not urgent and (lane.backlog or not self._shares(account_id, lane) or not self._room(lane_id, lane)):
+        lane = self._lane(account_id, lane_id, max_in_flight, rate_per_s)
+        if not (urgent and self._open) and (lane.backlog or not self._room(lane_id, lane)):
             self._drop_if_idle(lane_id, lane)
             return False
         lane.reserved += 1
-        self._hold(account_id)
+        self._shares.hold(account_id)
         return True
 
     def release(self, account_id: str, lane_id: str) -> None:
         """Give a reserved place back."""
         lane = self._lanes[lane_id]
         lane.reserved -= 1
-        self._let_go(account_id)
+        self._shares.let_go(account_id)
         self._drop_if_idle(lane_id, lane)
 
     def left_in_store(self, lane_id: str) -> None:
         """A delivery of this lane was committed without a holder."""
         lane = self._lanes.get(lane_id)
+        if lane is not None:
+            lane.left += 1
         if lane is not None and not lane.idle:
             lane.backlog = True
         elif not self.breakers.is_open(lane_id):  # else the next try finds it
@@ -129,8 +103,13 @@ class Lanes:
         lane = self._lanes.get(lane_id)
         if lane is not None:
             return self._room(lane_id, lane)
-        limit = self.breakers.limit(lane_id)
-        return (BUFFER if limit is None or not self.breakers.is_open(lane_id) else limit) if self._open else 0
+        if not self._open:
+            return 0
+        return self.breakers.limit(lane_id) or 0 if self.breakers.is_open(lane_id) else max(1, min(BUFFER, self.left()))
+
+    def left(self) -> int:
+        """How many deliveries more all lanes together would take."""
+        return self._shares.left() if self._open else 0
 
     def full(self) -> list[str]:
         """Lanes that take nothing from the store now."""
@@ -146,54 +125,66 @@ class Lanes:
         lane = self._lanes.get(lane_id)
         return self.room(lane_id), None if lane is None else lane.catch_up_to, self.breakers.oldest(lane_id)
 
-    def _room(self, lane_id: str, lane: _Lane) -> int:
+    def narrow(self, below: int) -> dict[str, int]:
+        """Lanes in memory with some room, but less than so much, and how much."""
+        rooms = ((lane_id, self._room(lane_id, lane)) for lane_id, lane in self._lanes.items())
+        return {lane_id: room for lane_id, room in rooms if 0 < room < below}
+
+    def stamp(self, lane_id: str) -> int:
+        """A number that is another one once something more was left in the store; see `refilled`."""
+        lane = self._lanes.get(lane_id)
+        return 0 if lane is None else lane.left
+
+    def _room(self, lane_id: str, lane: Lane) -> int:
         """What the lane can hold and begin under its lease; nothing while it has to be slow."""
         if not self._open or lane.slow_until > self._clock.monotonic():
             return 0
         if self.breakers.is_open(lane_id):
             return max(0, (self.breakers.limit(lane_id) or 0) - lane.load)
         buffer = BUFFER if lane.rate_per_s is None else min(BUFFER, int(lane.rate_per_s * BUFFERED_S))
-        return max(0, lane.max_in_flight + buffer - lane.load)
-
-    def _shares(self, account_id: str, lane: _Lane) -> bool:
-        """Whether memory is left for this lane: an account holds at most as much as is free for the others."""
-        if not lane.load:
-            return self._held < 2 * BUFFER_OF_ALL
-        return self._held_by[account_id] < BUFFER_OF_ALL - self._held
-
-    def _hold(self, account_id: str) -> None:
-        self._held += 1
-        self._held_by[account_id] += 1
-
-    def _let_go(self, account_id: str) -> None:
-        self._held -= 1
-        self._held_by[account_id] -= 1
-        if not self._held_by[account_id]:
-            del self._held_by[account_id]
+        own = lane.max_in_flight + buffer - lane.load
+        return max(0, min(own, self._shares.room(lane.account_id, first=not lane.load)))
 
     # -- deliveries --------------------------------------------------------------------------------------------------
 
     def give(self, sending: Sending, *, reserved: bool = True) -> None:
         """Take a delivery whose lease is committed."""
-        lane = self._lane(sending.lane, sending.max_in_flight, sending.rate_per_s)
+        lane = self._lane(sending.account_id, sending.lane, sending.max_in_flight, sending.rate_per_s)
         if reserved:
             lane.reserved -= 1
+        elif self._room(sending.lane, lane):
+            self._shares.hold(sending.account_id)
         else:
-            self._hold(sending.account_id)
-        if sending.urgent and self._open:
+            lane.backlog = not self.breakers.is_open(sending.lane)
+            self._give_back([sending])
+            return
+        if (
+            sending.urgent
+            and self._open
+            and lane.in_flight < lane.max_in_flight + URGENT
+            and self._shares.may_begin(sending.account_id, first=True)
+        ):
             self._start(sending.lane, lane, sending)
             return
-        lane.queue.append(sending)
+        (lane.queue.appendleft if sending.urgent else lane.queue.append)(sending)
         self._pump(sending.lane, lane)
 
-    def refilled(self, lane_id: str, *, more: bool) -> None:
-        """The lane was filled from the store; `more` tells whether anything due was left there."""
+    def refilled(self, lane_id: str, *, more: bool, stamp: int) -> None:
+        """The lane was filled from the store.
+
+        Args:
+            lane_id: Its id.
+            more: Whether anything due was left there.
+            stamp: What `stamp` gave before the store was asked: what was left there since is more, too.
+        """
         lane = self._lanes.get(lane_id)
-        if lane is not None:
-            lane.backlog = more
-            if not more:
-                lane.catch_up_to = None
-            self._drop_if_idle(lane_id, lane)
+        if lane is None:
+            return
+        lane.backlog = more or lane.left != stamp
+        if not lane.backlog:
+            lane.catch_up_to = None
+        self._ask_for_more(lane_id, lane)
+        self._drop_if_idle(lane_id, lane)
 
     def slow_down(self, lane_id: str, seconds: float) -> None:
         """Start nothing in this lane for a while."""
@@ -222,9 +213,9 @@ class Lanes:
         if lane is not None:
             lane.in_flight -= 1
             lane.recording += 1
-            self._out -= 1
-            self._pump_waiting()  # those before this lane
+            self._shares.end(lane.account_id)
             self._pump(lane_id, lane)
+            self._pump_waiting()
 
     def in_flight(self) -> int:
         """Requests that are out now, or about to be, over all lanes."""
@@ -241,7 +232,7 @@ class Lanes:
 
     def held(self) -> int:
         """Deliveries that are in memory, over all lanes."""
-        return self._held
+        return self._shares.held
 
     def breaker_of(self, lane_id: str) -> BreakerState:
         """The state of a lane's breaker."""
@@ -282,16 +273,17 @@ class Lanes:
         while self.in_flight():
             await (asyncio.wait(set(self._tasks)) if self._tasks else asyncio.sleep(0))
 
-    def _lane(self, lane_id: str, max_in_flight: int, rate_per_s: float | None) -> _Lane:
+    def _lane(self, account_id: str, lane_id: str, max_in_flight: int, rate_per_s: float | None) -> Lane:
         lane = self._lanes.get(lane_id)
         if lane is None:
-            lane = self._lanes[lane_id] = _Lane(max_in_flight, rate_per_s)
+            lane = self._lanes[lane_id] = Lane(account_id, max_in_flight, rate_per_s)
         else:
             lane.max_in_flight = max_in_flight
             lane.rate_per_s = rate_per_s
         return lane
 
-    def _pump(self, lane_id: str, lane: _Lane) -> None:
+    def _pump(self, lane_id: str, lane: Lane, *, turn: bool = False) -> bool:
+        """Start what may start; True when the lane has to wait for a socket. `turn`: the others let it go before them."""
         limit = self.breakers.limit(lane_id)
         most = lane.max_in_flight if limit is None else min(limit, lane.max_in_flight)
         while self._open and lane.queue and lane.in_flight < most:
@@ -300,52 +292,58 @@ class Lanes:
             if wait_s > 0:
                 if lane.timer is None:
                     lane.timer = asyncio.create_task(self._pump_later(lane_id, lane, wait_s))
-                return
-            if not self._has_socket(lane):
-                self._waiting[lane_id] = None
-                return
+                return False
+            if not self._has_socket(lane_id, lane, turn=turn):
+                return True
             sending = lane.queue.popleft()
             if sending.lease_until < self._clock.now_ms() + self._timeout_ms:
                 # It waited here too long: its lease ends, and whoever claims it next would send it a second time.
-                self._let_go(sending.account_id)
+                self._shares.let_go(sending.account_id)
                 lane.backlog = True
                 continue
             if lane.rate_per_s:
                 lane.next_start = max(now, lane.next_start) + 1 / lane.rate_per_s
             self._start(lane_id, lane, sending)
+            turn = False
         if lane.queue and self.breakers.is_open(lane_id):
             self._empty(lane)
+        return False
 
-    def _start(self, lane_id: str, lane: _Lane, sending: Sending) -> None:
+    def _start(self, lane_id: str, lane: Lane, sending: Sending) -> None:
         lane.in_flight += 1
-        self._out += 1
+        self._shares.begin(lane.account_id)
         self._turns.add(lane_id, (lane, sending))
 
-    def _begin(self, due: tuple[_Lane, Sending]) -> None:
+    def _begin(self, due: tuple[Lane, Sending]) -> None:
         lane, sending = due
         task = asyncio.create_task(self._run(sending.lane, lane, sending))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _has_socket(self, lane: _Lane) -> bool:
-        return self._out < (self._most if lane.in_flight else self._most * 3 // 2)
+    def _has_socket(self, lane_id: str, lane: Lane, *, turn: bool) -> bool:
+        first = not lane.in_flight
+        others = self._shares.firsts if first else self._shares.others
+        if (turn or not others) and self._shares.may_begin(lane.account_id, first=first):
+            return True
+        self._shares.wait(lane.account_id, lane_id, first=first)
+        return False
 
-    def _empty(self, lane: _Lane) -> None:
+    def _empty(self, lane: Lane) -> None:
         """The destination is left alone for a while: what waits for it waits in the store, where the oldest is found."""
         queued = list(lane.queue)
         lane.queue.clear()
         lane.backlog = False  # the breaker says when the lane is looked at again
         for sending in queued:
-            self._let_go(sending.account_id)
+            self._shares.let_go(sending.account_id)
         self._give_back(queued)
 
-    async def _pump_later(self, lane_id: str, lane: _Lane, wait_s: float) -> None:
+    async def _pump_later(self, lane_id: str, lane: Lane, wait_s: float) -> None:
         await self._clock.sleep(wait_s)
         lane.timer = None
         self._pump(lane_id, lane)
         self._ask_for_more(lane_id, lane)
 
-    async def _run(self, lane_id: str, lane: _Lane, sending: Sending) -> None:
+    async def _run(self, lane_id: str, lane: Lane, sending: Sending) -> None:
         try:
             await self._send(sending)
         except Exception:  # a lane's outermost guard: the lease runs out and the delivery is claimed again
@@ -355,29 +353,40 @@ class Lanes:
                 lane.recording -= 1
             else:
                 lane.in_flight -= 1
-                self._out -= 1
-            self._let_go(sending.account_id)
-            self._pump_waiting()
+                self._shares.end(lane.account_id)
+            self._shares.let_go(sending.account_id)
             self._pump(lane_id, lane)
+            self._pump_waiting()
             self._ask_for_more(lane_id, lane)
             self._drop_if_idle(lane_id, lane)
 
     def _pump_waiting(self) -> None:
-        """A socket is free: those who wait for one, in order."""
-        while self._waiting and self._out < self._most:
-            lane_id = next(iter(self._waiting))
-            del self._waiting[lane_id]
+        """A socket is free: those who wait for one, in turn; not for ever where none of them may have it."""
+        in_vain = 0
+        while in_vain < TRIES and (lane_id := self._shares.next()) is not None:
             lane = self._lanes.get(lane_id)
             if lane is not None:
-                self._pump(lane_id, lane)
-                if lane_id in self._waiting:
-                    return
+                before = self._shares.out
+                waits = self._pump(lane_id, lane, turn=True)
+                in_vain += waits and self._shares.out == before
 
-    def _ask_for_more(self, lane_id: str, lane: _Lane) -> None:
+    def _ask_for_more(self, lane_id: str, lane: Lane) -> None:
         if lane.backlog and lane.load <= lane.max_in_flight:
             self.hungry.add(lane_id)
             self.wake_refill.set()
 
-    def _drop_if_idle(self, lane_id: str, lane: _Lane) -> None:
-        if lane.idle and self._clock.monotonic() >= max(lane.slow_until, lane.next_start):
+    def _drop_if_idle(self, lane_id: str, lane: Lane) -> None:
+        if not lane.idle:
+            return
+        if self._clock.monotonic() >= max(lane.slow_until, lane.next_start):
             self._lanes.pop(lane_id, None)
+        else:
+            self._cooling.add(lane_id)
+
+    def forget_idle(self) -> None:
+        """Drop the lanes that nobody came back to."""
+        cooling, self._cooling = self._cooling, set()
+        for lane_id in cooling:
+            lane = self._lanes.get(lane_id)
+            if lane is not None:
+                self._drop_if_idle(lane_id, lane)

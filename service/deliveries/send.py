@@ -6,8 +6,9 @@ No connection to the store is held while a request is out.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -21,6 +22,7 @@ from service.deliveries import claims, store
 from service.deliveries.attempts import Tried, broken, judge, next_due_ms
 from service.deliveries.claims import (
     LANES_AT_ONCE,
+    PER_LANE,
     ClaimDeliveries,
     EndDelivery,
     EndStale,
@@ -32,9 +34,10 @@ from service.deliveries.claims import (
 )
 from service.deliveries.fanout import ONE_OFF_IN_FLIGHT
 from service.deliveries.figures import Figures
-from service.deliveries.lanes import IN_FLIGHT, Lanes
+from service.deliveries.lanes import Lanes
 from service.deliveries.sending import Sending
 from service.deliveries.sent import CONTENT_TYPE, described
+from service.deliveries.shares import SOCKETS, Shares
 from service.deliveries.store import RecordAttempt
 from service.deliveries.subscriptions import Destination
 from service.egress import Egress
@@ -60,8 +63,8 @@ class Directory(Protocol):
     async def destination(self, account_id: str, subscription_id: str) -> Destination | None:
         """The subscription as it is now; None if it was deleted or disabled."""
 
-    async def disable(self, account_id: str, subscription_id: str, reason: str) -> None:
-        """The destination said that it is gone for good."""
+    async def disable(self, account_id: str, subscription_id: str, reason: str, url: str) -> None:
+        """The destination at this address said that it is gone for good."""
 
 
 class Observer(Protocol):
@@ -97,7 +100,7 @@ class Sender:
         timeout_s: float,
         schedule_s: tuple[float, ...],
         observer: Observer | None = None,
-        in_flight: int = IN_FLIGHT,
+        sockets: int = SOCKETS,
     ) -> None:
         self._writer = writer
         self._egress = egress
@@ -110,7 +113,9 @@ class Sender:
         self._observer = observer
         self._lines = SparingLog(__name__, clock)
         self._given_back: list[Sending] = []
-        self.lanes = Lanes(self.send, clock, randomness, self._take_back, timeout_s=timeout_s, in_flight=in_flight)
+        self.lanes = Lanes(
+            self.send, clock, randomness, self._take_back, timeout_s=timeout_s, shares=Shares(sockets=sockets)
+        )
         self.figures = Figures(clock, self.lanes)
         self.lease_ms = (
             round(timeout_s * 1000) + 120_000
@@ -213,7 +218,7 @@ class Sender:
             return
         if tried.gone and sending.subscription_id is not None:
             await self._directory.disable(
-                sending.account_id, sending.subscription_id, "the destination answered 410 Gone"
+                sending.account_id, sending.subscription_id, "the destination answered 410 Gone", target.url
             )
         if not tried.delivered and self.lanes.breakers.is_open(sending.lane):
             await self._end_stale(sending.lane, now_ms - round(_patience_s(schedule_s) * 1000))
@@ -288,6 +293,7 @@ class Sender:
     async def run_once(self) -> int:
         """Claim whatever lanes are due, those with lapsed leases too; returns how many deliveries were taken."""
         await self._writer.run(RescueLanes())
+        self.lanes.forget_idle()
         if self.lanes.hungry:
             self.lanes.wake_refill.set()  # the store did not take it the last time
         return await self._claim(self._wish(self.lanes.trying_now()), due_lanes=LANES_AT_ONCE)
@@ -296,32 +302,39 @@ class Sender:
         while True:
             await self.lanes.wake_refill.wait()
             self.lanes.wake_refill.clear()
-            await self._leave_in_store()
             hungry = sorted(self.lanes.hungry)
             self.lanes.hungry.clear()
             try:
+                await self._leave_in_store()
                 await self._claim(self._wish(hungry))
             except StoreUnavailable as error:
                 self.lanes.hungry.update(hungry)
                 _log.warning("refill_failed", error=str(error))  # the rescuer's tick comes back to these lanes
+            except Exception:  # the loop's outermost guard: lanes would run empty for ever
+                self.lanes.hungry.update(hungry)
+                _log.exception("refill_broke")
 
     def _wish(self, lanes: Iterable[str]) -> tuple[Wish, ...]:
         wishes = (Wish(each, *self.lanes.wants(each)) for each in lanes)
         return tuple(wish for wish in wishes if wish.count)
 
     async def _claim(self, wishes: tuple[Wish, ...], *, due_lanes: int = 0) -> int:
-        if not wishes and not due_lanes:
+        """Claim for the lanes that wish, and for as many due ones, and hand it to them."""
+        if not wishes and not (due_lanes and self.lanes.left()):
             return 0
-        full = tuple(self.lanes.full()) if due_lanes else ()
-        command = ClaimDeliveries(self._owner, self.lease_ms, wishes, due_lanes, full)
-        rows = await self._writer.run(command)
-        taken: dict[str, int] = {}
-        for row in rows:
-            taken[row["lane"]] = taken.get(row["lane"], 0) + 1
+        command = ClaimDeliveries(self._owner, self.lease_ms, wishes, due_lanes)
+        if due_lanes:
+            narrow = tuple(self.lanes.narrow(PER_LANE).items())
+            command = replace(command, full=tuple(self.lanes.full()), narrow=narrow, most=self.lanes.left())
+        stamps = {wish.lane: self.lanes.stamp(wish.lane) for wish in wishes}
+        claimed = await self._writer.run(command)
+        taken = Counter(row["lane"] for row in claimed.rows)
+        for row in claimed.rows:
             self.lanes.give(await self._sending(row), reserved=False)
-        for wish in wishes:
-            self.lanes.refilled(wish.lane, more=taken.get(wish.lane, 0) >= wish.count)
-        return len(rows)
+        for wish in claimed.wishes:
+            stamp = stamps.get(wish.lane, self.lanes.stamp(wish.lane))
+            self.lanes.refilled(wish.lane, more=taken[wish.lane] >= wish.count, stamp=stamp)
+        return len(claimed.rows)
 
     def _take_back(self, given_back: Sequence[Sending]) -> None:
         self._given_back += given_back

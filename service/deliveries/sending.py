@@ -1,8 +1,10 @@
-"""A delivery in this process's hands. Nothing but shape."""
+"""A delivery in this process's hands, and a destination's queue of them. Hardly more than shape."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +28,32 @@ class Sending:
     since: int = 0  # ms UTC: when the schedule began
     give_up_at: int | None = None  # ms UTC: nothing is sent after this moment
     urgent: bool = False  # somebody waits for it: it goes before everything else, whatever the lane's state
+
+
+@dataclass(slots=True)
+class Lane:
+    """One destination's queue."""
+
+    account_id: str
+    max_in_flight: int
+    rate_per_s: float | None
+    queue: deque[Sending] = field(default_factory=deque)
+    reserved: int = 0
+    in_flight: int = 0
+    recording: int = 0  # answered, and about to be recorded
+    backlog: bool = False  # the store has more
+    left: int = 0  # how often something was left in the store
+    catch_up_to: int | None = None  # ms UTC: what failed before then and waits for its turn is due now
+    slow_until: float = 0.0  # monotonic seconds
+    next_start: float = 0.0  # monotonic seconds, where a rate limits
+    timer: asyncio.Task[None] | None = None
+
+    @property
+    def load(self) -> int:
+        """Deliveries in memory, in whatever stage."""
+        return self.reserved + len(self.queue) + self.in_flight + self.recording
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to come back to."""
+        return self.load == 0 and self.timer is None and not self.backlog

@@ -31,6 +31,7 @@ class Web:
     answer: Callable[[str], int | Exception] = lambda _: 204
     headers: Mapping[str, str] = field(default_factory=dict)
     asked: list[tuple[int, str, str]] = field(default_factory=list)  # when, where, which event
+    hold: asyncio.Event | None = None  # nobody answers before
     out: Counter[str] = field(default_factory=Counter)
     peak: Counter[str] = field(default_factory=Counter)
 
@@ -41,7 +42,7 @@ class Web:
         self.asked.append((self.clock.now_ms(), url, headers["webhook-id"]))
         self.out[url] += 1
         self.peak[url] = max(self.peak[url], self.out[url])
-        await asyncio.sleep(0)
+        await (asyncio.sleep(0) if self.hold is None else self.hold.wait())
         self.out[url] -= 1
         said = self.answer(url)
         if isinstance(said, Exception):

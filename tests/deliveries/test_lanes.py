@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 
 from service.clock import SeededRandomness, VirtualClock
-from service.deliveries.lanes import BUFFER, BUFFER_OF_ALL, Lanes
+from service.deliveries.lanes import BUFFER, Lanes
 from service.deliveries.sending import Sending
+from service.deliveries.shares import MEMORY, Shares
 
 
 def sending(lane: str, number: int = 0, *, max_in_flight: int = 2, rate_per_s: float | None = None) -> Sending:
@@ -123,7 +124,7 @@ async def test_lane_with_a_backlog_asks_for_more_when_it_has_room_and_keeps_the_
     assert overtaking is False
     assert network.lanes.hungry == {"a"}
     assert network.lanes.wake_refill.is_set()
-    network.lanes.refilled("a", more=False)
+    network.lanes.refilled("a", more=False, stamp=network.lanes.stamp("a"))
     assert network.lanes.reserve("acc_1", "a", 2) is True
 
 
@@ -260,7 +261,7 @@ async def test_account_that_fills_memory_leaves_half_of_the_rest_to_others(netwo
     modest = sum(network.lanes.reserve("modest", f"m{lane}", 1) for lane in range(20) for _ in range(100))
     first_of_a_lane = network.lanes.reserve("greedy", "another", 1)
 
-    assert BUFFER_OF_ALL // 2 <= greedy < BUFFER_OF_ALL // 2 + 200  # each lane may hold one
+    assert MEMORY // 2 <= greedy < MEMORY // 2 + 200  # each lane may hold one
     assert modest == 2_000
     assert first_of_a_lane
 
@@ -268,7 +269,12 @@ async def test_account_that_fills_memory_leaves_half_of_the_rest_to_others(netwo
 async def test_sockets_are_shared_out_so_that_an_idle_lane_is_let_in_first(network: Network) -> None:
     """Where all sockets are taken, a lane without a request gets one of the reserve; those that have some wait in order."""
     network.lanes = Lanes(
-        network.send, network.clock, SeededRandomness(1), network.given_back.extend, timeout_s=15, in_flight=4
+        network.send,
+        network.clock,
+        SeededRandomness(1),
+        network.given_back.extend,
+        timeout_s=15,
+        shares=Shares(sockets=8),
     )
     network.take("slow", 10, max_in_flight=10)
     await _turn()
@@ -280,3 +286,72 @@ async def test_sockets_are_shared_out_so_that_an_idle_lane_is_let_in_first(netwo
 
     assert before == ["idle-0", "slow-0", "slow-1", "slow-2", "slow-3"]
     assert sorted(network.out) == ["idle-0", "idle-1", "slow-3", "slow-4"]
+
+
+async def test_lane_that_waits_for_its_first_socket_gets_the_next_one(network: Network) -> None:
+    """Slow destinations with queues of their own do not take the sockets that they give back."""
+    network.lanes = Lanes(
+        network.send,
+        network.clock,
+        SeededRandomness(1),
+        network.given_back.extend,
+        timeout_s=15,
+        shares=Shares(sockets=4),
+    )
+    for lane in range(6):
+        network.take(f"slow{lane}", 20, max_in_flight=1)
+    await _turn()
+    network.take("well", 1)
+    await _turn()
+    before = "well-0" in network.out
+    await network.answer("slow0-0")
+
+    assert not before
+    assert "well-0" in network.out
+
+
+async def test_pings_do_not_take_all_sockets(network: Network) -> None:
+    """Two go beyond the lane's limit, the rest waits its turn."""
+    for number in range(50):
+        network.lanes.reserve("acc_1", "a", 1, urgent=True)
+        network.lanes.give(replace(sending("a", number, max_in_flight=1), urgent=True))
+    await _turn()
+
+    assert len(network.out) == 3
+
+
+async def test_lane_that_is_given_more_than_it_has_room_for_gives_it_back(network: Network) -> None:
+    """A claim cannot know what a lane has taken meanwhile."""
+    network.take("a", 10_000)
+    network.lanes.give(sending("a", 99_999), reserved=False)
+
+    assert [each.delivery_id for each in network.given_back] == ["a-99999"]
+
+
+async def test_what_is_left_in_the_store_while_it_is_asked_is_asked_for_again(network: Network) -> None:
+    """The answer "nothing more" is older than what came since."""
+    network.take("a", 1)
+    stamp = network.lanes.stamp("a")
+    network.lanes.left_in_store("a")
+    network.lanes.refilled("a", more=False, stamp=stamp)
+
+    assert network.lanes.hungry == {"a"}
+
+
+async def test_idle_lanes_are_forgotten_once_they_may_start_again(network: Network) -> None:
+    """A thousand destinations with a rate leave nothing behind."""
+    for lane in range(100):
+        network.take(f"r{lane}", 1, rate_per_s=0.5)
+    await _turn()
+    for _ in range(25):
+        await _turn()
+    for started in list(network.out):
+        await network.answer(started)
+    for _ in range(5):
+        await _turn()
+    before = network.lanes.count()
+    network.clock.advance(3)
+    network.lanes.forget_idle()
+
+    assert before == 100
+    assert network.lanes.count() == 0

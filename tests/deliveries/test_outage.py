@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.deliveries.request import parse_change
+from service.deliveries.shares import MEMORY
 from service.errors import EgressNotSent
 from service.scheduler.disabler import Disabler
 from tests.deliveries.desk import OURS
@@ -296,3 +298,37 @@ async def test_manual_retry_is_sent_at_once_though_the_breaker_is_open(at: Outag
     await at.settle()
 
     assert at.web.events(DOWN)[0] == event
+
+
+async def test_backlog_that_is_found_at_start_does_not_wait_for_ticks(at: Outage) -> None:
+    """Six thousand for one healthy destination are gone before the clock has moved."""
+    made = await at.subscribe(WELL, max_in_flight=50)
+    await at.publish(1)
+    await at.desk.backlog(made["id"], 6_000)
+    await at.sender.run_once()
+    for _ in range(400):
+        await at.sender.lanes.settle()
+        await asyncio.sleep(0.01)
+        if at.statuses() == {"delivered": 6_001}:
+            break
+    await at.sender.lanes.settle()
+
+    assert at.statuses() == {"delivered": 6_001}
+    assert at.sender.lanes.held() == 0
+
+
+async def test_claims_keep_to_the_memory_of_all_lanes(at: Outage) -> None:
+    """Hundreds of destinations that hang, each with a backlog: what is held stays bounded, and each gets something."""
+    made = [await at.subscribe(f"https://slow.example/{number}", max_in_flight=1) for number in range(150)]
+    await at.publish()
+    release = at.web.hold = asyncio.Event()
+    for each in made:
+        await at.desk.backlog(each["id"], 200)
+    for _ in range(8):
+        await at.sender.run_once()
+        await asyncio.sleep(0.05)
+    held = at.sender.lanes.held()
+    release.set()
+    await at.settle()
+
+    assert 150 <= held <= MEMORY // 2 + 150
