@@ -106,10 +106,10 @@ class Asked:
         }
 
     async def _claim(self) -> int:
-        found = await self.store.writer.run(claims.ClaimDeliveries("me", 600_000, due_lanes=CLAIMED_LANES))
-        if not found:
+        claimed = await self.store.writer.run(claims.ClaimDeliveries("me", 600_000, due_lanes=CLAIMED_LANES))
+        if not claimed.rows:
             await self.store.writer.run(Unclaim())
-        return len(found)
+        return len(claimed.rows)
 
     async def _page(self, **wanted: object) -> int:
         filters = DeliveryFilter(**wanted)  # type: ignore[arg-type]
