@@ -131,6 +131,10 @@ class LaneBreakers:
         breaker.probe_at = self._clock.monotonic()
         breaker.opened = breaker.probe_at - ABSENCE_S
 
+    def forget(self, lane_id: str) -> None:
+        """Nothing goes there any more."""
+        self._breakers.pop(lane_id, None)
+
     def _of(self, lane_id: str) -> _Breaker:
         breaker = self._breakers.get(lane_id)
         if breaker is None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from service.clock import iso
 from service.db.transaction import Params, Row, Tx, json_set
@@ -32,12 +33,15 @@ from service.errors import Conflict, NotFound
 from service.ids import Ids
 from service.states import Source
 
+_log = structlog.get_logger(__name__)
+
 MENDING: Final = frozenset({"url", "headers"})  # a change of these may end a destination's trouble
 SKIPPED_AT_ONCE: Final = 2_000  # deliveries, in the transaction that disables or deletes
 MAX_SUBSCRIPTIONS: Final = 20_000  # of one account: each event is held against all of them
 
 _FIND: Final = """
-SELECT id, account_id, url, description, status, failing_since FROM subscriptions WHERE id IN (SELECT value FROM json_each(:ids))
+SELECT id, account_id, url, description, status, failing_since, last_failure_at FROM subscriptions
+WHERE id IN (SELECT value FROM json_each(:ids))
 """
 _COUNT: Final = """
 SELECT account_id, count(*) AS n FROM subscriptions WHERE account_id IN (SELECT value FROM json_each(:accounts)) GROUP BY account_id
@@ -46,6 +50,8 @@ _INSERT: Final = f"""
 INSERT INTO subscriptions (id, account_id, {", ".join(FIELDS)}, status, secret, signing_key, created_at)
 VALUES (:id, :account_id, {", ".join(":" + name for name in FIELDS)}, 'enabled', :secret, :signing_key, :now)
 """
+#: What an old address did is not held against the new one.
+_UNTRIED: Final = ", failing_since = NULL, last_failure_at = NULL"
 _ADD_KEY: Final = "UPDATE subscriptions SET signing_key = :signing_key WHERE id = :id AND signing_key IS NULL"
 # The expressions see the row as it was: the secret that is replaced becomes the previous one. A key is replaced with it,
 # also one that does not sign at the moment, and none is made.
@@ -85,11 +91,12 @@ class Changes:
     """The handlers of the commands in `subscriptions`.
 
     Args:
-        cache: Forgets the accounts that a command changes.
+        cache: Told which subscriptions a command changes.
         add: `Fanout.add`: writes the deliveries of events, in the same transaction.
         ids: For the events that tell of a change.
         limit: The most subscriptions that an account may have.
         renewed: Told, once it is committed, that a destination was changed or enabled: what is known of it is outdated.
+        forgotten: The same of one that was disabled or deleted: nothing needs to be known of it.
     """
 
     cache: DestinationCache
@@ -97,6 +104,7 @@ class Changes:
     ids: Ids
     limit: int = MAX_SUBSCRIPTIONS
     renewed: Callable[[str], None] = lambda _lane: None
+    forgotten: Callable[[str], None] = lambda _lane: None
 
     def register(self, writer: Writer) -> None:
         """Name the handlers."""
@@ -123,7 +131,8 @@ class Changes:
             sealed = {"secret": command.sealed_secret, "signing_key": command.sealed_seed}
             rows.append({**command.columns, **given, **sealed})
         tx.write(_INSERT, rows, expect=len(rows))
-        self.cache.changing(tx, accounts)
+        for command in commands:
+            self.cache.changing(tx, command.account_id, [command.subscription_id])
         return answers
 
     async def update(self, tx: Tx, commands: Sequence[UpdateSubscription]) -> list[Exception | None]:
@@ -133,12 +142,15 @@ class Changes:
             named = [name for name in FIELDS if name in command.columns]
             if command.subscription_id in rows and named:
                 changes = ", ".join(f"{name} = :{name}" for name in named)
+                if command.columns.get("url", old := rows[command.subscription_id]["url"]) != old:
+                    changes += _UNTRIED
                 row = {name: command.columns[name] for name in named} | {"id": command.subscription_id}
                 tx.write(f"UPDATE subscriptions SET {changes} WHERE id = :id", [row], expect=1)
                 if command.sealed_seed is not None:
                     tx.write(_ADD_KEY, [{"id": command.subscription_id, "signing_key": command.sealed_seed}])
         mended = [each.subscription_id for each in commands if not MENDING.isdisjoint(each.columns)]
-        self._renew(tx, [each for each in mended if each in rows and rows[each]["failing_since"] is not None])
+        failing = [each for each in mended if each in rows and rows[each]["failing_since"] is not None]
+        _tell(tx, self.renewed, failing)
         return _answers(commands, rows)
 
     async def delete(self, tx: Tx, commands: Sequence[DeleteSubscription]) -> list[Exception | None]:
@@ -147,22 +159,25 @@ class Changes:
         gone = [{"id": each} for each in rows]
         tx.write("DELETE FROM subscriptions WHERE id = :id", gone, expect=len(gone))
         _skip(tx, rows, "subscription_deleted")
+        _tell(tx, self.forgotten, rows)
         return _answers(commands, rows)
 
     async def enable(self, tx: Tx, commands: Sequence[EnableSubscription]) -> list[Exception | None]:
         """Let them have events again."""
         rows = await self._found(tx, commands)
         tx.write(_ENABLE, [{"id": each} for each in rows])
-        self._renew(tx, rows)
+        _tell(tx, self.renewed, rows)
         return _answers(commands, rows)
 
     async def disable(self, tx: Tx, commands: Sequence[DisableSubscription]) -> list[Exception | None]:
         """Stop sending to them, keep what was not sent as `skipped`, and tell the accounts' other subscriptions."""
         rows = await self._found(tx, commands)
-        news = [command for command in commands if _is_enabled(rows.get(command.subscription_id))]
+        news = [command for command in commands if _is_to_be_disabled(rows.get(command.subscription_id), command)]
         ended = [{"id": each.subscription_id, "reason": each.reason} for each in news]
         tx.write(_DISABLE, ended, expect=len(ended))
-        _skip(tx, [command.subscription_id for command in news], "subscription_disabled")
+        _skip(tx, [each["id"] for each in ended], "subscription_disabled")
+        _tell(tx, self.forgotten, [each["id"] for each in ended])
+        _say(tx, ended)
         told = [
             _event(
                 tx,
@@ -223,14 +238,11 @@ class Changes:
             await self.add(tx, sent)
         return answers
 
-    def _renew(self, tx: Tx, subscription_ids: Iterable[str]) -> None:
-        for each in subscription_ids:
-            tx.after_commit(partial(self.renewed, each))
-
     async def _found(self, tx: Tx, commands: Sequence[SubscriptionCommand]) -> dict[str, Row]:
-        """The rows that the commands may change; their accounts are loaded anew from now on."""
+        """The rows that the commands may change; they are read anew from now on."""
         rows = await self._find(tx, commands)
-        self.cache.changing(tx, {row["account_id"] for row in rows.values()})
+        for row in rows.values():
+            self.cache.changing(tx, row["account_id"], [row["id"]])
         return rows
 
     async def _find(self, tx: Tx, commands: Sequence[SubscriptionCommand]) -> dict[str, Row]:
@@ -262,8 +274,28 @@ def _too_many(limit: int) -> Conflict:
     )
 
 
+def _tell(tx: Tx, whom: Callable[[str], None], subscription_ids: Iterable[str]) -> None:
+    for each in subscription_ids:
+        tx.after_commit(partial(whom, each))
+
+
+def _say(tx: Tx, disabled: Iterable[Params]) -> None:
+    for each in disabled:
+        said = partial(_log.warning, "subscription_disabled", subscription=each["id"], reason=each["reason"])
+        tx.after_commit(said)
+
+
 def _is_enabled(row: Row | None) -> bool:
     return row is not None and row["status"] == "enabled"
+
+
+def _is_to_be_disabled(row: Row | None, command: DisableSubscription) -> bool:
+    """Whether what made somebody ask for it is still so."""
+    if row is None or not _is_enabled(row) or (command.url is not None and command.url != row["url"]):
+        return False
+    if command.failing_ms is None:
+        return True
+    return row["failing_since"] is not None and row["last_failure_at"] - row["failing_since"] >= command.failing_ms
 
 
 def _shown(row: Row) -> dict[str, Any]:

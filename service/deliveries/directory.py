@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import structlog
-
 from service.accounts.secrets import signing_secrets
 from service.clock import Clock
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.writer import Writer
 from service.deliveries.subscriptions import Destination, DestinationCache, DisableSubscription
-
-_log = structlog.get_logger(__name__)
 
 REMEMBERED_MS = 5_000  # how long an account's secrets are kept in memory; a rotated one co-signs far longer
 MAX_REMEMBERED = 10_000  # accounts
@@ -47,7 +43,6 @@ class StoreDirectory:
         """The subscription as it is now; None if it was deleted or disabled."""
         return await self.cache.find(self.reader, account_id, subscription_id)
 
-    async def disable(self, account_id: str, subscription_id: str, reason: str) -> None:
-        """The destination said that it is gone for good."""
-        _log.warning("subscription_disabled", subscription=subscription_id, reason=reason)
-        await self.writer.run(DisableSubscription(subscription_id, account_id, reason))
+    async def disable(self, account_id: str, subscription_id: str, reason: str, url: str) -> None:
+        """The destination at this address said that it is gone for good."""
+        await self.writer.run(DisableSubscription(subscription_id, account_id, reason, url))

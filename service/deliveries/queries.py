@@ -12,8 +12,9 @@ from service.db.secrets import SecretBox
 from service.db.transaction import Row
 from service.deliveries.backlog_queries import COUNTED, Waiting, waiting
 from service.deliveries.figures import Standing, Standings
+from service.deliveries.sealed import Pair, open_headers, open_keys
 from service.deliveries.sent import MASK
-from service.deliveries.subscriptions import effective_events, open_headers, open_keys
+from service.deliveries.subscriptions import effective_events
 from service.signing import encode_public_key
 
 _SUBSCRIPTION: Final = """
@@ -61,8 +62,11 @@ async def list_subscriptions(
 
 
 def _subscription_view(row: Row, box: SecretBox, health: dict[str, Any], now_ms: int) -> dict[str, Any]:
-    headers = open_headers(box, row["id"], row["headers"])
-    keys = [encode_public_key(key) for key, until in open_keys(box, row) if until is None or until > now_ms]
+    headers = open_headers(box.open, row["id"], row["headers"])
+    signatures = msgspec.json.decode(row["signatures"], type=list[str])
+    until = row["previous_secret_until"]
+    seeds = Pair(row["signing_key"], row["previous_signing_key"], until).at(now_ms) if "v1a" in signatures else []
+    keys = [encode_public_key(key) for key in open_keys(box.open, row["id"], seeds)]
     return {
         "id": row["id"],
         "url": row["url"],
@@ -78,6 +82,7 @@ def _subscription_view(row: Row, box: SecretBox, health: dict[str, Any], now_ms:
         "signatures": _raw(row["signatures"]),
         "public_key": keys[0] if keys else None,
         "previous_public_key": keys[1] if len(keys) > 1 else None,
+        "previous_secret_until": iso(until) if until is not None and until > now_ms else None,
         "stop_at_expiry": bool(row["stop_at_expiry"]),
         "status": row["status"],
         "disabled_reason": row["disabled_reason"],

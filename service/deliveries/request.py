@@ -58,6 +58,7 @@ _NOT_HERE: Final = {
     "secret": "cannot be changed here; use POST /v1/subscriptions/{id}/rotate-secret",
     "public_key": "is made by us where signatures name v1a; leave it out",
     "previous_public_key": "is shown by us during a rotation; leave it out",
+    "previous_secret_until": "is shown by us during a rotation; leave it out",
 }
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

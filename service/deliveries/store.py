@@ -22,17 +22,22 @@ _WAKE_LANE = """
 INSERT INTO lanes (id, account_id, next_due_at) VALUES (:lane, :account_id, :due_at)
 ON CONFLICT (id) DO UPDATE SET next_due_at = min(coalesce(next_due_at, excluded.next_due_at), excluded.next_due_at)
 """
+# While the request was out its delivery may have gone (nothing is recorded then) or been erased (an answer may repeat what
+# was sent, so that it is not kept). Joining costs 0.8 µs an attempt; without it one that has gone would fail the whole batch.
 _INSERT_ATTEMPT = """
 INSERT INTO attempts (delivery_id, at, status_code, error, error_class, duration_ms, dns_ms, connect_ms, tls_ms,
     first_byte_ms, sent, response_body)
-VALUES (:id, :at, :status_code, :error, :error_class, :duration_ms, :dns_ms, :connect_ms, :tls_ms, :first_byte_ms, :sent,
-    :response_body)
+SELECT d.id, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10, v.column11,
+    CASE WHEN d.reason = 'erased' THEN NULL ELSE v.column12 END
+FROM (VALUES (:id, :at, :status_code, :error, :error_class, :duration_ms, :dns_ms, :connect_ms, :tls_ms, :first_byte_ms, :sent,
+    :response_body)) v JOIN deliveries d ON d.id = v.column1
 """
-# That it arrived is a fact, whoever brings it and whatever became of the lease meanwhile.
+# That it arrived is a fact, whoever brings it and whatever became of the lease meanwhile. What was erased stays `skipped`:
+# nothing of it can be shown or sent again, and its attempts tell what was out before.
 _DELIVERED = """
 UPDATE deliveries SET status = 'delivered', attempt_count = attempt_count + 1, finished_at = :now, due_at = NULL,
     reason = NULL, lease_owner = NULL, lease_until = NULL
-WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'delivered'
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'delivered' AND (reason IS NULL OR reason <> 'erased')
 """
 # That it did not is news only from whoever still holds the lease.
 _FAILED = """
@@ -43,7 +48,8 @@ WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
 """
 _HEALTHY = "UPDATE subscriptions SET last_success_at = :now, failing_since = NULL WHERE id = :id"
 _FAILING = """
-UPDATE subscriptions SET failing_since = coalesce(failing_since, :now), last_failure_at = :now WHERE id = :id
+UPDATE subscriptions SET failing_since = coalesce(failing_since, :now), last_failure_at = :now
+WHERE id = :id AND (url = :url OR :url IS NULL)
 """
 
 
@@ -68,6 +74,7 @@ class RecordAttempt(Command[None]):
         reason: Why there is no further try, in a word.
         error_class: What went wrong, in a word.
         sent: What went along, without values; see `sent.described`.
+        url: Where it went; that it failed is held against a subscription only while that is its address.
     """
 
     delivery_id: str
@@ -87,10 +94,14 @@ class RecordAttempt(Command[None]):
     error_class: str | None = None
     timing: Timing = UNTIMED
     sent: str | None = None
+    url: str | None = None
 
 
 async def handle_attempts(tx: Tx, commands: Sequence[RecordAttempt]) -> list[Exception | None]:
-    """The writer's handler for `RecordAttempt`: writes only, nothing needs to be read first."""
+    """The writer's handler for `RecordAttempt`: writes only, nothing needs to be read first.
+
+    A delivery that was removed meanwhile has nothing to be recorded for.
+    """
     tx.write(_INSERT_ATTEMPT, [_attempt(command) for command in commands])
     delivered = [command.delivery_id for command in commands if command.delivered]
     tx.write(_DELIVERED, [{"ids": json_set(delivered), "now": tx.now_ms}] if delivered else [])
@@ -103,9 +114,9 @@ async def handle_attempts(tx: Tx, commands: Sequence[RecordAttempt]) -> list[Exc
     }
     tx.write(_WAKE_LANE, list(wake.values()))
     healthy = {command.subscription_id for command in commands if command.delivered and command.subscription_id}
-    failing = {command.subscription_id for command in failed if command.subscription_id} - healthy
+    blamed = {(each.subscription_id, each.url) for each in failed if each.subscription_id}
     tx.write(_HEALTHY, [{"id": each, "now": tx.now_ms} for each in healthy])
-    tx.write(_FAILING, [{"id": each, "now": tx.now_ms} for each in failing])
+    tx.write(_FAILING, [{"id": each, "url": url, "now": tx.now_ms} for each, url in blamed if each not in healthy])
     return [None for _ in commands]
 
 

@@ -16,6 +16,7 @@ from service.deliveries import delivery_queries, queries
 from service.deliveries.changes import no_subscription
 from service.deliveries.figures import Standings, nothing_known
 from service.deliveries.request import FIELDS, SubscriptionRequest
+from service.deliveries.sealed import headers_place, key_place, secret_place
 from service.deliveries.store import RetryDelivery
 from service.deliveries.subscriptions import (
     CreateSubscription,
@@ -25,9 +26,6 @@ from service.deliveries.subscriptions import (
     Ping,
     RotateSubscriptionSecret,
     UpdateSubscription,
-    headers_place,
-    key_place,
-    secret_place,
 )
 from service.egress import Egress
 from service.errors import Conflict, EgressRefused, FieldError, Invalid, NotFound

@@ -1,68 +1,44 @@
-"""Subscriptions: what may be done to them, and how the hot path sees them: filters, limits and opened secrets, in memory.
+"""Subscriptions: what may be done to them, and how the hot path sees them: filters, limits and addresses, in memory.
 
 The writer of this process is the only one who changes subscriptions, so that what is kept here stays true until a
-command of the same account runs. What the commands do stands in `changes`, how a subscription is shown in `queries`.
+command changes it. What the commands do stands in `changes`, how a subscription is shown in `queries`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import asyncio
+from collections.abc import Hashable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from service.accounts.secrets import Rows
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command
-from service.signing import Signer, decode_secret, signing_key
+from service.deliveries.sealed import Pair, Sealed
+from service.signing import Signer
 from service.states import FINAL_EVENT_TYPES
+
+MAX_OPENED: Final = 32_768  # secrets, keys and headers that are kept in the clear
+MAX_OUTDATED: Final = 1_000  # subscriptions of an account that are read one by one; beyond, all are read
+ROWS_AT_ONCE: Final = 500  # that are made ready before others have their turn: some 4 ms
 
 _SELECT: Final = """
 SELECT id, account_id, url, events, providers, operations, tags, headers, rate_per_s, max_in_flight, schedule, signatures,
     stop_at_expiry, status, secret, previous_secret, previous_secret_until, signing_key, previous_signing_key FROM subscriptions
 """
 _OF_ACCOUNTS: Final = f"{_SELECT} WHERE account_id IN (SELECT value FROM json_each(:accounts)) ORDER BY id"
-
-
-def secret_place(subscription_id: str) -> str:
-    """The place that a subscription's secret is sealed for; the previous one keeps it when it moves."""
-    return f"subscriptions/{subscription_id}/secret"
-
-
-def key_place(subscription_id: str) -> str:
-    """The place that the seed of a subscription's `v1a` key is sealed for; the previous one keeps it when it moves."""
-    return f"subscriptions/{subscription_id}/signing_key"
-
-
-def headers_place(subscription_id: str) -> str:
-    """The place that a subscription's own headers are sealed for."""
-    return f"subscriptions/{subscription_id}/headers"
+_THESE: Final = f"{_SELECT} WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id"
+_ONE: Final = f"{_SELECT} WHERE id = :id AND account_id = :account"
 
 
 def effective_events(stored: Sequence[str]) -> tuple[str, ...]:
     """The event types that a subscription gets: what it names, or the final ones."""
     return tuple(stored) or FINAL_EVENT_TYPES
-
-
-def open_headers(box: SecretBox, subscription_id: str, sealed: bytes | None) -> dict[str, str]:
-    """A subscription's own headers in the clear."""
-    if sealed is None:
-        return {}
-    return msgspec.json.decode(box.open(bytes(sealed), headers_place(subscription_id)), type=dict[str, str])
-
-
-def open_keys(box: SecretBox, row: Row) -> tuple[tuple[Ed25519PrivateKey, int | None], ...]:
-    """The keys of a subscription that asks for `v1a`, newest first, with the ms until which each signs; else none."""
-    if "v1a" not in _texts(row["signatures"]):
-        return ()
-    place = key_place(row["id"])
-    kept = ((row["signing_key"], None), (row["previous_signing_key"], row["previous_secret_until"]))
-    return tuple((signing_key(box.open(bytes(sealed), place)), until) for sealed, until in kept if sealed is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +55,14 @@ class Destination:
     max_in_flight: int
     rate_per_s: float | None
     schedule_s: tuple[float, ...] | None  # None: the service's own
-    headers: Mapping[str, str] = field(repr=False)
-    # Newest first, with the ms until which each signs; behind the secrets for v1 the keys for v1a.
-    secrets: tuple[tuple[Signer, int | None], ...] = field(repr=False)
+    sealed: Sealed = field(repr=False)
     stop_at_expiry: bool = False  # nothing is sent after the event's results have expired
+    enabled: bool = True
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Its own, which go along with every request."""
+        return self.sealed.headers()
 
     def wants(self, event_type: str, provider: str | None, operation: str | None, tags: AbstractSet[str]) -> bool:
         """Whether an event passes the filters; those on jobs leave events alone that are about none."""
@@ -96,106 +76,173 @@ class Destination:
 
     def signers(self, now_ms: int) -> list[Signer]:
         """What signs now, for `signature_headers`; a previous secret and key do until their grace is over."""
-        return [signer for signer, until in self.secrets if until is None or until > now_ms]
+        return self.sealed.signers(now_ms)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Account:
-    """An account's subscriptions, in the order of their making."""
+    """What is known of an account's subscriptions."""
 
-    enabled: dict[str, Destination]
-    disabled: dict[str, Destination]
+    known: dict[str, Destination] = field(default_factory=dict)  # in the order of their making
+    whole: bool = False  # all are known, but for the outdated
+    outdated: set[str] = field(default_factory=set)  # to be read again; only while the account is whole
+    changing: set[str] = field(default_factory=set)  # by the open transaction: what is known of them is its own view
+    changes: int = 0  # so that a read that began before the last one keeps nothing
+    groups: tuple[list[Destination], list[Destination]] | None = None  # enabled and disabled
+
+    def settled(self, subscription_id: str) -> bool:
+        """Whether what is known of it, or that nothing is, is what is committed."""
+        known = self.whole or subscription_id in self.known
+        return known and subscription_id not in self.outdated and subscription_id not in self.changing
+
+    def keep(self, subscription_id: str, destination: Destination | None) -> None:
+        """It was read; None if there is none."""
+        self.outdated.discard(subscription_id)
+        self.groups = None
+        if destination is None:
+            self.known.pop(subscription_id, None)
+        else:
+            self.known[subscription_id] = destination
+
+    def outdate(self, subscription_id: str) -> None:
+        """What is known of it is so no longer."""
+        self.changes += 1
+        if self.whole and len(self.outdated) < MAX_OUTDATED:
+            self.outdated.add(subscription_id)
+        elif self.whole:
+            self.known, self.outdated, self.whole = {}, set(), False
+        else:
+            self.known.pop(subscription_id, None)
+
+    def grouped(self) -> tuple[list[Destination], list[Destination]]:
+        """The enabled and the disabled ones; nobody may change the lists."""
+        if self.groups is None:
+            all_of_them = self.known.values()
+            self.groups = (
+                [each for each in all_of_them if each.enabled],
+                [each for each in all_of_them if not each.enabled],
+            )
+        return self.groups
 
 
 class DestinationCache:
-    """The subscriptions of the accounts that were asked for, until one of an account's changes."""
+    """The subscriptions that were asked for, each until it changes.
+
+    The fan-out needs all of an account, which are read once; whoever sends needs one, which is read alone. A change makes
+    one of them outdated, never its neighbours.
+    """
 
     def __init__(self, box: SecretBox) -> None:
-        self._box = box
+        self._opens = lru_cache(MAX_OPENED)(box.open)
         self._accounts: dict[str, _Account] = {}
-        self._changes = 0  # raised by every drop, so that a read that began before it keeps nothing
 
     async def of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, list[Destination]]:
         """The enabled subscriptions of each account, as this transaction sees them."""
-        await self._load_missing(tx, account_ids)
-        return {each: list(self._accounts[each].enabled.values()) for each in account_ids}
+        await self._bring_up_to_date(tx, account_ids)
+        return {each: self._accounts[each].grouped()[0] for each in account_ids}
 
     async def disabled_of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, list[Destination]]:
         """The disabled ones: what they miss is kept as `skipped`."""
-        await self._load_missing(tx, account_ids)
-        return {each: list(self._accounts[each].disabled.values()) for each in account_ids}
+        await self._bring_up_to_date(tx, account_ids)
+        return {each: self._accounts[each].grouped()[1] for each in account_ids}
 
     async def find(self, reader: Reader, account_id: str, subscription_id: str) -> Destination | None:
         """One enabled subscription of the account as it is committed; None if it was disabled or deleted."""
+        account = self._account(account_id)
+        if account.settled(subscription_id):
+            found = account.known.get(subscription_id)
+        else:
+            changes = account.changes
+            row = await reader.row(_ONE, {"id": subscription_id, "account": account_id})
+            found = None if row is None else self._destination(row)
+            if changes == account.changes and subscription_id not in account.changing:
+                account.keep(subscription_id, found)
+        return found if found is not None and found.enabled else None
+
+    def changing(self, tx: Tx, account_id: str, subscription_ids: Iterable[str]) -> None:
+        """These are outdated now, when the transaction is committed, and when it comes to nothing.
+
+        Now, since what follows in the transaction must see the change; at its end, since the transaction may have brought
+        in what never came to be. In between, readers are given what is committed, and keep none of it.
+        """
+        account, changed = self._account(account_id), tuple(subscription_ids)
+        account.changing.update(changed)
+        for each in changed:
+            account.outdate(each)
+
+        def ended() -> None:
+            account.changing.difference_update(changed)
+            for each in changed:
+                account.outdate(each)
+
+        tx.after_commit(ended)
+        tx.on_rollback(ended)
+
+    def _account(self, account_id: str) -> _Account:
         account = self._accounts.get(account_id)
         if account is None:
-            changes = self._changes
-            loaded = await self._load(reader, {account_id})
-            if changes == self._changes:
-                self._accounts |= loaded
-            account = loaded[account_id]
-        return account.enabled.get(subscription_id)
+            account = self._accounts[account_id] = _Account()
+        return account
 
-    def changing(self, tx: Tx, account_ids: AbstractSet[str]) -> None:
-        """Forget these accounts now, when the transaction is committed, and when it comes to nothing.
-
-        Now, since what follows in the transaction must see the change; at its end, since a reader may have brought
-        back meanwhile what was there before, or the transaction itself what never came to be.
-        """
-        self.drop(account_ids)
-        tx.after_commit(lambda: self.drop(account_ids))
-        tx.on_rollback(lambda: self.drop(account_ids))
-
-    def drop(self, account_ids: AbstractSet[str]) -> None:
-        """Forget these accounts."""
-        self._changes += 1
-        for each in account_ids:
-            self._accounts.pop(each, None)
-
-    async def _load_missing(self, tx: Tx, account_ids: AbstractSet[str]) -> None:
-        missing = {each for each in account_ids if each not in self._accounts}
+    async def _bring_up_to_date(self, tx: Tx, account_ids: AbstractSet[str]) -> None:
+        accounts = {each: self._account(each) for each in account_ids}
+        missing = {each for each, account in accounts.items() if not account.whole}
         if missing:
-            self._accounts |= await self._load(tx, missing)
+            await self._load(tx, missing)
+        outdated = {each: account for account in accounts.values() for each in account.outdated}
+        if outdated:
+            rows = {row["id"]: row for row in await tx.rows(_THESE, {"ids": json_set(outdated)})}
+            for subscription_id in sorted(outdated):
+                row = rows.get(subscription_id)
+                outdated[subscription_id].keep(subscription_id, None if row is None else self._destination(row))
 
-    async def _load(self, source: Rows, account_ids: AbstractSet[str]) -> dict[str, _Account]:
-        loaded = {each: _Account({}, {}) for each in account_ids}
-        for row in await source.rows(_OF_ACCOUNTS, {"accounts": json_set(account_ids)}):
-            account = loaded[row["account_id"]]
-            group = account.enabled if row["status"] == "enabled" else account.disabled
-            group[row["id"]] = self._destination(row)
-        return loaded
+    async def _load(self, tx: Tx, account_ids: AbstractSet[str]) -> None:
+        loaded: dict[str, dict[str, Destination]] = {each: {} for each in account_ids}
+        rows = await tx.rows(_OF_ACCOUNTS, {"accounts": json_set(account_ids)})
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            for row in rows[start : start + ROWS_AT_ONCE]:
+                loaded[row["account_id"]][row["id"]] = self._destination(row)
+            await asyncio.sleep(0)
+        for account_id, known in loaded.items():
+            account = self._accounts[account_id]
+            account.known, account.outdated, account.whole, account.groups = known, set(), True, None
 
     def _destination(self, row: Row) -> Destination:
+        until, keyed = row["previous_secret_until"], "v1a" in _texts(row["signatures"])
         return Destination(
             id=row["id"],
             account_id=row["account_id"],
             url=row["url"],
-            events=frozenset(effective_events(_texts(row["events"]))),
-            providers=frozenset(_texts(row["providers"])),
-            operations=frozenset(_texts(row["operations"])),
-            tags=frozenset(_texts(row["tags"])),
+            events=_events(row["events"]),
+            providers=_texts(row["providers"]),
+            operations=_texts(row["operations"]),
+            tags=_texts(row["tags"]),
             max_in_flight=row["max_in_flight"],
             rate_per_s=row["rate_per_s"],
             schedule_s=None
             if row["schedule"] is None
             else msgspec.json.decode(row["schedule"], type=tuple[float, ...]),
-            headers=open_headers(self._box, row["id"], row["headers"]),
-            secrets=self._secrets(row) + open_keys(self._box, row),
+            sealed=Sealed(
+                subscription_id=row["id"],
+                opens=self._opens,
+                secrets=Pair(row["secret"], row["previous_secret"], until),
+                keys=Pair(row["signing_key"], row["previous_signing_key"], until) if keyed else Pair(),
+                own_headers=row["headers"],
+            ),
             stop_at_expiry=bool(row["stop_at_expiry"]),
-        )
-
-    def _secrets(self, row: Row) -> tuple[tuple[Signer, int | None], ...]:
-        place = secret_place(row["id"])
-        kept = [(row["secret"], None), (row["previous_secret"], row["previous_secret_until"])]
-        return tuple(
-            (decode_secret(self._box.open(bytes(sealed), place).decode()), until)
-            for sealed, until in kept
-            if sealed is not None
+            enabled=row["status"] == "enabled",
         )
 
 
-def _texts(stored: str) -> list[str]:
-    return msgspec.json.decode(stored, type=list[str])
+# Thousands of subscriptions have the same few lists.
+@lru_cache(4_096)
+def _texts(stored: str) -> frozenset[str]:
+    return frozenset(msgspec.json.decode(stored, type=list[str]))
+
+
+@lru_cache(4_096)
+def _events(stored: str) -> frozenset[str]:
+    return frozenset(effective_events(msgspec.json.decode(stored, type=list[str])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +303,18 @@ class EnableSubscription(SubscriptionCommand):
 class DisableSubscription(SubscriptionCommand):
     """Let it have no more events; its pending deliveries become `skipped`, and the account's others are told.
 
-    No change if it is disabled or gone: several requests that are out at once may bring the same news.
+    No change if it is disabled or gone: several requests that are out at once may bring the same news; nor if what made
+    somebody ask for it is so no longer.
+
+    Args:
+        reason: As it is told.
+        url: Only while it is sent to there; None for wherever.
+        failing_ms: Only while it has done nothing but fail for so long.
     """
 
     reason: str
+    url: str | None = None
+    failing_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

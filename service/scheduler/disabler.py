@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-import structlog
-
 from service.db.reader import Reader
 from service.db.writer import Writer
 from service.deliveries import queries
@@ -15,8 +13,6 @@ from service.deliveries.subscriptions import DisableSubscription
 
 PATIENCE: Final = timedelta(days=5)
 BATCH: Final = 100  # subscriptions of one run; the next tick goes on
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -27,10 +23,10 @@ class Disabler:
     reader: Reader
 
     async def run_once(self) -> int:
-        """Disable what has failed for too long; returns how many."""
-        failing = await queries.failing_for(self.reader, PATIENCE // timedelta(milliseconds=1), BATCH)
+        """Disable what has failed for too long; returns how many were found, of which one may just have succeeded."""
+        patience_ms = PATIENCE // timedelta(milliseconds=1)
+        failing = await queries.failing_for(self.reader, patience_ms, BATCH)
+        reason = f"nothing but failures for {PATIENCE.days} days"
         for account_id, subscription_id in failing:
-            reason = f"nothing but failures for {PATIENCE.days} days"
-            await self.writer.run(DisableSubscription(subscription_id, account_id, reason))
-            _log.warning("subscription_disabled", subscription=subscription_id, reason=reason)
+            await self.writer.run(DisableSubscription(subscription_id, account_id, reason, failing_ms=patience_ms))
         return len(failing)
