@@ -6,8 +6,8 @@ address, and the socket factory sees one address where the whole name has to be 
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from aiohttp.connector import AddrInfoType, Connection
 from aiohttp.tracing import Trace
 
 from service.clock import Clock
+from service.egress.answers import AnswerHandler
 from service.egress.gate import Gate
 from service.egress.names import Names
 from service.errors import EgressCut, Timing
@@ -65,9 +66,9 @@ def _ms(since_s: float | None, until_s: float | None) -> int | None:
 PROGRESS: ContextVar[Progress] = ContextVar("egress_progress")
 
 
-def _reached(handler: Callable[[], ResponseHandler], clock: Clock) -> ResponseHandler:
+def _reached(loop: asyncio.AbstractEventLoop, clock: Clock) -> ResponseHandler:
     PROGRESS.get().reached_s = clock.monotonic()
-    return handler()
+    return AnswerHandler(loop)
 
 
 class GatedResolver(AbstractResolver):
@@ -124,7 +125,7 @@ class GatedConnector(TCPConnector):
         )
         self._clock = clock
         # The event loop asks for a connection's handler between the TCP connection and the TLS handshake.
-        self._factory = partial(_reached, self._factory, clock)
+        self._factory = partial(_reached, self._loop, clock)
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
         """See `BaseConnector`: a connection from the pool, or a new one."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import aiohttp
 import httpx
 
+from service.egress.answers import BadAnswer
 from service.egress.connections import Progress
 from service.errors import EgressCut, EgressError, EgressNotSent, EgressRefused
 
@@ -96,4 +97,4 @@ def _tls(error: Exception) -> str:
 def _cut(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "timeout"
-    return "bad_answer" if isinstance(error, aiohttp.ClientResponseError) else "connection_cut"
+    return "bad_answer" if isinstance(error, aiohttp.ClientResponseError | BadAnswer) else "connection_cut"
