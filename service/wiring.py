@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from service.accounts import ledger
 from service.accounts.keys import Keys
@@ -22,6 +23,7 @@ from service.deliveries.directory import StoreDirectory
 from service.deliveries.erasure_store import erase as erase_deliveries
 from service.deliveries.fanout import Fanout
 from service.deliveries.feed import Hub
+from service.deliveries.recalled import Recalled
 from service.deliveries.send import Sender
 from service.deliveries.shares import SOCKETS
 from service.deliveries.subscriptions import DestinationCache
@@ -30,7 +32,7 @@ from service.ids import Ids
 from service.jobs import retention as job_retention
 from service.jobs import usage_store
 from service.jobs.cancel import Canceller
-from service.jobs.erase import Erase, Eraser
+from service.jobs.erase import Erase, Eraser, Follower
 from service.jobs.fetch import Fetcher
 from service.jobs.hands import TaskHand
 from service.jobs.inputs import Inputs
@@ -156,7 +158,7 @@ def wire(base: Base) -> Stages:
     rescuer = Rescuer(writer, base.registry, submit_hand, sender, base.owner)
     poller = Poller(writer, fetcher, fetch_hand, base.clock, base.owner)
     cleaner = _cleaner(base)
-    keeping = keep(base, tracker, fetcher)
+    keeping = keep(base, tracker, fetcher, sender.recalled)
     return Stages(
         tracker=tracker,
         waiters=waiters,
@@ -193,11 +195,12 @@ def _duties(base: Base, rescuer: Rescuer, poller: Poller, cleaner: Cleaner) -> l
     ]
 
 
-def keep(base: Base, tracker: Tracker, fetcher: Fetcher) -> Keeping:
+def keep(base: Base, tracker: Tracker, fetcher: Fetcher, recalled: Recalled) -> Keeping:
     """Wire what makes copies of results and lets them go."""
     store = base.store
     Results(tracker).register(store.writer)
-    store.writer.handle(Erase, Eraser(tracker, [erase_deliveries, erase_results]).handle)
+    followers: list[Follower] = [partial(erase_deliveries, recalled=recalled), erase_results]
+    store.writer.handle(Erase, Eraser(tracker, followers).handle)
     sweeper = Sweeper(store.writer, store.reader, base.storage, base.clock)
     duties = [
         Duty("sweeper", SWEEP_S, sweeper.run_once),
@@ -299,7 +302,8 @@ def _deliveries(base: Base, tracker: Tracker, hub: Hub) -> Sender:
     sender = _sender(base, cache)
     fanout = Fanout(base.ids, cache, sender.lanes, base.owner, sender.lease_ms, hub)
     tracker.followers.append(fanout.follow)
-    Changes(cache, fanout.add, base.ids, renewed=sender.lanes.renew).register(base.store.writer)
+    renewed, forgotten = sender.lanes.renew, sender.lanes.breakers.forget
+    Changes(cache, fanout.add, base.ids, renewed=renewed, forgotten=forgotten).register(base.store.writer)
     replay_store.register(base.store.writer, base.ids, sender.lanes.left_in_store)
     return sender
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from service.db.transaction import Tx, json_set
+from service.deliveries.recalled import Recalled
 
 ERASED = "erased"  # the reason of a delivery that was not sent any more
 
+# What ended longer ago than a lease lasts is in nobody's hands.
+_MAY_BE_HELD = """
+SELECT DISTINCT event_id AS id FROM deliveries
+WHERE job_id IN (SELECT value FROM json_each(:ids)) AND (finished_at IS NULL OR finished_at >= :since)
+"""
 _OF_JOBS = "SELECT id FROM deliveries WHERE job_id IN (SELECT value FROM json_each(:ids))"
 _ERASE = (
     # An answer may repeat what it was sent.
@@ -21,7 +28,10 @@ WHERE job_id IN (SELECT value FROM json_each(:ids)) AND status = 'pending'
 )
 
 
-async def erase(tx: Tx, job_ids: Sequence[str]) -> None:
-    """Let go of what was sent of these jobs; see `jobs.erase`."""
+async def erase(tx: Tx, job_ids: Sequence[str], *, recalled: Recalled) -> None:
+    """Let go of what was sent of these jobs, and have what waits in memory not sent; see `jobs.erase`."""
+    asked = {"ids": json_set(job_ids), "since": tx.now_ms - recalled.lease_ms}
+    held = [row["id"] for row in await tx.rows(_MAY_BE_HELD, asked)]
+    tx.after_commit(partial(recalled.add, held, tx.now_ms))
     for statement in _ERASE:
         tx.write(statement, [{"ids": json_set(job_ids), "now": tx.now_ms}])

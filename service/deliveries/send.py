@@ -35,6 +35,7 @@ from service.deliveries.claims import (
 from service.deliveries.fanout import ONE_OFF_IN_FLIGHT
 from service.deliveries.figures import Figures
 from service.deliveries.lanes import Lanes
+from service.deliveries.recalled import Recalled
 from service.deliveries.sending import Sending
 from service.deliveries.sent import CONTENT_TYPE, described
 from service.deliveries.shares import SOCKETS, Shares
@@ -117,9 +118,8 @@ class Sender:
             self.send, clock, randomness, self._take_back, timeout_s=timeout_s, shares=Shares(sockets=sockets)
         )
         self.figures = Figures(clock, self.lanes)
-        self.lease_ms = (
-            round(timeout_s * 1000) + 120_000
-        )  # a place in a lane's buffer is waited for under the lease too
+        self.lease_ms = round(timeout_s * 1000) + 120_000  # the wait in a lane's buffer is under the lease, too
+        self.recalled = Recalled(self.lease_ms)
         self._refiller: asyncio.Task[None] | None = None
         store.register(writer, self.lanes.try_now)
         claims.register(writer)
@@ -133,6 +133,8 @@ class Sender:
         if target is None:
             # Most were skipped when the subscription went; this one was claimed or left over then.
             await self._writer.run(EndDelivery(_held(sending), "skipped", "subscription_disabled"))
+            return
+        if sending.event_id in self.recalled:
             return
         started_ms = self._clock.now_ms()
         started = self._clock.monotonic()
@@ -153,6 +155,20 @@ class Sender:
         else:
             tried = judge(answer, self._clock.now_ms())
         duration_ms = round((self._clock.monotonic() - started) * 1000)
+        if not tried.delivered and await self._is_outdated(sending, target):
+            tried = replace(tried, gone=False)  # what it is sent to from now on was not asked yet
+        else:
+            self._hear(sending, tried, duration_ms)
+        await self._record(sending, target, tried, started_ms, duration_ms, sent=sent)
+
+    async def _is_outdated(self, sending: Sending, target: _Target) -> bool:
+        """Whether the destination was changed while the request was out: that it failed says nothing of the new one."""
+        if sending.subscription_id is None:
+            return False
+        now = await self._directory.destination(sending.account_id, sending.subscription_id)
+        return now is None or (now.url, now.headers) != (target.url, target.headers)
+
+    def _hear(self, sending: Sending, tried: Tried, duration_ms: int) -> None:
         if tried.slow_s:
             self.lanes.slow_down(sending.lane, tried.slow_s)
         was_open = self.lanes.breakers.is_open(sending.lane)
@@ -164,7 +180,6 @@ class Sender:
         )
         if self.lanes.breakers.is_open(sending.lane) != was_open:
             self._note_turn(sending, tried, down=not was_open)
-        await self._record(sending, target, tried, started_ms, duration_ms, sent=sent)
 
     async def _target(self, sending: Sending) -> _Target | None:
         if sending.subscription_id is None:
@@ -207,6 +222,7 @@ class Sender:
             error_class=tried.error_class,
             timing=tried.timing,
             sent=sent,
+            url=target.url,
         )
         self._tell(sending, tried, duration_ms, now_ms, dead=not tried.delivered and due_at is None)
         self.lanes.answered(sending.lane)
