@@ -113,8 +113,18 @@ class Lanes:
 
     def full(self) -> list[str]:
         """Lanes that take nothing from the store now."""
-        known = [lane_id for lane_id, lane in self._lanes.items() if not self._room(lane_id, lane)]
-        return known + [each for each in self.breakers.open_lanes() if each not in self._lanes and not self.room(each)]
+        return [lane_id for lane_id, room in self.rooms(1).items() if not room]
+
+    def rooms(self, below: int) -> dict[str, int]:
+        """The lanes that take less than so many deliveries from the store now, and how many they take."""
+        rooms = {each: self.room(each) for each in self.breakers.open_lanes()}
+        now, scarce = self._clock.monotonic(), self._shares.left() < BUFFER
+        for lane_id, lane in self._lanes.items():
+            # Ten thousand lanes are looked at twice a second, and nearly all of them have room enough.
+            if lane.rate_per_s is None and lane.load + below <= BUFFER and lane.slow_until <= now and not scarce:
+                continue
+            rooms[lane_id] = self._room(lane_id, lane)
+        return {lane_id: room for lane_id, room in rooms.items() if room < below}
 
     def trying_now(self) -> list[str]:
         """Open lanes whose next try is due."""
@@ -124,11 +134,6 @@ class Lanes:
         """What the lane takes from the store: how many, ahead of their time up to when, and which one first."""
         lane = self._lanes.get(lane_id)
         return self.room(lane_id), None if lane is None else lane.catch_up_to, self.breakers.oldest(lane_id)
-
-    def narrow(self, below: int) -> dict[str, int]:
-        """Lanes in memory with some room, but less than so much, and how much."""
-        rooms = ((lane_id, self._room(lane_id, lane)) for lane_id, lane in self._lanes.items())
-        return {lane_id: room for lane_id, room in rooms if 0 < room < below}
 
     def stamp(self, lane_id: str) -> int:
         """A number that is another one once something more was left in the store; see `refilled`."""

@@ -340,8 +340,9 @@ class Sender:
             return 0
         command = ClaimDeliveries(self._owner, self.lease_ms, wishes, due_lanes)
         if due_lanes:
-            narrow = tuple(self.lanes.narrow(PER_LANE).items())
-            command = replace(command, full=tuple(self.lanes.full()), narrow=narrow, most=self.lanes.left())
+            rooms = self.lanes.rooms(PER_LANE)
+            full, narrow = (lane for lane in rooms if not rooms[lane]), (each for each in rooms.items() if each[1])
+            command = replace(command, full=tuple(full), narrow=tuple(narrow), most=self.lanes.left())
         stamps = {wish.lane: self.lanes.stamp(wish.lane) for wish in wishes}
         claimed = await self._writer.run(command)
         taken = Counter(row["lane"] for row in claimed.rows)
