@@ -177,7 +177,7 @@ class Changes:
         tx.write(_DISABLE, ended, expect=len(ended))
         _skip(tx, [each["id"] for each in ended], "subscription_disabled")
         _tell(tx, self.forgotten, [each["id"] for each in ended])
-        _say(tx, ended)
+        _say(tx, news)
         told = [
             _event(
                 tx,
@@ -279,10 +279,12 @@ def _tell(tx: Tx, whom: Callable[[str], None], subscription_ids: Iterable[str]) 
         tx.after_commit(partial(whom, each))
 
 
-def _say(tx: Tx, disabled: Iterable[Params]) -> None:
+def _say(tx: Tx, disabled: Iterable[DisableSubscription]) -> None:
+    """For operators, where it is our decision and not the account's own."""
     for each in disabled:
-        said = partial(_log.warning, "subscription_disabled", subscription=each["id"], reason=each["reason"])
-        tx.after_commit(said)
+        if each.url is not None or each.failing_ms is not None:
+            said = partial(_log.warning, "subscription_disabled", subscription=each.subscription_id, reason=each.reason)
+            tx.after_commit(said)
 
 
 def _is_enabled(row: Row | None) -> bool:

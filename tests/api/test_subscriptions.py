@@ -27,7 +27,7 @@ CREATED = {
         "rate_per_s",
         "max_in_flight",
     ),
-    *("schedule", "signatures", "stop_at_expiry", "public_key", "previous_public_key"),
+    *("schedule", "signatures", "stop_at_expiry", "public_key", "previous_public_key", "previous_secret_until"),
     *("status", "disabled_reason", "secret", "health", "created_at"),
 }
 DELIVERY = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -51,6 +52,12 @@ class Web:
 
     async def check(self, url: str, *, unresolved_ok: bool = False) -> None:
         """Every URL may be reached."""
+
+    async def was_asked(self, count: int) -> None:
+        """Until so many requests have come."""
+        async with asyncio.timeout(10):
+            while len(self.asked) < count:  # noqa: ASYNC110 - a request is only ever a few rounds of the loop away
+                await asyncio.sleep(0)
 
     def events(self, url: str) -> list[str]:
         """The events that came to a destination, in order."""
@@ -102,6 +109,13 @@ class Outage:
             self.clock.advance(step_s)
             await self.settle()
 
+    async def fails_since(self, subscription_id: str, since_ms: int) -> None:
+        """It has done nothing but fail since then, until now."""
+        given = (since_ms, self.clock.now_ms(), subscription_id)
+        with contextlib.closing(sqlite3.connect(self.desk.store.path)) as connection:
+            connection.execute("UPDATE subscriptions SET failing_since = ?, last_failure_at = ? WHERE id = ?", given)
+            connection.commit()
+
     def statuses(self) -> Counter[str]:
         """Deliveries by status."""
         return Counter(row[0] for row in self.desk.rows("SELECT status FROM deliveries"))
@@ -122,7 +136,8 @@ def _sender(at: Desk, web: Web, schedule_s: tuple[float, ...]) -> tuple[Sender, 
         schedule_s=schedule_s,
     )
     fanout = Fanout(ids, cache, sender.lanes, "me", sender.lease_ms)
-    Changes(cache, fanout.add, ids, renewed=sender.lanes.renew).register(at.store.writer)
+    renewed, forgotten = sender.lanes.renew, sender.lanes.breakers.forget
+    Changes(cache, fanout.add, ids, renewed=renewed, forgotten=forgotten).register(at.store.writer)
     return sender, fanout
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from service.clock import iso
+from service.deliveries import queries
 from service.deliveries.request import parse_change
 from service.deliveries.shares import MEMORY
+from service.deliveries.subscriptions import DisableSubscription
 from service.errors import EgressNotSent
 from service.scheduler.disabler import Disabler
-from tests.deliveries.desk import OURS
+from tests.deliveries.desk import OURS, Publish
 from tests.deliveries.outage import Outage, outage
 
 DOWN = "https://down.example/hooks"
@@ -198,6 +202,82 @@ async def test_one_success_in_five_days_is_enough(at: Outage) -> None:
         await at.publish(1)
         await at.pass_time(24 * HOUR, step_s=3_600)
         assert await disabler.run_once() == 0
+
+
+async def test_success_between_look_and_command_keeps_it_enabled(at: Outage) -> None:
+    """The disabler's look is a moment old when it acts: what succeeded since stays, what goes on failing does not."""
+    healed, failing = await at.subscribe(WELL), await at.subscribe(DOWN)
+    five_days_ms = 5 * 86_400_000
+    for made in (healed, failing):
+        await at.fails_since(made["id"], at.clock.now_ms() - five_days_ms)
+    at.web.answer = down
+    found = await queries.failing_for(at.desk.store.reader, five_days_ms - 1, 10)
+    await at.publish(1)
+    for _, each in found:
+        await at.desk.store.writer.run(DisableSubscription(each, OURS, "failures", failing_ms=five_days_ms))
+    statuses = [(await at.desk.subscribe.show(OURS, each["id"]))["status"] for each in (healed, failing)]
+
+    assert sorted(each for _, each in found) == [healed["id"], failing["id"]]
+    assert statuses == ["enabled", "disabled"]
+
+
+async def test_new_address_is_not_judged_by_the_old_ones_failures(at: Outage) -> None:
+    """Five days of failures, then another address: its first failure is its first; the same address changes nothing."""
+    made = await at.subscribe(DOWN)
+    since = at.clock.now_ms() - 6 * 86_400_000
+    await at.fails_since(made["id"], since)
+    same = await at.desk.subscribe.update(OURS, made["id"], parse_change({"url": DOWN, "description": "same"}))
+    moved = await at.desk.subscribe.update(OURS, made["id"], parse_change({"url": WELL}))
+    at.web.answer = lambda _: 500
+    await at.publish(1)
+    shown = await at.desk.subscribe.show(OURS, made["id"])
+
+    assert same["health"]["failing_since"] == iso(since)
+    assert (moved["health"]["failing_since"], moved["health"]["last_failure_at"]) == (None, None)
+    assert shown["health"]["failing_since"] == iso(at.clock.now_ms())
+    assert await Disabler(at.desk.store.writer, at.desk.store.reader).run_once() == 0
+
+
+@pytest.mark.parametrize("status", [410, 500])
+async def test_late_answer_of_an_old_address_is_not_held_against_the_new_one(at: Outage, status: int) -> None:
+    """Changed while requests are out: it stays enabled and without failures, and the events come to the new address."""
+    made = await at.subscribe(DOWN, max_in_flight=8)
+    at.web.hold, at.web.answer = asyncio.Event(), lambda url: status if url == DOWN else 204
+    for _ in range(6):
+        await at.desk.store.writer.run(Publish(OURS))
+    await at.web.was_asked(6)
+    await at.desk.subscribe.update(OURS, made["id"], parse_change({"url": WELL}))
+    at.web.hold.set()
+    await at.settle()
+    shown = await at.desk.subscribe.show(OURS, made["id"])
+    breaker = at.sender.lanes.breaker_of(made["id"]).word
+    await at.pass_time(10, step_s=5)
+
+    assert (shown["status"], shown["health"]["failing_since"], breaker) == ("enabled", None, "closed")
+    assert at.statuses() == {"delivered": 6}
+    assert len(at.web.events(WELL)) == 6
+
+
+@pytest.mark.parametrize("how", ["delete", "disable"])
+async def test_breaker_goes_with_its_subscription(at: Outage, how: str) -> None:
+    """Nothing is sent there any more: it counts as down no longer, also after a failure that comes late."""
+    made = await at.subscribe(DOWN, max_in_flight=8)
+    at.web.answer = down
+    await at.publish(6)
+    before = at.sender.lanes.breakers.open_lanes()
+    at.clock.advance(HOUR)
+    at.web.hold = asyncio.Event()
+    asked = len(at.web.asked)
+    await at.sender.run_once()
+    await at.web.was_asked(asked + 1)
+    ended = at.desk.subscribe.delete if how == "delete" else partial(at.desk.subscribe.disable, reason="enough")
+    await ended(OURS, made["id"])
+    at.web.hold.set()
+    await at.settle()
+
+    assert before == [made["id"]]
+    assert at.sender.lanes.breakers.open_lanes() == []
+    assert at.sender.lanes.breakers.limit(made["id"]) is None
 
 
 async def test_what_waits_in_the_store_past_the_expiry_is_not_sent(at: Outage) -> None:

@@ -12,14 +12,24 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Raw
 
+from service.clock import iso
 from service.db.transaction import Params, Row
 from service.deliveries.changes import Changes
 from service.deliveries.request import parse_change
-from service.deliveries.subscriptions import CreateSubscription, Destination, DisableSubscription, UpdateSubscription
+from service.deliveries.sealed import Pair, Sealed
+from service.deliveries.subscriptions import (
+    MAX_OUTDATED,
+    CreateSubscription,
+    Destination,
+    DestinationCache,
+    DisableSubscription,
+    UpdateSubscription,
+)
 from service.errors import Conflict, Invalid, NotFound
 from service.signing import decode_secret, encode_public_key
 from tests.deliveries.desk import NEVER_MADE, OURS, THEIRS, URL, Desk, desk
 
+OTHER = "https://other.example/"
 GONE = "the destination answered 410 Gone"
 HOUR_S = 3_600
 
@@ -45,8 +55,7 @@ def destination(**fields: Any) -> Destination:
         max_in_flight=1,
         rate_per_s=None,
         schedule_s=None,
-        headers={},
-        secrets=(),
+        sealed=Sealed("sub_1", lambda _sealed, _place: b"", Pair(), Pair(), None),
     )
     return replace(plain, **given)
 
@@ -257,6 +266,7 @@ async def test_rotation_replaces_secret_and_key_together(at: Desk) -> None:
     before = await at.subscribe.show(OURS, first["id"])
     at.clock.advance(HOUR_S)
     over = await at.subscribe.show(OURS, first["id"])
+    until = [each["previous_secret_until"] for each in (first, before, over)]
     third = await at.subscribe.rotate(OURS, first["id"], 0)
     [after] = await at.look()
 
@@ -268,6 +278,7 @@ async def test_rotation_replaces_secret_and_key_together(at: Desk) -> None:
     assert (over["public_key"], over["previous_public_key"]) == (pair[0], None)
     assert public_keys(after, now_ms) == [third["public_key"]]
     assert third["previous_public_key"] is None
+    assert until == [None, iso(now_ms + HOUR_S * 1000), None]
     assert len({*pair, third["public_key"]}) == 3
 
 
@@ -449,6 +460,120 @@ async def test_cache_keeps_nothing_that_was_read_before_a_change(at: Desk) -> No
     assert stale.url == URL
     assert fresh is not None
     assert fresh.url == "https://other.example/"
+
+
+@dataclass(slots=True)
+class CountingReader:
+    """The desk's reader, and how many rows it gave."""
+
+    desk: Desk
+    given: int = 0
+
+    async def rows(self, sql: str, params: Params | None = None) -> list[Row]:
+        found = await self.desk.store.reader.rows(sql, params)
+        self.given += len(found)
+        return found
+
+    async def row(self, sql: str, params: Params | None = None) -> Row | None:
+        found = await self.rows(sql, params)
+        return found[0] if found else None
+
+    async def close(self) -> None:
+        """Nothing: the desk closes its own."""
+
+
+async def test_change_of_one_subscription_is_the_only_thing_that_is_read_again(at: Desk) -> None:
+    """An account with thousands: what one change costs does not depend on how many there are, nor on who is sent to."""
+    made = [(await at.make())["id"] for _ in range(50)]
+    await at.publish()
+    await at.subscribe.update(OURS, made[7], parse_change({"url": OTHER}))
+    reader = CountingReader(at)
+    found = [await at.cache.find(reader, OURS, each) for each in made * 2]
+    gone = await at.cache.find(reader, OURS, NEVER_MADE)
+
+    assert reader.given == 1
+    assert [each.url for each in found if each is not None and each.id == made[7]] == [OTHER] * 2
+    assert sum(each is not None and each.url == URL for each in found) == 98
+    assert gone is None
+    assert [each.id for each in await at.look()] == made
+
+
+async def test_sender_reads_one_subscription_of_an_account_that_nobody_asked_for(at: Desk) -> None:
+    """After a restart a backlog does not make every account be read; of another account it finds nothing."""
+    made = [(await at.make())["id"] for _ in range(5)]
+    reader = CountingReader(at)
+    fresh = DestinationCache(at.store.box)
+    found = [await fresh.find(reader, OURS, made[3]) for _ in range(2)]
+    crossed = await fresh.find(reader, THEIRS, made[3])
+
+    assert [each.id for each in found if each is not None] == [made[3]] * 2
+    assert crossed is None
+    assert reader.given == 1
+
+
+async def test_many_changes_are_seen_all(at: Desk) -> None:
+    """More than are read one by one: what was made, changed, disabled and deleted since the last event is as it is."""
+    made = [(await at.make())["id"] for _ in range(MAX_OUTDATED // 2)]
+    await at.look()
+    for each in made:
+        await at.subscribe.update(OURS, each, parse_change({"max_in_flight": 3}))
+    added = [(await at.make())["id"] for _ in range(2)]
+    await at.subscribe.delete(OURS, made[0])
+    await at.subscribe.disable(OURS, made[1], "enough")
+    for each in made[2:]:
+        await at.subscribe.update(OURS, each, parse_change({"tags": ["shop"]}))
+    seen = await at.look()
+
+    assert [each.id for each in seen] == made[2:] + added
+    assert [(each.max_in_flight, each.tags) for each in seen[:-2]] == [(3, frozenset({"shop"}))] * len(made[2:])
+
+
+async def test_transaction_sees_its_own_change_and_readers_what_is_committed(at: Desk) -> None:
+    """A look-up in the middle of a transaction neither sees what may come to nothing, nor hides it from what follows."""
+    made = await at.make()
+    await at.look()
+    handlers, seen = _handlers(at), []
+
+    async def look_on(tx: Any, commands: Any) -> list[Exception | None]:
+        answers = await handlers.update(tx, commands)
+        for _ in range(2):
+            seen.append(await at.cache.find(at.store.reader, OURS, made["id"]))
+            seen.extend((await at.cache.of(tx, {OURS}))[OURS].all)
+        return answers
+
+    at.store.writer.handle(UpdateSubscription, look_on)
+    await at.subscribe.update(OURS, made["id"], parse_change({"url": OTHER}))
+    seen.append(await at.cache.find(at.store.reader, OURS, made["id"]))
+
+    assert [each.url for each in seen if each] == [URL, OTHER, URL, OTHER, OTHER]
+
+
+@dataclass(slots=True)
+class CountingBox:
+    """The desk's box, and how often it opened something."""
+
+    desk: Desk
+    opened: int = 0
+
+    def open(self, sealed: bytes, place: str) -> bytes:
+        self.opened += 1
+        return self.desk.store.box.open(sealed, place)
+
+
+async def test_secrets_are_opened_when_something_is_sent_and_once(at: Desk) -> None:
+    """To read an account's subscriptions, also anew, costs no decryption; one that was rotated is opened again."""
+    box = CountingBox(at)
+    at.fanout.cache = at.cache = DestinationCache(box)  # type: ignore[arg-type]
+    made = [await at.make(headers={"X-A": "1"}, signatures=["v1a"]) for _ in range(3)]
+    opened = [box.opened]
+    for _ in range(2):
+        [first, *_] = await at.look()
+        assert (first.headers, len(first.signers(at.clock.now_ms()))) == ({"X-A": "1"}, 2)
+        opened.append(box.opened)
+        at.store.writer.handle(UpdateSubscription, _handlers(at).update)
+        await at.subscribe.update(OURS, made[0]["id"], parse_change({"description": "changed"}))
+
+    assert opened == [0, 3, 3]
 
 
 async def test_retry_sends_again_only_where_there_is_somewhere(at: Desk) -> None:
