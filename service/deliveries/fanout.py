@@ -13,6 +13,7 @@ from service.db.transaction import Params, Tx
 from service.deliveries import store
 from service.deliveries.feed import Hub
 from service.deliveries.lanes import Lanes
+from service.deliveries.matching import Index
 from service.deliveries.sending import Sending
 from service.deliveries.subscriptions import Destination, DestinationCache
 from service.ids import Ids
@@ -83,7 +84,7 @@ class Fanout:
         for event in events:
             targets = _targets(event, destinations[event.account_id])
             rows += [self._row(tx, event, target, unowned) for target in targets]
-            rows += [self._skipped(tx, event, each) for each in disabled[event.account_id] if _wanted(event, each)]
+            rows += [self._skipped(tx, event, each) for each in _wanting(event, disabled[event.account_id])]
         store.insert(tx, rows)
         store.wake_lanes(tx, list(unowned.values()))
 
@@ -171,7 +172,7 @@ def _outgoing(event: StateEvent) -> Outgoing:
     )
 
 
-def _targets(event: Outgoing, destinations: Sequence[Destination]) -> list[_Target]:
+def _targets(event: Outgoing, destinations: Index[Destination]) -> list[_Target]:
     targets: list[_Target] = []
     if event.callback_url is not None and event.type in event.callback_types:
         lane = one_off_lane(event.account_id, event.callback_url)
@@ -184,13 +185,12 @@ def _targets(event: Outgoing, destinations: Sequence[Destination]) -> list[_Targ
             subscription_id=each.id,
             stop_at_expiry=each.stop_at_expiry,
         )
-        for each in destinations
-        if _wanted(event, each)
+        for each in _wanting(event, destinations)
     ]
     return targets
 
 
-def _wanted(event: Outgoing, destination: Destination) -> bool:
+def _wanting(event: Outgoing, destinations: Index[Destination]) -> list[Destination]:
     if event.only_subscription is not None:
-        return destination.id == event.only_subscription
-    return destination.wants(event.type, event.provider, event.operation, event.tags)
+        return destinations.only(event.only_subscription)
+    return destinations.wanting(event.type, event.provider, event.operation, event.tags)

@@ -19,6 +19,7 @@ from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command
+from service.deliveries.matching import Index
 from service.deliveries.sealed import Pair, Sealed
 from service.signing import Signer
 from service.states import FINAL_EVENT_TYPES
@@ -88,7 +89,7 @@ class _Account:
     outdated: set[str] = field(default_factory=set)  # to be read again; only while the account is whole
     changing: set[str] = field(default_factory=set)  # by the open transaction: what is known of them is its own view
     changes: int = 0  # so that a read that began before the last one keeps nothing
-    groups: tuple[list[Destination], list[Destination]] | None = None  # enabled and disabled
+    groups: tuple[Index[Destination], Index[Destination]] | None = None  # enabled and disabled
 
     def settled(self, subscription_id: str) -> bool:
         """Whether what is known of it, or that nothing is, is what is committed."""
@@ -114,13 +115,13 @@ class _Account:
         else:
             self.known.pop(subscription_id, None)
 
-    def grouped(self) -> tuple[list[Destination], list[Destination]]:
-        """The enabled and the disabled ones; nobody may change the lists."""
+    def grouped(self) -> tuple[Index[Destination], Index[Destination]]:
+        """The enabled and the disabled ones."""
         if self.groups is None:
             all_of_them = self.known.values()
             self.groups = (
-                [each for each in all_of_them if each.enabled],
-                [each for each in all_of_them if not each.enabled],
+                Index(each for each in all_of_them if each.enabled),
+                Index(each for each in all_of_them if not each.enabled),
             )
         return self.groups
 
@@ -136,12 +137,12 @@ class DestinationCache:
         self._opens = lru_cache(MAX_OPENED)(box.open)
         self._accounts: dict[str, _Account] = {}
 
-    async def of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, list[Destination]]:
+    async def of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, Index[Destination]]:
         """The enabled subscriptions of each account, as this transaction sees them."""
         await self._bring_up_to_date(tx, account_ids)
         return {each: self._accounts[each].grouped()[0] for each in account_ids}
 
-    async def disabled_of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, list[Destination]]:
+    async def disabled_of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, Index[Destination]]:
         """The disabled ones: what they miss is kept as `skipped`."""
         await self._bring_up_to_date(tx, account_ids)
         return {each: self._accounts[each].grouped()[1] for each in account_ids}

@@ -161,7 +161,10 @@ class Desk:
 
     async def handle_look(self, tx: Tx, commands: Sequence[Look]) -> list[dict[str, list[Destination]] | Exception]:
         """The writer's handler for `Look`."""
-        return [await self.cache.of(tx, {command.account_id}) for command in commands]
+        return [
+            {each: index.all for each, index in (await self.cache.of(tx, {command.account_id})).items()}
+            for command in commands
+        ]
 
 
 def _two_accounts(path: Path) -> None:
