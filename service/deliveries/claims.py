@@ -12,6 +12,7 @@ from itertools import groupby
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.deliveries.breaker import MAX_REMEMBERED
+from service.deliveries.sending import Sending
 from service.deliveries.store import wake_lanes
 
 LANES_AT_ONCE = 200
@@ -149,6 +150,11 @@ class Held:
     lane: str
     epoch: int
     due_at: int
+
+    @classmethod
+    def of(cls, sending: Sending) -> Held:
+        """What the store has to know of it."""
+        return cls(sending.delivery_id, sending.account_id, sending.lane, sending.epoch, sending.due_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,12 +127,12 @@ class Sender:
     async def send(self, sending: Sending) -> None:
         """Send one delivery that this process holds, and record the attempt."""
         if sending.give_up_at is not None and self._clock.now_ms() >= sending.give_up_at:
-            await self._writer.run(EndDelivery(_held(sending), "dead", "result_expired"))
+            await self._writer.run(EndDelivery(Held.of(sending), "dead", "result_expired"))
             return
         target = await self._target(sending)
         if target is None:
             # Most were skipped when the subscription went; this one was claimed or left over then.
-            await self._writer.run(EndDelivery(_held(sending), "skipped", "subscription_disabled"))
+            await self._writer.run(EndDelivery(Held.of(sending), "skipped", "subscription_disabled"))
             return
         if sending.event_id in self.recalled:
             return
@@ -363,7 +363,7 @@ class Sender:
         if not given_back:
             return
         try:
-            await self._writer.run(ReleaseDeliveries(tuple(map(_held, given_back))))
+            await self._writer.run(ReleaseDeliveries(tuple(map(Held.of, given_back))))
         except StoreUnavailable as error:
             _log.warning("deliveries_not_given_back", deliveries=len(given_back), error=str(error))
 
@@ -396,7 +396,3 @@ class Sender:
 def _patience_s(schedule_s: tuple[float, ...]) -> float:
     """How long a delivery may wait behind an open breaker."""
     return max(sum(schedule_s), PATIENCE_S)
-
-
-def _held(sending: Sending) -> Held:
-    return Held(sending.delivery_id, sending.account_id, sending.lane, sending.epoch, sending.due_at)
