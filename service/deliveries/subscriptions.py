@@ -25,7 +25,7 @@ from service.signing import Signer
 from service.states import FINAL_EVENT_TYPES
 
 MAX_OPENED: Final = 32_768  # secrets, keys and headers that are kept in the clear
-MAX_OUTDATED: Final = 1_000  # subscriptions of an account that are read one by one; beyond, all are read
+MAX_OUTDATED: Final = 1_000  # see `DestinationCache`
 ROWS_AT_ONCE: Final = 500  # that are made ready before others have their turn: some 4 ms
 
 _SELECT: Final = """
@@ -84,6 +84,7 @@ class Destination:
 class _Account:
     """What is known of an account's subscriptions."""
 
+    most_outdated: int
     known: dict[str, Destination] = field(default_factory=dict)  # in the order of their making
     whole: bool = False  # all are known, but for the outdated
     outdated: set[str] = field(default_factory=set)  # to be read again; only while the account is whole
@@ -108,7 +109,7 @@ class _Account:
     def outdate(self, subscription_id: str) -> None:
         """What is known of it is so no longer."""
         self.changes += 1
-        if self.whole and len(self.outdated) < MAX_OUTDATED:
+        if self.whole and len(self.outdated) < self.most_outdated:
             self.outdated.add(subscription_id)
         elif self.whole:
             self.known, self.outdated, self.whole = {}, set(), False
@@ -131,10 +132,15 @@ class DestinationCache:
 
     The fan-out needs all of an account, which are read once; whoever sends needs one, which is read alone. A change makes
     one of them outdated, never its neighbours.
+
+    Args:
+        box: Opens what is sealed.
+        most_outdated: Subscriptions of an account that are read one by one; beyond, all are read.
     """
 
-    def __init__(self, box: SecretBox) -> None:
+    def __init__(self, box: SecretBox, *, most_outdated: int = MAX_OUTDATED) -> None:
         self._opens = lru_cache(MAX_OPENED)(box.open)
+        self._most_outdated = most_outdated
         self._accounts: dict[str, _Account] = {}
 
     async def of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, Index[Destination]]:
@@ -182,7 +188,7 @@ class DestinationCache:
     def _account(self, account_id: str) -> _Account:
         account = self._accounts.get(account_id)
         if account is None:
-            account = self._accounts[account_id] = _Account()
+            account = self._accounts[account_id] = _Account(self._most_outdated)
         return account
 
     async def _bring_up_to_date(self, tx: Tx, account_ids: AbstractSet[str]) -> None:
