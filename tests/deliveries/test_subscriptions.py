@@ -181,6 +181,17 @@ async def test_disabling_tells_the_others_once(at: Desk) -> None:
     assert GONE.encode() in at.sent[0].body
 
 
+async def test_gone_disables_only_the_address_that_said_so(at: Desk) -> None:
+    """The news of a 410 may reach the writer behind a change of the address."""
+    made = await at.make(url=OTHER)
+    statuses = []
+    for url in (URL, OTHER):
+        await at.store.writer.run(DisableSubscription(made["id"], OURS, GONE, url))
+        statuses.append((await at.subscribe.show(OURS, made["id"]))["status"])
+
+    assert statuses == ["enabled", "disabled"]
+
+
 async def test_disabled_subscription_misses_nothing(at: Desk) -> None:
     """What was pending and what comes meanwhile is kept as `skipped`; enabled again it gets what comes then."""
     made = await at.make()
