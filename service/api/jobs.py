@@ -98,7 +98,7 @@ async def erase_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> N
     if not is_id(job_id, "job"):
         raise _no_job()
     if await context.writer.run(Erase(job_id, who.account_id)) is False:
-        await _owned(context, who.account_id, job_id)  # erased before, or never there
+        raise _no_job()
     await context.remove_files(job_id)
 
 

@@ -19,12 +19,12 @@ from service.api.body import header
 from service.api.context import Context, context_of
 from service.api.ranges import Span, span_of
 from service.errors import EgressRefused, FileMissing, Gone, NotFound, StorageUnavailable, Unavailable
+from service.jobs.view import ERASED
 from service.results import queries, thumbnails
 from service.results.inline import inline_picture
 from service.results.queries import Held
 from service.results.sniff import ENDINGS
 from service.results.storage import Storage
-from service.results.store import ERASED
 
 #: What may stand in a URL as it is; everything else is escaped, so that no provider writes into our headers.
 _URL_CHARS: Final = "!#$%&'()*+,/:;=?@[]~"

@@ -37,7 +37,7 @@ class ReceiveCallback(Command[bool]):
 
 
 _FIND_SUBMISSION = """
-SELECT s.id, s.job_id, s.provider, s.provider_task_id, s.token_hash, j.operation
+SELECT s.id, s.job_id, s.provider, s.provider_task_id, s.token_hash, j.operation, j.erased_at
 FROM submissions s JOIN jobs j ON j.id = s.job_id WHERE s.token_hash = :hash
 """
 _OTHER_HOLDER = """
@@ -108,7 +108,7 @@ class Inbox:
                 heard.append((command, submission, self._read(command, submission)))
             elif self._observer is not None:
                 self._observer.callback("", "unknown_token")
-        tx.write(_KEEP, [_kept(command, submission["id"], tx.now_ms) for command, submission, _ in heard])
+        tx.write(_KEEP, [_kept(command, submission, tx.now_ms) for command, submission, _ in heard])
         taken = await self._taken_ids(tx, heard)
         if heard:
             await self._tracker.apply(tx, [self._fact(*each, taken) for each in heard])
@@ -157,11 +157,11 @@ class Inbox:
         return {(row["provider"], row["provider_task_id"]) for row in found}
 
 
-def _kept(command: ReceiveCallback, submission_id: str, now_ms: int) -> dict[str, Any]:
+def _kept(command: ReceiveCallback, submission: Row, now_ms: int) -> dict[str, Any]:
     return {
-        "submission_id": submission_id,
+        "submission_id": submission["id"],
         "received_at": now_ms,
-        "body": command.body,
+        "body": command.body if submission["erased_at"] is None else b"",  # it may repeat what was erased
         "body_hash": hashlib.sha256(command.body).digest(),
         "content_type": command.content_type[:100] if command.content_type else None,
     }

@@ -58,7 +58,10 @@ class Draft:
         self._note(event_type, source, detail, body=None)
 
     def announce(self, event_type: str, source: Source, detail: Mapping[str, Any] | None = None) -> None:
-        """Add an event, with the job as it stands now in its body."""
+        """Add an event, with the job as it stands now in its body; what is erased is told to nobody any more."""
+        if self.job.erased_at is not None:
+            self.note(event_type, source, detail)
+            return
         view = job_view(self.job, self.results, self.links, in_event=True)
         body = event_body(event_type, self.now_ms, self.job.seq + 1, view)
         self._note(event_type, source, detail, body=body)

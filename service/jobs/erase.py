@@ -24,7 +24,7 @@ Follower = Callable[[Tx, Sequence[str]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Erase(Command[Answer]):
-    """Erase a job; answered with False where that was done before."""
+    """Erase a job, again where that was done before; answered with False where there is none."""
 
     job_id: str
     account_id: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 from service.jobs import pace
 from service.jobs.draft import Draft
 from service.jobs.pace import Rules
-from service.jobs.view import ResultRow
+from service.jobs.view import ERASED, ResultRow
 from service.providers.mapping import Observation, Seen
 from service.states import ErrorCode, JobStatus, ResolvedBy, Source
 
@@ -69,7 +69,11 @@ def _still_running(draft: Draft, source: Source, rules: Rules) -> None:
 def _complete(draft: Draft, observation: Observation, source: Source, resolved_by: ResolvedBy, rules: Rules) -> None:
     job = draft.job
     expires_at = draft.now_ms + rules.result_ttl_ms
-    draft.results = [ResultRow(idx, url, expires_at) for idx, url in enumerate(observation.urls[:MAX_RESULTS])]
+    urls = observation.urls[:MAX_RESULTS]
+    if job.erased_at is None:
+        draft.results = [ResultRow(idx, url, expires_at) for idx, url in enumerate(urls)]
+    else:  # it expired, and was erased: that it completed, and what it cost, is all that is kept
+        draft.results = [ResultRow(idx, "", expires_at, error=ERASED) for idx, _ in enumerate(urls)]
     job.result_count = len(draft.results)
     job.error_code = job.error_message = None
     job.missing_since = None

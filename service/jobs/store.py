@@ -33,8 +33,8 @@ INSERT INTO events (id, account_id, job_id, seq, type, source, at, detail, pos, 
 VALUES (:id, :account_id, :job_id, :seq, :type, :source, :at, :detail, :pos, :body)
 """
 _INSERT_RESULT = """
-INSERT INTO results (job_id, idx, source_url, expires_at, stored, due_at, sweep_at, link_dies_at, lease_owner, lease_until, lease_epoch)
-VALUES (:job_id, :idx, :source_url, :expires_at, 0, :due_at, :sweep_at, :link_dies_at, :lease_owner, :lease_until, :lease_epoch)
+INSERT INTO results (job_id, idx, source_url, expires_at, error, stored, due_at, sweep_at, link_dies_at, lease_owner, lease_until, lease_epoch)
+VALUES (:job_id, :idx, :source_url, :expires_at, :error, 0, :due_at, :sweep_at, :link_dies_at, :lease_owner, :lease_until, :lease_epoch)
 """
 _NOT_KEPT = dict.fromkeys(("due_at", "sweep_at", "link_dies_at", "lease_owner", "lease_until")) | {"lease_epoch": 0}
 
@@ -172,6 +172,7 @@ def update(tx: Tx, drafts: Sequence[Draft]) -> None:
                 "idx": result.idx,
                 "source_url": result.source_url,
                 "expires_at": result.expires_at,
+                "error": result.error,
                 **(_NOT_KEPT if result.keeping is None else result.keeping.columns()),
             }
             for draft in drafts
@@ -181,9 +182,12 @@ def update(tx: Tx, drafts: Sequence[Draft]) -> None:
 
 
 def _booked_later(draft: Draft) -> bool:
-    """Whether a cost was booked for a job that had ended before, which no event of the feed tells."""
-    was_charged = draft.before[_CHARGED]
-    return draft.was in FINAL and draft.job.status is draft.was and draft.job.cost_charged != was_charged
+    """Whether a cost or an end was booked for a job that had ended before, which no event of the feed tells."""
+    if draft.was not in FINAL:
+        return False
+    if draft.job.status is not draft.was:
+        return draft.job.erased_at is not None
+    return bool(draft.job.cost_charged != draft.before[_CHARGED])
 
 
 def insert_events(tx: Tx, drafts: Sequence[Draft], ids: Ids) -> list[StateEvent]:

@@ -150,7 +150,7 @@ class Tracker:
         """Write decided drafts with everything that belongs to them."""
         for draft in drafts:
             self.lease_if_due(tx, draft.job)
-            if draft.results:
+            if draft.results and draft.job.erased_at is None:
                 draft.results = self.keeper.admit(tx, draft.job, draft.results)
         transfers = books.settle(drafts)
         store.update(tx, drafts)

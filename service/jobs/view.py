@@ -13,6 +13,7 @@ from service.accounts.money import usd
 from service.clock import iso
 from service.jobs.row import JobRow
 
+ERASED = "erased"  # the error of a result that was erased
 SHOWN_STRING_BYTES = 2_048  # longer ones (base64 images) are shown as their digest
 
 #: Makes the lasting link of a result from the job's id and the result's index.

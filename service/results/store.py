@@ -10,12 +10,11 @@ from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.jobs.facts import ResultHappened
 from service.jobs.track import Tracker
-from service.jobs.view import ResultRow, shown
+from service.jobs.view import ERASED, ResultRow, shown
 from service.results.retry import GONE
 
 LONG_URL: int = 4_096  # a longer one (a picture in a data: URL) is read when its turn comes, not kept in memory
 EXPIRING_MS: int = 24 * 3_600_000  # before the end, when it is announced
-ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)

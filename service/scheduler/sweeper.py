@@ -13,10 +13,11 @@ from service.clock import Clock
 from service.db.reader import Reader
 from service.db.writer import Writer
 from service.errors import StorageUnavailable
+from service.jobs.view import ERASED
 from service.results import queries
 from service.results.queries import Due
 from service.results.storage import Kept, Storage, thumb_key
-from service.results.store import ERASED, DropInputs, MarkSwept
+from service.results.store import DropInputs, MarkSwept
 
 BATCH: Final = 200  # results of one sweep; the next tick goes on
 PAUSE_S: Final = 60.0  # after our storage failed

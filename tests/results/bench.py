@@ -135,6 +135,12 @@ class Bench:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(sql, params).fetchall()]
 
+    def change(self, sql: str, *params: object) -> None:
+        """Change what is stored, between two commands."""
+        with contextlib.closing(sqlite3.connect(self.store.path)) as connection:
+            connection.execute(sql, params)
+            connection.commit()
+
     async def until(self, holds: Callable[[], object]) -> None:
         """Wait until something is so that nobody tells of."""
         async with asyncio.timeout(20):

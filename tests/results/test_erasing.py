@@ -1,0 +1,94 @@
+"""Erasing holds: whatever is heard of an erased job later, and whatever was left of it the first time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from service.callbacks.inbox import ReceiveCallback
+from service.jobs.erase import Erase
+from service.jobs.facts import DeadlinePassed, Polled
+from service.jobs.row import JobRow
+from service.jobs.track import Track
+from service.providers.client import PollOutcome, PollVerdict
+from service.providers.mapping import Money, Observation, Seen
+from service.results.storage import LocalStorage
+from service.states import JobStatus
+from tests.results.bench import ACCOUNT, Bench, Running, bench
+from tests.results.files import FileServer, answer, picture
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[FileServer]:
+    async with FileServer() as server:
+        server.put("/a.png", answer(picture()))
+        yield server
+
+
+@pytest.fixture
+async def kept(tmp_path: Path, host: FileServer) -> AsyncIterator[Bench]:
+    storage = LocalStorage(tmp_path / "kept")
+    storage.prepare()
+    async with bench(tmp_path, storage, host.url) as made:
+        yield made
+
+
+async def expired(kept: Bench) -> JobRow:
+    """A job of which nothing was heard until its deadline."""
+    now_ms = kept.clock.now_ms()
+    job = JobRow(
+        id=kept.ids.new("job"),
+        account_id=ACCOUNT,
+        provider="apimodels",
+        operation="generate",
+        status=JobStatus.RUNNING,
+        created_at=now_ms - 9,
+        expires_at=now_ms - 1,
+        input='{"prompt": "x"}',
+        submission_id=kept.ids.new("sbm"),
+        provider_task_id="t1",
+        due_at=now_ms - 1,
+    )
+    await kept.store.writer.run(Running(job))
+    assert await kept.store.writer.run(Track(DeadlinePassed(job.id))) is True
+    return job
+
+
+async def test_late_completion_of_an_erased_job_is_booked_and_nothing_else(kept: Bench, host: FileServer) -> None:
+    """The state and the cost are true; no file is fetched, no address, body or event is kept."""
+    job = await expired(kept)
+    assert await kept.store.writer.run(Erase(job.id, ACCOUNT)) is True
+    url = f"{host.url}/a.png"
+    await kept.store.writer.run(ReceiveCallback(job.id.encode(), url.encode(), kept.clock.now_ms()))
+    said = Observation(
+        seen=Seen.COMPLETED, task_id="t1", provider_status="completed", urls=(url,), cost=Money(500, "provider", "1")
+    )
+    outcome = PollOutcome(PollVerdict.OBSERVED, said, http_status=200)
+    await kept.store.writer.run(Track(Polled(job.id, job.submission_id, job.lease_epoch, outcome)))
+    await kept.later(60)
+
+    assert kept.rows("SELECT status, cost_charged FROM jobs") == [{"status": "completed", "cost_charged": 500}]
+    assert [each for each in host.requests if b"/a.png" in each] == []  # asking how the task stands is all right
+    row = kept.result(job.id)
+    assert (row["source_url"], row["error"], row["due_at"], row["storage_key"]) == ("", "erased", None, None)
+    assert kept.rows("SELECT body FROM callbacks") == [{"body": b""}]
+    assert kept.rows("SELECT type FROM events WHERE body IS NOT NULL OR pos IS NOT NULL") == []
+    assert kept.rows("SELECT 1 FROM usage_recounts WHERE job_id = ?", job.id) != []
+
+
+async def test_second_erasure_takes_what_the_first_one_left(kept: Bench, host: FileServer) -> None:
+    """Files and addresses of an erased job, wherever they came from, are gone after it; it is noted once."""
+    job_id = await kept.complete(f"{host.url}/a.png", f"{host.url}/a.png")
+    key = kept.result(job_id)["storage_key"]
+    assert await kept.store.writer.run(Erase(job_id, ACCOUNT)) is True
+    await kept.later(1)
+    await kept.storage.put(key, b"x", "image/png")
+    kept.change("UPDATE results SET storage_key = ?, stored = 1, source_url = 'u', error = NULL WHERE idx = 0", key)
+    assert await kept.store.writer.run(Erase(job_id, ACCOUNT)) is True
+    await kept.later(1)
+
+    assert kept.files() == []
+    assert kept.rows("SELECT 1 FROM results WHERE stored OR source_url <> '' OR error <> 'erased'") == []
+    assert kept.events(job_id).count("job.erased") == 1
