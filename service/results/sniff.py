@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from service.results import boxes, webm
+from service.results import boxes, gif, jpeg, webm, webp
 from service.results.source import Source
 
 MAX_PIXELS: Final = 200_000_000  # of a picture; a few kilobytes can claim to be more, and break whoever opens them
 MAX_SIDE: Final = 65_535
-_MAX_PARTS: Final = 100_000  # chunks or markers that are walked through
+_MAX_PARTS: Final = 100_000  # chunks that are walked through
 _HEAD_BYTES: Final = 64
-_TAIL_BYTES: Final = 4_096
 
 WRONG_TYPE: Final = "wrong_type"
 TRUNCATED: Final = "truncated"
@@ -81,7 +80,7 @@ def _png(source: Source) -> Look | str:
     width, height = struct.unpack(">II", head[8:16])
     if length != 13 or name != b"IHDR" or zlib.crc32(head[4:21]) != struct.unpack(">I", head[21:])[0]:
         return WRONG_TYPE
-    offset = 33
+    offset, has_data = 33, False
     for _part in range(_MAX_PARTS):
         chunk = source.read(offset, 8)
         if len(chunk) < 8:
@@ -90,85 +89,42 @@ def _png(source: Source) -> Look | str:
         offset += 12 + length
         if offset > source.size_bytes:
             return TRUNCATED
-        if name == b"IEND":
-            return Look("image/png", width, height)
+        has_data |= name == b"IDAT"
+        if name == b"IEND":  # what follows it no picture needs, and somebody may take it for a document
+            return Look("image/png", width, height) if has_data and offset == source.size_bytes else WRONG_TYPE
     return WRONG_TYPE
-
-
-#: Markers that begin a frame; C4, C8 and CC are tables.
-_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-
-
-def _jpeg(source: Source) -> Look | str:
-    offset = 2
-    for _part in range(_MAX_PARTS):
-        marker = source.read(offset, 9)
-        if len(marker) < 9:
-            return TRUNCATED
-        if marker[0] != 0xFF:
-            return WRONG_TYPE
-        if marker[1] == 0xFF:  # padding
-            offset += 1
-            continue
-        if marker[1] in _FRAMES:
-            height, width = struct.unpack(">HH", marker[5:9])
-            if not source.length_known and b"\xff\xd9" not in source.tail(_TAIL_BYTES):
-                return TRUNCATED
-            return Look("image/jpeg", width, height)
-        length = struct.unpack(">H", marker[2:4])[0]
-        if length < 2 or marker[1] in {0xD9, 0xDA}:
-            return WRONG_TYPE
-        offset += 2 + length
-    return WRONG_TYPE
-
-
-def _gif(source: Source) -> Look | str:
-    head = source.read(0, 13)
-    if len(head) < 13:
-        return TRUNCATED
-    width, height = struct.unpack("<HH", head[6:10])
-    if not source.length_known and b"\x3b" not in source.tail(16):
-        return TRUNCATED
-    return Look("image/gif", width, height)
-
-
-def _webp(source: Source) -> Look | str:
-    head = source.read(0, 30)
-    if len(head) < 30 or struct.unpack("<I", head[4:8])[0] + 8 > source.size_bytes:
-        return TRUNCATED
-    match head[12:16]:
-        case b"VP8 " if head[23:26] == b"\x9d\x01\x2a":
-            width, height = struct.unpack("<HH", head[26:30])
-            return Look("image/webp", width & 0x3FFF, height & 0x3FFF)
-        case b"VP8L" if head[20] == 0x2F:
-            bits = struct.unpack("<I", head[21:25])[0]
-            return Look("image/webp", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
-        case b"VP8X":
-            return Look(
-                "image/webp", int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
-            )
-        case _:
-            return WRONG_TYPE
 
 
 _BMP_HEADERS: Final = frozenset({40, 52, 56, 64, 108, 124})
 _BMP_DEPTHS: Final = frozenset({1, 4, 8, 16, 24, 32})
+_BMP_PADDING: Final = 8  # bytes that may follow
+_BMP_PLAIN: Final = frozenset({0, 3, 6})  # kinds of compression that are none: so many pixels, so many bytes
 
 
 def _bmp(source: Source) -> Look | str:
     """Two letters are a weak sign, so that the whole header has to make sense."""
-    head = source.read(0, 30)
-    if len(head) < 30:
+    head = source.read(0, 34)
+    if len(head) < 34:
         return WRONG_TYPE
-    size, _reserved, pixels_at, header, width, height, planes, depth = struct.unpack("<IIIIiiHH", head[2:30])
+    size, _reserved, pixels_at, header, width, height, planes, depth, compression = struct.unpack(
+        "<IIIIiiHHI", head[2:34]
+    )
     if header not in _BMP_HEADERS or planes != 1 or depth not in _BMP_DEPTHS or not 14 + header <= pixels_at <= size:
         return WRONG_TYPE
-    return TRUNCATED if size > source.size_bytes else Look("image/bmp", width, abs(height))
+    row_bytes = (width * depth + 31) // 32 * 4
+    if compression in _BMP_PLAIN and pixels_at + row_bytes * abs(height) > size:
+        return WRONG_TYPE
+    if size > source.size_bytes:
+        return TRUNCATED
+    return Look("image/bmp", width, abs(height)) if source.size_bytes - size <= _BMP_PADDING else WRONG_TYPE
 
 
-def _iso(source: Source) -> Look | str:
-    found = boxes.read(source)
-    return found if isinstance(found, str) else Look(*found)
+def _by(reader: Callable[[Source], tuple[str, int, int] | str]) -> Callable[[Source], Look | str]:
+    def read(source: Source) -> Look | str:
+        found = reader(source)
+        return found if isinstance(found, str) else Look(*found)
+
+    return read
 
 
 def _webm(source: Source) -> Look | str:
@@ -178,10 +134,10 @@ def _webm(source: Source) -> Look | str:
 
 _READERS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[Source], Look | str]], ...]] = (
     (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), _png),
-    (lambda head: head.startswith(b"\xff\xd8\xff"), _jpeg),
-    (lambda head: head.startswith((b"GIF87a", b"GIF89a")), _gif),
-    (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", _webp),
-    (lambda head: head[4:8] == b"ftyp", _iso),
+    (lambda head: head.startswith(b"\xff\xd8\xff"), _by(jpeg.read)),
+    (lambda head: head.startswith((b"GIF87a", b"GIF89a")), _by(gif.read)),
+    (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", _by(webp.read)),
+    (lambda head: head[4:8] == b"ftyp", _by(boxes.read)),
     (lambda head: head.startswith(b"\x1a\x45\xdf\xa3"), _webm),
     (lambda head: head.startswith(b"BM"), _bmp),
 )

@@ -46,6 +46,25 @@ def webm(doctype: bytes = b"webm", size: tuple[int, int] = (320, 240)) -> bytes:
     return element(b"\x1a\x45\xdf\xa3", element(b"\x42\x82", doctype)) + element(b"\x18\x53\x80\x67", tracks)
 
 
+def scans(count: int, side: int = 6_300) -> bytes:
+    """A progressive JPEG of a few bytes for each scan, and each scan a walk over all pixels."""
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+    blocks = ((side + 7) // 8) ** 2
+    runs, single = divmod(blocks, 32_767)
+    bits = "0" + "1" * 14  # a run of 32767 blocks without anything
+    filled = (bits * runs + "10" * single).ljust((len(bits) * runs + 2 * single + 7) // 8 * 8, "1")
+    walk = int(filled, 2).to_bytes(len(filled) // 8, "big").replace(b"\xff", b"\xff\0")
+    tables = segment(0xC4, b"\0" + bytes([1] + [0] * 15) + b"\0")
+    tables += segment(0xC4, b"\x10" + bytes([1, 1] + [0] * 14) + b"\xe0\x00")
+    head = b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64)
+    head += segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0") + tables
+    first = segment(0xDA, b"\1\1\0\0\0\0") + bytes((blocks + 7) // 8)
+    return head + first + (segment(0xDA, b"\1\1\0\1\x3f\0") + walk) * (count - 1) + b"\xff\xd9"
+
+
 def answer(body: bytes, *headers: str, status: str = "200 OK", length: int | None = -1) -> Talk:
     """A plain answer; `length` None: none is told, and the connection's end is the file's."""
     told = [] if length is None else [f"Content-Length: {len(body) if length == -1 else length}"]

@@ -8,9 +8,10 @@ import struct
 import zlib
 
 import pytest
+from PIL import Image
 
 from service.results.sniff import Look, examine
-from tests.results.files import box, mp4, picture, webm
+from tests.results.files import box, mp4, picture, scans, webm
 
 
 def look(data: bytes, *, length_known: bool = True) -> Look | str:
@@ -77,6 +78,16 @@ def test_videos_are_known_with_their_size(data: bytes, wanted: Look) -> None:
         mp4(size=(0, 0)),
         box(b"ftyp", b"avif", bytes(4)) + box(b"meta", bytes(4)),
         b"MZ" + bytes(200),
+        png(4, 4) + b"<script>alert(1)</script>",
+        png(4, 4)[:33] + png(4, 4)[-12:],  # no data
+        picture("GIF")[:13],
+        b"GIF89a\x01\0\x01\0\0\0\0" + b"<script>alert(1)</script>;",
+        b"\xff\xd8" + bytes.fromhex("ffc0000b0800010001010111 00") + b"<script>alert(1)</script>",
+        b"\xff\xd8" + bytes.fromhex("ffc0000b0800010001010111 00") + b"\xff\xd9",
+        b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(10),
+        b"RIFF\x40\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(10) + b"<script>alert(1)</script>".ljust(42),
+        picture("BMP")[:54] + b"<script>alert(1)</script>",
+        picture("BMP") + b"<script>alert(1)</script>",
     ],
 )
 def test_what_could_run_or_is_unknown_is_refused(data: bytes) -> None:
@@ -102,6 +113,45 @@ def test_cut_video_is_refused() -> None:
 def test_bomb_of_pixels_is_refused(width: int, height: int) -> None:
     """A file of a hundred bytes that claims a picture nobody can open."""
     assert look(png(width, height)) == "too_many_pixels"
+
+
+@pytest.mark.parametrize("length_known", [True, False])
+def test_picture_of_too_many_scans_is_refused(length_known: bool) -> None:
+    """As many as any encoder makes pass; thousands, which take minutes to decode, do not."""
+    assert look(scans(100, 64), length_known=length_known) == Look("image/jpeg", 64, 64)
+    assert look(scans(101, 64), length_known=length_known) == "wrong_type"
+    assert look(scans(20_000, 64), length_known=length_known) == "wrong_type"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"progressive": True},
+        {"restart_marker_blocks": 1},
+        {"quality": 100},
+        {"exif": b"Exif\0\0" + b"\xff\xda\xff\xd9" * 500},
+    ],
+)
+def test_every_kind_of_jpeg_is_known(options: dict[str, object]) -> None:
+    """Progressive, with restarts, with another picture's marks in its metadata; cut or not is seen at its end."""
+    noise = Image.effect_noise((200, 100), 90).convert("RGB")
+    out = io.BytesIO()
+    noise.save(out, "JPEG", **options)
+    data = out.getvalue()
+
+    assert look(data, length_known=False) == Look("image/jpeg", 200, 100)
+    assert look(data[:-2], length_known=False) == "truncated"
+    assert look(data[:-2]) == Look("image/jpeg", 200, 100)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_moving_picture_is_known(kind: str) -> None:
+    """Frames stand behind other blocks."""
+    frames = [Image.effect_noise((60, 40), 90).convert("RGB") for _ in range(3)]
+    out = io.BytesIO()
+    frames[0].save(out, kind, save_all=True, append_images=frames[1:], duration=50, loop=0)
+
+    assert look(out.getvalue(), length_known=False) == Look(f"image/{kind.lower()}", 60, 40)
 
 
 def test_nonsense_never_raises() -> None:
