@@ -62,7 +62,7 @@ from service.scheduler.poller import Poller
 from service.scheduler.replayer import Replayer
 from service.scheduler.rescuer import Rescuer
 from service.scheduler.roller import Roller
-from service.scheduler.sweeper import STRANGERS_EVERY_S, Sweeper
+from service.scheduler.sweeper import STRANGERS_EVERY_S, STRANGERS_FIRST_S, Sweeper
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -204,7 +204,7 @@ def keep(base: Base, tracker: Tracker, fetcher: Fetcher, recalled: Recalled) -> 
     sweeper = Sweeper(store.writer, store.reader, base.storage, base.clock)
     duties = [
         Duty("sweeper", SWEEP_S, sweeper.run_once),
-        Duty("stranger-finder", STRANGERS_EVERY_S, sweeper.find_strangers),
+        Duty("stranger-finder", STRANGERS_EVERY_S, sweeper.find_strangers, STRANGERS_FIRST_S),
     ]
     if base.storage is None or base.files is None:
         return Keeping(None, sweeper, duties)

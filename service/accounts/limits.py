@@ -16,6 +16,7 @@ from typing import Final
 from service.accounts.ledger import month_of
 from service.accounts.money import shown
 from service.clock import iso
+from service.db.reader import Reader
 from service.db.transaction import Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.errors import BalanceTooSmall, NotFound
@@ -109,7 +110,7 @@ class Limits:
         refused: dict[str, BalanceTooSmall] = {}
         for want in wants:
             standing = standings.get(want.account_id)
-            needed = _LEAST if want.price is None else want.price
+            needed = _needed(want)
             if standing is None:
                 continue
             if left[want.account_id] < needed:
@@ -117,6 +118,22 @@ class Limits:
             else:
                 left[want.account_id] -= want.price or 0
         return refused
+
+    async def foresee(self, reader: Reader, want: Want, now_ms: int) -> None:
+        """Judge a job before anything is written for it; where it is stored it is judged again.
+
+        Raises:
+            BalanceTooSmall: It does not fit now.
+        """
+        if not self.concern(want.account_id, want.price):
+            return
+        row = await reader.row(f"SELECT {', '.join(STANDING)} FROM accounts WHERE id = :id", {"id": want.account_id})
+        standing = None if row is None else standing_of(row)
+        if standing is None or standing.limit_kind == LimitKind.NONE:
+            return
+        needed, available = _needed(want), standing.available(now_ms)
+        if available < needed:
+            raise _refusal(standing, want, needed, available, now_ms)
 
     async def _standings(self, tx: Tx, account_ids: set[str]) -> dict[str, Standing]:
         """Of those accounts that have a limit."""
@@ -147,6 +164,10 @@ class Limits:
         self._unlimited -= changed  # at once, for jobs of the same batch, and again behind what those remember
         tx.after_commit(lambda: self._unlimited.difference_update(changed))
         return [None if each.account_id in known else NotFound("there is no such account") for each in commands]
+
+
+def _needed(want: Want) -> int:
+    return _LEAST if want.price is None else want.price
 
 
 def _refusal(standing: Standing, want: Want, needed: int, available: int, now_ms: int) -> BalanceTooSmall:

@@ -33,6 +33,9 @@ class Vault(Protocol):
     async def get(self, key: str, size_bytes: int) -> bytes:
         """An input that was kept. Raises StorageUnavailable, or FileMissing."""
 
+    async def drop(self, key: str) -> None:
+        """Remove an input. Raises StorageUnavailable."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeptInput:
@@ -67,6 +70,16 @@ class Inputs:
             except (StorageUnavailable, TimeoutError) as error:
                 _log.warning("input_kept_in_database", job=job.id, error=str(error) or "the storage did not answer")
         return KeptInput(job.id, digest, len(data), body=data)
+
+    async def let_go(self, kept: KeptInput | None) -> None:
+        """Remove the file of an input whose job was not taken; where the storage is away, it is found later."""
+        if self.vault is None or kept is None or kept.storage_key is None:
+            return
+        try:
+            async with asyncio.timeout(PUT_S):
+                await self.vault.drop(kept.storage_key)
+        except (StorageUnavailable, TimeoutError):
+            _log.warning("input_left_in_storage", job=kept.job_id)
 
     async def load(self, job: JobRow) -> dict[str, Any]:
         """A job's input as it was sent.

@@ -20,7 +20,7 @@ from service.db.reader import Reader
 from service.db.transaction import Tx, json_set
 from service.db.writer import Command, Writer
 from service.egress import Egress
-from service.errors import BalanceTooSmall, Conflict, EgressRefused, FieldError, Invalid
+from service.errors import BalanceTooSmall, Conflict, EgressRefused, FieldError, Invalid, RemoraError
 from service.ids import Ids
 from service.jobs import books, store
 from service.jobs.draft import Draft
@@ -127,9 +127,9 @@ class Intake:
             raise Invalid.of(errors)
         await self._check_callback(request.callback_url)
         job = self._make(caller, request, provider, operation)
-        kept = await self._inputs.keep(job)
-        answer = msgspec.json.encode(job_view(job, (), self._links))
-        return await self._writer.run(Accept(job, answer, key, request.body_hash, kept))
+        if job.input_full is not None:  # no file is written for what will be refused
+            await self._limits.foresee(self._reader, _want(job), self._clock.now_ms())
+        return await self._store(job, key, request.body_hash)
 
     async def take_again(self, caller: Caller, old: JobRow, key: str | None = None) -> Taken:
         """Make a new job of a failed or expired one, with `retry_of`; its provider must still take the input.
@@ -157,10 +157,21 @@ class Intake:
         provider, operation = self._find(request)
         job = self._make(caller, request, provider, operation)
         job.retry_of = old.id
+        return await self._store(job, key, hashlib.sha256(f"again {old.id}".encode()).digest())
+
+    async def _store(self, job: JobRow, key: str | None, body_hash: bytes) -> Taken:
+        """Store a job; the file of its input goes again where this job was not taken."""
         kept = await self._inputs.keep(job)
         answer = msgspec.json.encode(job_view(job, (), self._links))
-        body_hash = hashlib.sha256(f"again {old.id}".encode()).digest()
-        return await self._writer.run(Accept(job, answer, key, body_hash, kept))
+        try:
+            taken = await self._writer.run(Accept(job, answer, key, body_hash, kept))
+        except RemoraError:
+            if not self._writer.closed:  # of a store that failed nobody knows whether it has the job
+                await self._inputs.let_go(kept)
+            raise
+        if taken.job_id != job.id:
+            await self._inputs.let_go(kept)
+        return taken
 
     async def handle(self, tx: Tx, commands: Sequence[Accept]) -> list[Taken | Exception]:
         """The writer's handler for `Accept`."""
@@ -197,7 +208,7 @@ class Intake:
         """What does not fit its account's limit, by job."""
         limits = self._limits
         jobs = [each.job for each in commands if limits.concern(each.job.account_id, each.job.cost_estimated)]
-        return await limits.judge(tx, [Want(job.id, job.account_id, job.cost_estimated) for job in jobs])
+        return await limits.judge(tx, list(map(_want, jobs)))
 
     async def _known_keys(self, tx: Tx, commands: Sequence[Accept]) -> dict[tuple[str, str], Any]:
         pairs = [(command.job.account_id, command.key) for command in commands if command.key is not None]
@@ -294,6 +305,10 @@ class Intake:
             expires_at=now_ms + ttl_ms,
             due_at=now_ms,
         )
+
+
+def _want(job: JobRow) -> Want:
+    return Want(job.id, job.account_id, job.cost_estimated)
 
 
 def _replay(row: Any, body_hash: bytes) -> Taken | Exception:

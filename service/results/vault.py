@@ -22,3 +22,7 @@ class StorageVault:
     async def get(self, key: str, size_bytes: int) -> bytes:
         """See `Vault`."""
         return b"".join([piece async for piece in await self.storage.read(key, 0, size_bytes)])
+
+    async def drop(self, key: str) -> None:
+        """See `Vault`."""
+        await self.storage.delete([key])

@@ -23,6 +23,7 @@ BATCH: Final = 200  # results of one sweep; the next tick goes on
 PAUSE_S: Final = 60.0  # after our storage failed
 STRANGER_AGE_MS: Final = 86_400_000  # a file without a row may be on its way for a while
 STRANGERS_EVERY_S: Final = 21_600.0  # between two looks through all files
+STRANGERS_FIRST_S: Final = 60.0  # after a start: a process that never lives for hours finds them too
 
 _log = structlog.get_logger(__name__)
 
