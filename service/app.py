@@ -18,6 +18,7 @@ from service.api.context import Context
 from service.api.listener import Listener
 from service.api.server import create_api
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
+from service.db.keyring import installation
 from service.db.opening import Store, hold, open_store
 from service.deliveries.feed import MAX_FOLLOWERS
 from service.deliveries.shares import SOCKETS
@@ -107,7 +108,8 @@ class Service:
         egress = Door(allow=settings.egress_allow, clock=clock)
         await egress.start()
         self._undo.push_async_callback(egress.close)
-        storage = await asyncio.to_thread(open_storage, settings.storage_url, path.with_name(path.name + ".spool"))
+        spool, whose = path.with_name(path.name + ".spool"), await installation(store.reader)
+        storage = await asyncio.to_thread(open_storage, settings.storage_url, spool, whose)
         keys = Keys(store.reader, store.writer, clock)
         self._undo.push_async_callback(keys.close)
         self.registry = Registry.load(settings.providers, settings.cards_dir, egress, clock)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import sqlite3
 from pathlib import Path
 
 from service.clock import Randomness
+from service.db.reader import Reader
 from service.db.secrets import MIN_KEY_BYTES, SecretBox, SecretKeyWrong, parse_root
 from service.errors import SettingsInvalid
 
@@ -39,6 +41,12 @@ def open_box(connection: sqlite3.Connection, database: Path, given: str | None, 
         msg = f"{source}: is not the key that {database} was made with; put the right one back"
         raise SettingsInvalid([msg]) from error
     return box
+
+
+async def installation(reader: Reader) -> str:
+    """A name of this database that no other has, not even one with the same key: its check value was sealed at random."""
+    row = await reader.row("SELECT value FROM meta WHERE key = :key", {"key": _CHECK})
+    return "" if row is None else hashlib.sha256(b"installation" + bytes(row["value"])).hexdigest()[:32]
 
 
 def _root(database: Path, given: str | None, randomness: Randomness, *, fresh: bool) -> bytes:

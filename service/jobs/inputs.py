@@ -19,6 +19,7 @@ from service.jobs.row import JobRow
 
 KEPT: Final = "kept"  # stands in `jobs.input_full` where the input lies apart
 TO_STORAGE_BYTES: Final = 64 * 1024  # smaller ones are better off in the database
+IN_THREAD_BYTES: Final = 256 * 1024  # from here on a digest takes longer than a thread
 PUT_S: Final = 5.0  # seconds for which a caller waits for the storage; then the database takes it
 
 _log = structlog.get_logger(__name__)
@@ -61,7 +62,7 @@ class Inputs:
             return None
         data = job.input_full.encode()
         job.input_full = KEPT
-        digest = hashlib.sha256(data).hexdigest()
+        digest = await _digest(data)
         if self.vault is not None and len(data) >= TO_STORAGE_BYTES:
             try:
                 async with asyncio.timeout(PUT_S):
@@ -103,6 +104,12 @@ class Inputs:
             return bytes(row["body"])
         assert self.vault is not None  # noqa: S101 - asked above
         data = await self.vault.get(row["storage_key"], row["size_bytes"])
-        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        if await _digest(data) != row["sha256"]:
             raise FileMissing("the job's input is not what was kept")
         return data
+
+
+async def _digest(data: bytes) -> str:
+    if len(data) < IN_THREAD_BYTES:
+        return hashlib.sha256(data).hexdigest()
+    return (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()

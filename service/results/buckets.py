@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import obstore
+import structlog
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from service.errors import FileMissing, SettingsInvalid, StorageUnavailable
-from service.results.storage import CHUNK_BYTES, Kept, LocalStorage, Storage
+from service.results.storage import CHUNK_BYTES, MARKER, Kept, LocalStorage, Storage, clear_spool
 
 _REQUEST_S: Final = 60  # seconds that one request may take; a file goes up in parts
 _CONNECT_S: Final = 5
@@ -27,7 +27,14 @@ _RETRY_S: Final = 20  # seconds in which a request is repeated; the capture itse
 _LISTED: Final = 500  # files of one step of a listing
 _FAULTS: Final = (BaseError, OSError, ValueError)  # what obstore raises
 
+_ANOTHERS: Final = (
+    "REMORA_STORAGE_URL={url}: belongs to another installation of Remora; give each a directory or a prefix of its own "
+    "(if this database is the one that those files belong to, remove the file {marker} there)"
+)
+
 Bucket = S3Store | GCSStore | AzureStore
+
+_log = structlog.get_logger(__name__)
 
 
 class BucketStorage:
@@ -36,16 +43,26 @@ class BucketStorage:
     Args:
         bucket: Where.
         spool: A directory on this machine for files on their way.
+        installation: Whose it is to be; empty: nobody asks.
     """
 
-    def __init__(self, bucket: Bucket, spool: Path) -> None:
+    def __init__(self, bucket: Bucket, spool: Path, installation: str = "") -> None:
         self._bucket = bucket
+        self._installation = installation
         self.spool = spool
 
-    def prepare(self) -> None:
-        """Make the spool, and throw away what an earlier process left in it."""
-        shutil.rmtree(self.spool, ignore_errors=True)
-        self.spool.mkdir(mode=0o700, parents=True)
+    def prepare(self) -> bool:
+        """Make the spool, and throw away what an earlier process left in it; False: the bucket is another's.
+
+        A bucket that does not answer now is no reason not to start: before anything is removed it is asked again.
+        """
+        self.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        clear_spool(self.spool)
+        try:
+            return self._claim()
+        except _FAULTS as error:
+            _log.warning("storage_unavailable", error=str(_unavailable(error)))
+            return True
 
     async def put(self, key: str, file: Path | bytes, content_type: str) -> None:
         """See `Storage`. A presigned link can add no header, so the object itself holds what has to be said."""
@@ -92,9 +109,29 @@ class BucketStorage:
         """See `Storage`."""
         try:
             async for some in obstore.list(self._bucket, chunk_size=_LISTED):
-                yield [Kept(str(each["path"]), int(each["last_modified"].timestamp() * 1000)) for each in some]
+                found = [Kept(str(each["path"]), int(each["last_modified"].timestamp() * 1000)) for each in some]
+                yield [each for each in found if each.key != MARKER]
         except _FAULTS as error:
             raise _unavailable(error) from error
+
+    async def is_ours(self) -> bool:
+        """See `Storage`."""
+        try:
+            return await asyncio.to_thread(self._claim)
+        except _FAULTS as error:
+            raise _unavailable(error) from error
+
+    def _claim(self) -> bool:
+        if not self._installation:
+            return True
+        try:
+            whose = bytes(obstore.get(self._bucket, MARKER).bytes()).decode(errors="replace").strip()
+        except FileNotFoundError:
+            obstore.put(
+                self._bucket, MARKER, f"{self._installation}\n".encode(), attributes={"Content-Type": "text/plain"}
+            )
+            return True
+        return whose == self._installation
 
 
 async def _pieces(found: obstore.GetResult) -> AsyncIterator[bytes]:
@@ -110,27 +147,32 @@ def _unavailable(error: Exception) -> StorageUnavailable:
     return StorageUnavailable(f"the bucket of results cannot be used ({type(error).__name__})")
 
 
-def open_storage(url: str | None, spool: Path) -> Storage | None:
+def open_storage(url: str | None, spool: Path, installation: str) -> Storage | None:
     """The place that the setting names; None: results are not copied.
 
     Args:
         url: As `REMORA_STORAGE_URL`, checked.
-        spool: Where files on their way to a bucket are written.
+        spool: Where files on their way to a bucket are written; the directory that lies beside it by default is ours alone.
+        installation: Whose the place is to be: two would take each other's files for left behind.
 
     Raises:
-        SettingsInvalid: It cannot be used.
+        SettingsInvalid: It cannot be used, or is another's.
     """
     if url is None:
         return None
     try:
         if url.startswith("file:"):
-            storage: LocalStorage | BucketStorage = LocalStorage(Path(url.removeprefix("file:")))
+            root = Path(url.removeprefix("file:"))
+            alone = root.resolve() == spool.with_suffix(".results").resolve()
+            storage: LocalStorage | BucketStorage = LocalStorage(root, installation, alone=alone)
         else:
-            storage = BucketStorage(_bucket(url), spool)
-        storage.prepare()
+            storage = BucketStorage(_bucket(url), spool, installation)
+        ours = storage.prepare()
     except _FAULTS as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise SettingsInvalid([f"REMORA_STORAGE_URL={url}: cannot be used ({reason})"]) from error
+    if not ours:
+        raise SettingsInvalid([_ANOTHERS.format(url=url, marker=MARKER)])
     return storage
 
 

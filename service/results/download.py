@@ -27,7 +27,7 @@ from service.results.storage import CHUNK_BYTES
 TOTAL_S: Final = 600.0  # for a file, redirects included
 STALL_S: Final = 30.0  # in which the host may say nothing
 SLOW_AFTER_S: Final = 30.0  # from then on the host must have kept …
-SLOWEST_BYTES_PER_S: Final = 4_096  # … this pace on the whole: who drips would hold a place for all of the deadline
+SLOWEST_BYTES_PER_S: Final = 32_768  # … this pace on the whole: who drips would hold a place for all of the deadline
 MEMORY_BYTES: Final = 1 << 20  # larger files go to the spool
 MAX_REDIRECTS: Final = 3
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -120,10 +120,14 @@ class Downloader:
             return Missed("url_invalid")
         if len(data) > self.max_bytes:
             return Missed("too_large")
-        look = await asyncio.to_thread(examine, io.BytesIO(data), len(data), length_known=True)
-        if isinstance(look, str):
-            return Missed(look)
-        return Fetched(data, len(data), hashlib.sha256(data).hexdigest(), look)
+        return await asyncio.to_thread(_looked_at, data)
+
+
+def _looked_at(data: bytes) -> Fetched | Missed:
+    look = examine(io.BytesIO(data), len(data), length_known=True)
+    if isinstance(look, str):
+        return Missed(look)
+    return Fetched(data, len(data), hashlib.sha256(data).hexdigest(), look)
 
 
 def _target(url: str, location: str) -> str | None:
@@ -183,8 +187,7 @@ class _Body:
             await self._flush()
             look = await asyncio.to_thread(examine, self._file, self.size, length_known=length is not None)
         else:
-            self._hash.update(self._waiting)
-            look = examine(io.BytesIO(self._waiting), self.size, length_known=length is not None)
+            look = await asyncio.to_thread(self._examine, length_known=length is not None)
         if isinstance(look, str):
             return Missed(look)
         file: Path | bytes = bytes(self._waiting) if self._path is None else self._path
@@ -197,6 +200,10 @@ class _Body:
             self._file.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+
+    def _examine(self, *, length_known: bool) -> Look | str:
+        self._hash.update(self._waiting)
+        return examine(io.BytesIO(self._waiting), self.size, length_known=length_known)
 
     async def _flush(self) -> None:
         try:
@@ -215,4 +222,7 @@ class _Body:
 
 
 def _created(path: Path) -> BinaryIO:
+    """A new file of the spool, which is made again where it is gone; what it lies in is not: a disk may be away."""
+    if not path.parent.is_dir():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w+b")

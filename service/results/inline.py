@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import re
 from dataclasses import dataclass, field
 from typing import Final
+
+from service.results.sniff import examine
 
 #: What a browser shows and cannot run; SVG is a document with scripts.
 PICTURE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/avif"})
@@ -31,3 +34,14 @@ def inline_picture(url: str) -> Picture | None:
     except (binascii.Error, ValueError):  # ValueError: not ASCII
         return None
     return Picture(match[1].lower(), data) if data else None
+
+
+def sound_picture(url: str) -> Picture | None:
+    """The same, whole and of a type that its bytes show; slow for a large one."""
+    picture = inline_picture(url)
+    if picture is None:
+        return None
+    look = examine(io.BytesIO(picture.data), len(picture.data), length_known=True)
+    if isinstance(look, str) or look.content_type not in PICTURE_TYPES:
+        return None
+    return Picture(look.content_type, picture.data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-MOST_READS: Final = 200_000  # of one file: a maze of tiny parts ends here, as if the file did
+MOST_READS: Final = 50_000  # of one file: a maze of tiny parts ends here, as if the file did
 
 
 @dataclass(slots=True)

@@ -9,7 +9,6 @@ import asyncio
 import os
 import re
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ T = TypeVar("T")
 
 CHUNK_BYTES: Final = 256 * 1024  # that are read or written in one step
 SPOOL: Final = ".spool"  # beside the files, so that a rename is enough
+MARKER: Final = "remora-installation"  # the file that says whose all the others are
+_SPOOLED: Final = re.compile(r"[0-9a-f]{16}([0-9a-f]{16})?")  # files on their way
 _KEY: Final = re.compile(r"(results|thumbs|inputs)/[0-9a-f]{2}/[A-Za-z0-9_-]{1,80}\.[a-z0-9]{2,4}")
 _RESULT_KEY: Final = re.compile(r"(?:results|thumbs)/[0-9a-f]{2}/(job_[0-9a-f-]{36})-([0-9]{1,5})-[0-9]+\.[a-z0-9]+")
 _INPUT_KEY: Final = re.compile(r"inputs/[0-9a-f]{2}/(job_[0-9a-f-]{36})\.json")
@@ -59,6 +60,9 @@ class Storage(Protocol):
     def listing(self) -> AsyncIterator[list[Kept]]:
         """All files, some at a time."""
 
+    async def is_ours(self) -> bool:
+        """Whether the place belongs to this installation; what belongs to nobody is marked as ours."""
+
 
 def result_key(job_id: str, index: int, epoch: int, ending: str) -> str:
     """The key of a copy. Every claim has its own, so that a late owner never writes over another's file."""
@@ -84,21 +88,32 @@ def owner_of(key: str) -> tuple[str, int | None] | None:
 
 
 class LocalStorage:
-    """A directory on this machine."""
+    """A directory on this machine.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: The directory.
+        installation: Whose it is to be; empty: nobody asks.
+        alone: Nobody else can mean this directory, so that another's mark is an old one.
+    """
+
+    def __init__(self, root: Path, installation: str = "", *, alone: bool = False) -> None:
         self._root = root
+        self._installation = installation
+        self._alone = alone
         self.spool = root / SPOOL
 
-    def prepare(self) -> None:
-        """Make the directory, and throw away what an earlier process left unfinished.
+    def prepare(self) -> bool:
+        """Make the directory, and throw away what an earlier process left unfinished; False: it is another's.
 
         Raises:
             OSError: It cannot be made or written.
         """
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.rmtree(self.spool, ignore_errors=True)
-        self.spool.mkdir(mode=0o700)
+        if not self._claim():
+            return False
+        self.spool.mkdir(mode=0o700, exist_ok=True)
+        clear_spool(self.spool)
+        return True
 
     async def put(self, key: str, file: Path | bytes, content_type: str) -> None:
         """See `Storage`."""
@@ -122,6 +137,22 @@ class LocalStorage:
         for directory in await _on_disk(self._directories):
             yield await _on_disk(self._files, directory)
 
+    async def is_ours(self) -> bool:
+        """See `Storage`."""
+        return await _on_disk(self._claim)
+
+    def _claim(self) -> bool:
+        path = self._root / MARKER
+        if not self._installation:
+            return True
+        whose = path.read_text("utf-8", "replace").strip() if path.exists() else ""
+        if whose not in {"", self._installation} and not self._alone:
+            return False
+        if whose != self._installation:
+            path.unlink(missing_ok=True)
+            _make_durable(path, f"{self._installation}\n".encode())
+        return True
+
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
             msg = f"{key!r} is no key"
@@ -129,8 +160,10 @@ class LocalStorage:
         return self._root / key
 
     def _put(self, path: Path, file: Path | bytes) -> None:
-        if not path.parent.is_dir():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The root itself is never made again: a disk may be away, and what comes then belongs on no other.
+        for directory in (path.parent.parent, path.parent, self.spool):
+            if not directory.is_dir():
+                directory.mkdir(mode=0o700, exist_ok=True)
         source = file if isinstance(file, Path) else self.spool / secrets.token_hex(8)
         try:
             _make_durable(source, None if isinstance(file, Path) else file)
@@ -160,6 +193,13 @@ class LocalStorage:
             if _KEY.fullmatch(key):
                 found.append(Kept(key, int(entry.stat(follow_symlinks=False).st_mtime * 1000)))
         return found
+
+
+def clear_spool(spool: Path) -> None:
+    """Remove files that an earlier process left on their way, and nothing that has another name."""
+    for path in spool.iterdir():
+        if _SPOOLED.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 def _make_durable(path: Path, data: bytes | None) -> None:

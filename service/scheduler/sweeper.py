@@ -66,6 +66,9 @@ class Sweeper:
         """Remove files that no row knows, older than a day; returns how many."""
         if self.storage is None:
             return 0
+        if not await self.storage.is_ours():  # the rows of its files are in another database
+            _log.error("storage_of_another_installation")
+            return 0
         found = 0
         async for some in self.storage.listing():
             found += await self._remove_strangers(some)

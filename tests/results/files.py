@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import struct
+import zlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Self
@@ -19,6 +20,13 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", size, (10, 120, 200)).save(out, kind)
     return out.getvalue()
+
+
+def padded(size: tuple[int, int], count: int) -> bytes:
+    """A sound PNG with so many bytes more in it."""
+    sound = picture("PNG", size)
+    content = b"raNd" + bytes(count)
+    return sound[:-12] + struct.pack(">I", count) + content + struct.pack(">I", zlib.crc32(content)) + sound[-12:]
 
 
 def box(name: bytes, *parts: bytes) -> bytes:

@@ -15,7 +15,7 @@ from service.jobs.erase import Erase
 from service.results.storage import LocalStorage
 from service.results.store import VoidCaptures
 from tests.results.bench import ACCOUNT, Bench, bench
-from tests.results.files import FileServer, answer, mp4, picture
+from tests.results.files import FileServer, answer, mp4, padded, picture
 
 PNG = picture()
 POLL = "/api/v1/images/generations?task_id=t1"
@@ -71,7 +71,7 @@ async def test_every_result_has_its_own_event(kept: Bench, host: FileServer) -> 
 
 async def test_picture_in_a_data_url_is_kept_too(kept: Bench) -> None:
     """A picture instead of an address is put in its place, and leaves the row."""
-    url = "data:image/png;base64," + base64.b64encode(picture("PNG", (900, 700)) + b"\0" * 9_000).decode()
+    url = "data:image/png;base64," + base64.b64encode(padded((900, 700), 9_000)).decode()
     job_id = await kept.complete(url)
     await kept.later(1)
     row = kept.result(job_id)

@@ -16,7 +16,7 @@ from service.egress.door import Door
 from service.errors import StorageUnavailable
 from service.results.download import Downloader, Fetched
 from service.results.retry import Missed
-from tests.results.files import FileServer, Talk, answer, picture
+from tests.results.files import FileServer, Talk, answer, padded, picture
 from tests.results.test_sniff import png
 
 PNG = picture()
@@ -131,9 +131,9 @@ async def test_spool_that_cannot_be_written_is_ours_to_mend(
     host: FileServer, tmp_path: Path, downloader: Downloader
 ) -> None:
     """A full disk is no fault of the file: our own storage is away, and the file is fetched again later."""
-    downloader.spool = tmp_path / "nowhere"
+    downloader.spool = tmp_path / "nowhere" / "spool"
     with pytest.raises(StorageUnavailable):
-        await downloader.get(host.put("/a.png", answer(PNG + bytes(3 << 20))))
+        await downloader.get(host.put("/a.png", answer(padded((64, 48), 3 << 20))))
 
 
 async def test_redirect_to_a_sound_file_is_followed(host: FileServer, downloader: Downloader) -> None:
@@ -148,12 +148,22 @@ async def test_redirect_to_a_sound_file_is_followed(host: FileServer, downloader
 
 async def test_large_file_goes_through_the_spool(host: FileServer, downloader: Downloader) -> None:
     """Above a megabyte a file is written as it comes, and is whole."""
-    large = PNG + b"\0" * (3 << 20)
+    large = padded((64, 48), 3 << 20)
     found = await downloader.get(host.put("/a.png", answer(large)))
 
     assert isinstance(found, Fetched)
     assert isinstance(found.file, Path)
     assert found.file.read_bytes() == large
+    found.file.unlink()
+
+
+async def test_spool_that_is_gone_is_made_again(host: FileServer, tmp_path: Path, downloader: Downloader) -> None:
+    """A directory that was emptied while the service runs costs no file; see also the spool's own directory above."""
+    (tmp_path / "spool").rmdir()
+    found = await downloader.get(host.put("/a.png", answer(padded((64, 48), 3 << 20))))
+
+    assert isinstance(found, Fetched)
+    assert isinstance(found.file, Path)
     found.file.unlink()
 
 

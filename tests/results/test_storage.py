@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -32,16 +33,19 @@ def s3() -> Iterator[str]:
 
 
 @pytest.fixture(params=["directory", "bucket"])
-async def storage(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Storage]:
-    url = f"file:{tmp_path}/kept"
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The setting for a place of either kind."""
     if request.param == "bucket":
         names = {"ENDPOINT_URL": request.getfixturevalue("s3"), "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s"}
         for name, value in (names | {"REGION": "us-east-1"}).items():
             monkeypatch.setenv(f"AWS_{name}", value)
-        url = f"s3://remora/{tmp_path.name}"
-    made = open_storage(url, tmp_path / "spool")
+        return f"s3://remora/{tmp_path.name}"
+    return f"file:{tmp_path}/kept"
+
+
+@pytest.fixture
+async def storage(url: str, tmp_path: Path) -> AsyncIterator[Storage]:
+    made = open_storage(url, tmp_path / "spool", "ours")
     assert made is not None
     yield made
     async for some in made.listing():
@@ -100,13 +104,55 @@ async def test_bucket_that_is_away_says_so(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "my-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "my-secret")
-    away = open_storage("s3://remora", tmp_path / "spool")
+    away = open_storage("s3://remora", tmp_path / "spool", "ours")
     assert away is not None
     with pytest.raises(StorageUnavailable) as told:
         await away.put(KEY, b"x", "image/png")
 
     assert "my-" not in str(told.value)
     assert "127.0.0.1" not in str(told.value)
+
+
+async def test_place_of_another_installation_is_left_alone(url: str, storage: Storage, tmp_path: Path) -> None:
+    """Two databases that name one place: the second is told before it listens, and removes nothing of the first's."""
+    on_its_way = storage.spool / ("a" * 32)
+    on_its_way.write_bytes(b"x")
+    await storage.put(KEY, b"x", "image/png")
+    with pytest.raises(SettingsInvalid, match="another installation"):
+        open_storage(url, tmp_path / "other.spool", "theirs")
+
+    assert on_its_way.exists()
+    assert await content(storage, KEY, 0, 1) == b"x"
+    assert await storage.is_ours()
+    assert open_storage(url, tmp_path / "spool", "ours") is not None
+    assert not on_its_way.exists()
+
+
+def test_directory_beside_a_new_database_is_taken_over(tmp_path: Path) -> None:
+    """The default place belongs to whatever database has its name; only what has the name of a file on its way goes."""
+    url, spool = f"file:{tmp_path}/remora.db.results", tmp_path / "remora.db.spool"
+    assert open_storage(url, spool, "old") is not None
+    (tmp_path / "remora.db.results" / ".spool" / "mine.txt").write_text("x")
+
+    assert open_storage(url, spool, "new") is not None
+    assert (tmp_path / "remora.db.results" / ".spool" / "mine.txt").exists()
+    with pytest.raises(SettingsInvalid):
+        open_storage(url, tmp_path / "else.db.spool", "old")
+
+
+async def test_directory_that_comes_back_empty_is_used_again(tmp_path: Path) -> None:
+    """Its parts are made again, itself never: while it is away nothing is written in its place."""
+    made = LocalStorage(tmp_path / "kept")
+    made.prepare()
+    shutil.rmtree(tmp_path / "kept")
+    with pytest.raises(StorageUnavailable):
+        await made.put(KEY, b"x", "image/png")
+    away = (tmp_path / "kept").exists()
+    (tmp_path / "kept").mkdir()
+    await made.put(KEY, b"x", "image/png")
+
+    assert not away
+    assert await content(made, KEY, 0, 1) == b"x"
 
 
 async def test_directory_gives_nothing_but_files_with_keys(tmp_path: Path) -> None:
@@ -135,9 +181,9 @@ def test_place_that_cannot_be_used_is_told_before_anything_listens(tmp_path: Pat
     """The setting is named with what is wrong."""
     (tmp_path / "file").write_text("x")
     with pytest.raises(SettingsInvalid, match="REMORA_STORAGE_URL"):
-        open_storage(f"file:{tmp_path}/file/kept", tmp_path / "spool")
+        open_storage(f"file:{tmp_path}/file/kept", tmp_path / "spool", "ours")
 
-    assert open_storage(None, tmp_path / "spool") is None
+    assert open_storage(None, tmp_path / "spool", "ours") is None
 
 
 def test_key_tells_whose_it_is() -> None:
