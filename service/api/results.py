@@ -6,9 +6,10 @@ where the provider gave that instead of an address.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from litestar import HttpMethod, Request, Response, route
 from litestar.params import FromPath
@@ -21,13 +22,14 @@ from service.api.ranges import Span, span_of
 from service.errors import EgressRefused, FileMissing, Gone, NotFound, StorageUnavailable, Unavailable
 from service.jobs.view import ERASED
 from service.results import queries, thumbnails
-from service.results.inline import inline_picture
+from service.results.inline import sound_picture
 from service.results.queries import Held
 from service.results.sniff import ENDINGS
 from service.results.storage import Storage
 
 #: What may stand in a URL as it is; everything else is escaped, so that no provider writes into our headers.
 _URL_CHARS: Final = "!#$%&'()*+,/:;=?@[]~"
+_NOT_IN_A_HOST: Final = frozenset("/?#@\\%\ufffd")
 _FILE_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cache-Control": "private, max-age=3600",
@@ -154,28 +156,37 @@ def _later(error: StorageUnavailable) -> Unavailable:
 
 
 async def _providers(context: Context, held: Held) -> Response[Any]:
-    source_url = held.source_url
-    if source_url[:4].lower() == "http":
-        # Nobody is led to where our own requests may not go either, whatever a provider says.
-        try:
-            await context.egress.check(source_url, unresolved_ok=True)
-        except EgressRefused as error:
-            if error.reason != "address_forbidden":  # odd, but nobody's secret: a browser makes of it what it can
-                return _led(source_url)
-            raise NotFound("the provider gave no address that can be followed", code="not_a_picture") from error
-    return _led(source_url)
-
-
-def _led(source_url: str) -> Response[Any]:
-    if source_url[:5].lower() == "data:":
-        picture = inline_picture(source_url)
+    if held.source_url[:5].lower() == "data:":
+        picture = await asyncio.to_thread(sound_picture, held.source_url)
         if picture is None:
             raise NotFound("the provider gave no picture that can be shown here", code="not_a_picture")
         headers = _FILE_HEADERS | {"Content-Disposition": "attachment"}
         return Response(picture.data, media_type=picture.content_type, headers=headers)
-    if not source_url.lower().startswith(("http://", "https://")):
-        raise NotFound("the provider gave no address that can be followed", code="not_a_picture")
-    return empty_answer(302, {"Location": quote(source_url, safe=_URL_CHARS), **_LEADING_HEADERS})
+    location = quote(held.source_url, safe=_URL_CHARS)
+    try:
+        # Nobody is led to where our own requests may not go either, whatever a provider says.
+        await context.egress.check(_origin(location), unresolved_ok=True)
+    except EgressRefused as error:
+        raise NotFound("the provider gave no address that can be followed", code="not_a_picture") from error
+    return empty_answer(302, {"Location": location, **_LEADING_HEADERS})
+
+
+def _origin(location: str) -> str:
+    """The part of an address that says where it leads, read as a browser reads it: the host, percent-decoded.
+
+    What else is in it (a name before the host, a fragment, two thousand characters) is nobody's secret, and stays.
+
+    Raises:
+        EgressRefused: Two could read it differently.
+    """
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        parts = urlsplit("")
+    host = unquote(parts.netloc.rpartition("@")[2])
+    if parts.scheme not in {"http", "https"} or not host or any(char in _NOT_IN_A_HOST for char in host):
+        raise EgressRefused("url_invalid", "is no address that can be followed")
+    return f"{parts.scheme}://{host}/"
 
 
 ROUTES = (follow_link, show_thumbnail)
