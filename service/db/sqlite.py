@@ -44,6 +44,19 @@ def make_private(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
+def empty_log(raw: sqlite3.Connection) -> bool:
+    """Bring everything from the log into the database, and cut the log to nothing: it holds what was erased since.
+
+    Never waits; False: somebody reads from the log at this moment.
+    """
+    raw.execute("PRAGMA busy_timeout = 0")
+    try:
+        busy = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    finally:
+        raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    return not busy
+
+
 class LockFile:
     """Keeps a second process away from a database file; the kernel frees it when the process dies."""
 
@@ -117,6 +130,7 @@ class SQLiteWriteConnection:
             f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
             "temp_store = MEMORY",
             "cache_size = -65536",
+            "secure_delete = ON",  # what is erased is overwritten, whatever the library was built to do
         ):
             await connection.execute(f"PRAGMA {pragma}")
         [(last_pos,)] = await connection.execute_fetchall(LAST_POS)

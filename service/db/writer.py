@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from service.clock import Clock
-from service.db.sqlite import SQLiteTx, WriteConnection
+from service.db.sqlite import SQLiteTx, WriteConnection, empty_log
 from service.db.transaction import Tx
 from service.errors import GuardFailed, StoreFailed, StoreUnavailable
 
@@ -69,6 +69,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._emptied: asyncio.Future[bool] | None = None  # somebody waits for the log to be emptied
         self.failed: asyncio.Future[StoreFailed] = asyncio.get_running_loop().create_future()
 
     def handle(self, kind: type[C], handler: Handler[C, Any]) -> None:
@@ -92,6 +93,19 @@ class Writer:
         self._wake.set()
         return await waiting.answer  # type: ignore[no-any-return]
 
+    async def empty_log(self) -> bool:
+        """Have the engine's log emptied between two batches, so that nothing of what was erased stays in it.
+
+        Returns:
+            False: not now; try again later.
+        """
+        if self.closed:
+            return False
+        if self._emptied is None:
+            self._emptied = asyncio.get_running_loop().create_future()
+            self._wake.set()
+        return await asyncio.shield(self._emptied)
+
     @property
     def closed(self) -> bool:
         """Whether commands are refused for good."""
@@ -112,6 +126,8 @@ class Writer:
     async def _serve(self) -> None:
         while True:
             await self._wake.wait()
+            if self._emptied is not None:
+                await self._empty_log(self._emptied)
             if not self._queue:
                 if self._closing:
                     return
@@ -127,6 +143,15 @@ class Writer:
                 _log.exception("writer_broke")
                 self._fail(batch, StoreFailed(repr(error)))
                 return
+
+    async def _empty_log(self, emptied: asyncio.Future[bool]) -> None:
+        try:
+            done = await self._connection.on_thread(empty_log)
+        except sqlite3.Error as error:  # a full disk, say; what was committed is not touched
+            _log.warning("log_not_emptied", error=repr(error))
+            done = False
+        self._emptied = None
+        emptied.set_result(done)
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -204,6 +229,9 @@ class Writer:
         for waiting in [*batch, *self._queue]:
             _settle(waiting.answer, StoreUnavailable("the store failed; the service is stopping"))
         self._queue.clear()
+        if self._emptied is not None:
+            self._emptied.set_result(False)
+            self._emptied = None
         if not self.failed.done():
             self.failed.set_result(error)
 

@@ -23,6 +23,7 @@ BATCH: Final = 200  # results of one sweep; the next tick goes on
 PAUSE_S: Final = 60.0  # after our storage failed
 STRANGER_AGE_MS: Final = 86_400_000  # a file without a row may be on its way for a while
 STRANGERS_EVERY_S: Final = 21_600.0  # between two looks through all files
+LOG_RETRY_S: Final = 5.0  # while somebody reads from the log
 STRANGERS_FIRST_S: Final = 60.0  # after a start: a process that never lives for hours finds them too
 
 _log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ class Sweeper:
     storage: Storage | None
     clock: Clock
     _paused_until: float = 0.0
+    _log_due: float | None = 0.0  # monotonic, when the database's log is to be emptied; after a start nobody knows
 
     async def run_once(self) -> int:
         """Sweep once; returns how many results were looked at."""
@@ -51,11 +53,13 @@ class Sweeper:
         except StorageUnavailable as error:
             self._paused_until = self.clock.monotonic() + PAUSE_S
             _log.warning("sweep_postponed", error=str(error))
+        await self._empty_log()
         return len(due) + len(inputs)
 
     async def erase(self, job_id: str) -> None:
         """Remove an erased job's files now; what fails is swept later."""
         now_ms = self.clock.now_ms()
+        self._log_due = self.clock.monotonic()
         try:
             await self._sweep(await queries.of_job_for_sweep(self.reader, job_id, now_ms), now_ms)
             await self._drop(await queries.inputs_of_job(self.reader, job_id))
@@ -73,6 +77,14 @@ class Sweeper:
         async for some in self.storage.listing():
             found += await self._remove_strangers(some)
         return found
+
+    async def _empty_log(self) -> None:
+        """Once after erasures: the log holds prompts until it is emptied."""
+        if self._log_due is None or self.clock.monotonic() < self._log_due:
+            return
+        self._log_due = None  # an erasure that comes meanwhile asks again
+        if not await self.writer.empty_log() and self._log_due is None:
+            self._log_due = self.clock.monotonic() + LOG_RETRY_S
 
     async def _sweep(self, due: Sequence[Due], now_ms: int) -> None:
         gone = [each for each in due if each.error == ERASED or each.expires_at <= now_ms]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -92,3 +94,26 @@ async def test_second_erasure_takes_what_the_first_one_left(kept: Bench, host: F
     assert kept.files() == []
     assert kept.rows("SELECT 1 FROM results WHERE stored OR source_url <> '' OR error <> 'erased'") == []
     assert kept.events(job_id).count("job.erased") == 1
+
+
+async def test_log_of_the_database_forgets_the_prompt(kept: Bench, host: FileServer) -> None:
+    """Soon after an erasure neither the file nor its log holds the prompt, also where a reader stood in the way at first."""
+    job_id = await kept.complete(f"{host.url}/a.png")
+    secret = "a prompt that nobody shall find"
+    kept.change("UPDATE jobs SET input = json_object('prompt', ?)", secret)
+    log = kept.store.path.with_name(kept.store.path.name + "-wal")
+    before = secret.encode() in log.read_bytes()
+    await kept.store.writer.run(Erase(job_id, ACCOUNT))
+    await kept.stages.keeping.sweeper.erase(job_id)
+    with contextlib.closing(sqlite3.connect(kept.store.path)) as reader:
+        cursor = reader.execute("SELECT 1 FROM jobs, events")
+        cursor.fetchone()
+        await kept.later(1)
+        while_read = log.stat().st_size
+        cursor.close()
+    await kept.later(10)
+
+    assert before
+    assert while_read > 0
+    assert log.stat().st_size == 0
+    assert secret.encode() not in kept.store.path.read_bytes()
