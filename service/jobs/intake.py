@@ -136,6 +136,7 @@ class Intake:
 
         Raises:
             Conflict: The job is in another state, or its input was erased.
+            Invalid: The provider's card does not take the input any more.
             BalanceTooSmall: It does not fit the account's limit.
         """
         if old.status not in {JobStatus.FAILED, JobStatus.EXPIRED}:
@@ -155,6 +156,8 @@ class Intake:
             expires_in_s=(old.expires_at - old.created_at) // 1000,
         )
         provider, operation = self._find(request)
+        if errors := provider.validate(operation, request.input):  # its card may have changed since
+            raise Invalid.of(errors)
         job = self._make(caller, request, provider, operation)
         job.retry_of = old.id
         return await self._store(job, key, hashlib.sha256(f"again {old.id}".encode()).digest())
