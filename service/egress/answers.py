@@ -76,7 +76,7 @@ class AnswerHandler(ResponseHandler):
         elif 200 <= head.code <= 599:
             self._answered = True
             self._chunked = head.chunked
-            if payload is not self._payload:
+            if payload is not self._payload and self._payload is not None and not self._payload.is_eof():
                 self._should_close = True  # the status allows no body, but the head announces one
             super().feed_data(data, size)
         elif 100 <= head.code <= 199 and head.code != 101:

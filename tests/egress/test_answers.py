@@ -207,3 +207,28 @@ async def test_bounds_begin_anew_with_each_request(way: str) -> None:
 
     assert [answer.body for answer in got] == [b"ok"] * 4
     assert server.connections == 1
+
+
+@pytest.mark.parametrize("way", ["deliver", "call"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        OK,
+    ],
+)
+async def test_connection_is_kept_after_every_usual_answer(way: str, said: bytes) -> None:
+    """A bare 204 is what most receivers say: a new connection for each delivery would double what it costs."""
+
+    async def usual(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.say(said)
+
+    async with serving(usual) as server, opened() as door:
+        for _ in range(4):
+            await send(door, way, server.url)
+
+    assert server.connections == 1
