@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from service.errors import FileMissing, SettingsInvalid, StorageUnavailable
-from service.results.storage import CHUNK_BYTES, MARKER, Kept, LocalStorage, Storage, clear_spool
+from service.results.storage import CHUNK_BYTES, MARKER, Kept, LocalStorage, Storage, clear_spool, is_of, places_of
 
 _REQUEST_S: Final = 60  # seconds that one request may take; a file goes up in parts
 _CONNECT_S: Final = 5
@@ -113,6 +113,21 @@ class BucketStorage:
                 yield [each for each in found if each.key != MARKER]
         except _FAULTS as error:
             raise _unavailable(error) from error
+
+    async def of_job(self, job_id: str) -> list[str]:
+        """See `Storage`. A prefix of a listing ends with a part of the path, so that it begins behind those before the job."""
+        found: list[str] = []
+        try:
+            for place in places_of(job_id):
+                first, last = f"{place}/{job_id}", f"{place}/{job_id}~"
+                async for some in obstore.list(self._bucket, place, offset=first, chunk_size=_LISTED):
+                    keys = [str(each["path"]) for each in some]
+                    found += [key for key in keys if is_of(key, job_id)]
+                    if keys and keys[-1] > last:
+                        break
+        except _FAULTS as error:
+            raise _unavailable(error) from error
+        return found
 
     async def is_ours(self) -> bool:
         """See `Storage`."""

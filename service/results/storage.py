@@ -20,6 +20,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CHUNK_BYTES: Final = 256 * 1024  # that are read or written in one step
+KINDS: Final = ("results", "thumbs", "inputs")
 SPOOL: Final = ".spool"  # beside the files, so that a rename is enough
 MARKER: Final = "remora-installation"  # the file that says whose all the others are
 _SPOOLED: Final = re.compile(r"[0-9a-f]{16}([0-9a-f]{16})?")  # files on their way
@@ -60,6 +61,9 @@ class Storage(Protocol):
     def listing(self) -> AsyncIterator[list[Kept]]:
         """All files, some at a time."""
 
+    async def of_job(self, job_id: str) -> list[str]:
+        """The keys of all files of a job, those that no row knows too."""
+
     async def is_ours(self) -> bool:
         """Whether the place belongs to this installation; what belongs to nobody is marked as ours."""
 
@@ -85,6 +89,17 @@ def owner_of(key: str) -> tuple[str, int | None] | None:
         return match[1], int(match[2])
     match = _INPUT_KEY.fullmatch(key)
     return (match[1], None) if match else None
+
+
+def places_of(job_id: str) -> list[str]:
+    """Where files of a job can lie."""
+    return [f"{kind}/{job_id[-2:]}" for kind in KINDS]
+
+
+def is_of(key: str, job_id: str) -> bool:
+    """Whether a key is one of the job's."""
+    owner = owner_of(key)
+    return owner is not None and owner[0] == job_id
 
 
 class LocalStorage:
@@ -137,6 +152,10 @@ class LocalStorage:
         for directory in await _on_disk(self._directories):
             yield await _on_disk(self._files, directory)
 
+    async def of_job(self, job_id: str) -> list[str]:
+        """See `Storage`."""
+        return await _on_disk(self._of_job, job_id)
+
     async def is_ours(self) -> bool:
         """See `Storage`."""
         return await _on_disk(self._claim)
@@ -183,8 +202,14 @@ class LocalStorage:
             path.unlink(missing_ok=True)
 
     def _directories(self) -> list[Path]:
-        kinds = ("results", "thumbs", "inputs")
-        return sorted(each for kind in kinds for each in (self._root / kind).glob("*") if each.is_dir())
+        return sorted(each for kind in KINDS for each in (self._root / kind).glob("*") if each.is_dir())
+
+    def _of_job(self, job_id: str) -> list[str]:
+        found: list[str] = []
+        for place in places_of(job_id):
+            if (self._root / place).is_dir():
+                found += [f"{place}/{each.name}" for each in os.scandir(self._root / place)]
+        return [key for key in found if is_of(key, job_id)]
 
     def _files(self, directory: Path) -> list[Kept]:
         found = []

@@ -139,10 +139,11 @@ _VOID = """
 UPDATE results SET lease_owner = NULL, lease_until = NULL WHERE due_at IS NOT NULL AND lease_owner IS NOT NULL
 RETURNING idx
 """
-# What our copies held goes at once; the files themselves when the sweep comes by, which is now.
+# What our copies held goes at once; the files themselves when the sweep comes by, which is now. A result that was ever
+# claimed may have a file that no row knows.
 _ERASE = """
 UPDATE results SET stored = 0, source_url = '', error = :error, due_at = NULL, lease_owner = NULL, lease_until = NULL,
-    lease_epoch = lease_epoch + 1, sweep_at = CASE WHEN storage_key IS NULL THEN NULL ELSE :now END
+    lease_epoch = lease_epoch + 1, sweep_at = CASE WHEN storage_key IS NULL AND lease_epoch = 0 THEN NULL ELSE :now END
 WHERE job_id = :job_id
 """
 

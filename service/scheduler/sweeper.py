@@ -89,8 +89,11 @@ class Sweeper:
     async def _sweep(self, due: Sequence[Due], now_ms: int) -> None:
         gone = [each for each in due if each.error == ERASED or each.expires_at <= now_ms]
         keys = [key for each in gone if each.storage_key for key in (each.storage_key, thumb_key(each.storage_key))]
-        if keys and self.storage is not None:
-            await self.storage.delete(keys)
+        if self.storage is not None:
+            for job_id in {each.job_id for each in due if each.error == ERASED}:
+                keys += await self.storage.of_job(job_id)
+            if keys:
+                await self.storage.delete(keys)
         marks = [MarkSwept(each.job_id, each.index, each in gone) for each in due]
         # All at once, so that the writer takes them as one set.
         await asyncio.gather(*(self.writer.run(mark) for mark in marks))

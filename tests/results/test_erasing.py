@@ -16,7 +16,7 @@ from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.providers.client import PollOutcome, PollVerdict
 from service.providers.mapping import Money, Observation, Seen
-from service.results.storage import LocalStorage
+from service.results.storage import LocalStorage, result_key
 from service.states import JobStatus
 from tests.results.bench import ACCOUNT, Bench, Running, bench
 from tests.results.files import FileServer, answer, picture
@@ -117,3 +117,14 @@ async def test_log_of_the_database_forgets_the_prompt(kept: Bench, host: FileSer
     assert while_read > 0
     assert log.stat().st_size == 0
     assert secret.encode() not in kept.store.path.read_bytes()
+
+
+async def test_erasure_takes_files_that_no_row_knows(kept: Bench, host: FileServer) -> None:
+    """A crash between a file and its row leaves one; it is the job's, and goes with it."""
+    job_id = await kept.complete(f"{host.url}/a.png", f"{host.url}/none.png")
+    await kept.storage.put(result_key(job_id, 1, 1, "png"), b"x", "image/png")
+    other = await kept.complete(f"{host.url}/a.png")
+    await kept.store.writer.run(Erase(job_id, ACCOUNT))
+    await kept.stages.keeping.sweeper.erase(job_id)
+
+    assert [path.name for path in kept.files()] == [str(kept.result(other)["storage_key"]).rpartition("/")[2]]

@@ -71,6 +71,21 @@ async def test_file_is_put_read_listed_and_deleted(storage: Storage) -> None:
         await storage.read(KEY, 0, 1)
 
 
+async def test_files_of_a_job_are_found(storage: Storage) -> None:
+    """All that are the job's by their names, and no neighbour's."""
+    mine = [KEY, result_key(JOB, 31, 7, "webp"), thumb_key(KEY), input_key(JOB)]
+    neighbours = [
+        result_key(f"job_{'0' * 34}{JOB[-2:]}", 0, 1, "png"),
+        result_key(f"job_{'f' * 34}{JOB[-2:]}", 0, 1, "png"),
+    ]
+    for key in [*mine, *neighbours]:
+        await storage.put(key, b"x", "image/png")
+
+    assert sorted(await storage.of_job(JOB)) == sorted(mine)
+    await storage.delete(mine)
+    assert await storage.of_job(JOB) == []
+
+
 async def test_file_of_the_spool_is_moved(storage: Storage) -> None:
     """A large file goes from the spool to its place, and is gone from the spool."""
     large = os.urandom(6 << 20)
