@@ -15,7 +15,7 @@ from service.errors import StorageUnavailable, StoreUnavailable
 from service.results import queries
 from service.results.captures import LEASE_MS
 from service.results.download import TOTAL_S, Downloader, Fetched
-from service.results.retry import STORAGE, Missed, after
+from service.results.retry import STORAGE, Missed, after, counted
 from service.results.sniff import ENDINGS
 from service.results.storage import Storage, result_key
 from service.results.store import Capture, RecordCopy, RecordMiss
@@ -54,10 +54,12 @@ class Capturer:
         """Made from what was given."""
         self._lines = SparingLog(__name__, self.clock)
 
-    async def capture(self, capture: Capture) -> bool:
-        """Fetch one result that this process holds; False: our own storage failed."""
+    async def capture(self, capture: Capture) -> bool | None:
+        """Fetch one result that this process holds; False: our own storage failed; None: it was not tried."""
         if self.clock.now_ms() > capture.lease_until - LEASE_MS // 6 - round(TOTAL_S * 1000):
-            return True  # it waited too long in the queue: somebody else may have it by the time it is there
+            # It waited too long in the queue: somebody else may have it by the time it is there.
+            await self._give_back(capture)
+            return None
         url = capture.url or await queries.source_url(self.reader, capture.job_id, capture.index)
         try:
             fetched = await self.downloader.get(url)
@@ -97,9 +99,7 @@ class Capturer:
 
     async def _miss(self, capture: Capture, missed: Missed) -> None:
         now_ms = self.clock.now_ms()
-        ours = missed.reason == STORAGE
-        tries = capture.tries + 1
-        dead_tries = capture.dead_tries + 1 if missed.dead else capture.dead_tries if ours else 0
+        tries, refused = counted(missed, capture.tries, capture.dead_tries)
         refreshed, fresh = capture.refreshed, None
         if missed.dead and not refreshed:
             refreshed, fresh = await self._refreshed(capture)
@@ -107,9 +107,9 @@ class Capturer:
             record = RecordMiss(capture.job_id, capture.index, capture.epoch, now_ms, None, tries, 0, True, fresh)
         else:
             ends_ms = min(capture.link_dies_at or capture.expires_at, capture.expires_at)
-            then = after(missed, tries, dead_tries, now_ms, ends_ms, self.randomness)
+            then = after(missed, tries, refused, now_ms, ends_ms, self.randomness)
             record = RecordMiss(
-                capture.job_id, capture.index, capture.epoch, then.due_at, then.error, tries, dead_tries, refreshed
+                capture.job_id, capture.index, capture.epoch, then.due_at, then.error, tries, refused, refreshed
             )
         lost = record.due_at is None
         self.observer.captured("lost" if lost else "retried", 0)
@@ -122,6 +122,12 @@ class Capturer:
             tries=tries,
         )
         await self._record(record)
+
+    async def _give_back(self, capture: Capture) -> None:
+        now_ms, tries, dead_tries = self.clock.now_ms(), capture.tries, capture.dead_tries
+        await self._record(
+            RecordMiss(capture.job_id, capture.index, capture.epoch, now_ms, None, tries, dead_tries, capture.refreshed)
+        )
 
     async def _refreshed(self, capture: Capture) -> tuple[bool, str | None]:
         """Whether the provider was asked for a fresh link, and the link where it is another one."""

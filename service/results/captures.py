@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -21,18 +20,19 @@ from service.clock import Clock
 from service.db.transaction import Tx
 from service.jobs.row import JobRow
 from service.jobs.view import Keeping, ResultRow
-from service.results.store import EXPIRING_MS, LONG_URL, Capture
+from service.results.store import EXPIRING_MS, LONG_URL, Capture, host_of
 
 AT_ONCE: Final = 16  # files that are fetched at the same time …
 AT_ONCE_PER_HOST: Final = 4  # … of these from one host
-QUEUE: Final = 128  # that wait in memory; a short queue keeps the order by urgency, since the store knows all
+QUEUE: Final = 256  # that wait in memory; a short queue keeps the order by urgency, since the store knows all
+QUEUE_PER_HOST: Final = 64  # of these from one host: who is slow leaves the others' places free
 LEASE_MS: Final = 1_800_000  # three times what a file may take, so that a place in the queue is covered
 UNKNOWN_LIFE_MS: Final = 600_000  # where no document says how long a link lives: the shortest that is known of any
 PAUSES_S: Final = (5.0, 15.0, 60.0)  # while our own storage fails
 
 _log = structlog.get_logger(__name__)
 
-Work = Callable[[Capture], Awaitable[bool]]
+Work = Callable[[Capture], Awaitable[bool | None]]
 
 
 @dataclass(order=True, slots=True)
@@ -40,14 +40,18 @@ class _Waiting:
     dies_at: int
     number: int
     capture: Capture = field(compare=False)
-    host: str = field(compare=False)
+
+    @property
+    def host(self) -> str:
+        """Where it is fetched from."""
+        return self.capture.host
 
 
 class Captures:
     """See `jobs.track.Keeper`.
 
     Args:
-        work: Fetches one result; False: our own storage failed, and everybody pauses.
+        work: Fetches one result; False: our own storage failed, and everybody pauses; None: it was not tried.
         owner: The name of this process on leases.
         links_live_ms: How long a provider's links live; None: nobody says.
     """
@@ -60,8 +64,8 @@ class Captures:
         self._numbers = count()
         self._heap: list[_Waiting] = []
         self._parked: dict[str, deque[_Waiting]] = {}  # hosts with all places taken
-        self._reserved = 0
-        self._by_host: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()  # by host: queued, parked, or promised to a transaction
+        self._by_host: Counter[str] = Counter()  # under way
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
         self._failures = 0  # of our storage, in a row
@@ -78,7 +82,7 @@ class Captures:
         for result in results:
             warn_at = result.expires_at - EXPIRING_MS
             sweep_at = warn_at if warn_at > tx.now_ms else result.expires_at
-            if self.room() > len(held) and len(result.source_url) <= LONG_URL:
+            if len(result.source_url) <= LONG_URL and self._reserve(host_of(result.source_url)):
                 until = tx.now_ms + LEASE_MS
                 keeping = Keeping(tx.now_ms, sweep_at, dies_at, self._owner, until, 1)
                 held.append(_new(job, result, dies_at, until))
@@ -87,18 +91,29 @@ class Captures:
             # Made anew by hand: `replace` costs more than all the rest.
             admitted.append(ResultRow(result.idx, result.source_url, result.expires_at, keeping=keeping))
         if held:
-            self._reserved += len(held)
-            tx.on_rollback(lambda: self._release(len(held)))
+            tx.on_rollback(lambda: self._release(held))
             tx.after_commit(lambda: self._give(held))
         return admitted
 
-    def _release(self, count: int) -> None:
-        self._reserved -= count
+    def _reserve(self, host: str) -> bool:
+        if self.room() <= 0 or (host and self._waiting[host] >= QUEUE_PER_HOST):
+            return False
+        self._waiting[host] += 1
+        return True
+
+    def _release(self, captures: Sequence[Capture]) -> None:
+        for capture in captures:
+            self._begun(capture.host)
+
+    def _begun(self, host: str) -> None:
+        self._waiting[host] -= 1
+        if not self._waiting[host]:
+            del self._waiting[host]
 
     def _give(self, captures: Sequence[Capture]) -> None:
-        self._reserved -= len(captures)
         for capture in captures:
-            self.take(capture)
+            self._push(capture)
+        self.go_on()
 
     # -- the queue ---------------------------------------------------------------------------------------------------
 
@@ -106,7 +121,11 @@ class Captures:
         """How many more this process may hold."""
         if not self._open or self.paused():
             return 0
-        return QUEUE - self._reserved - len(self._heap) - sum(map(len, self._parked.values()))
+        return QUEUE - self._waiting.total()
+
+    def waiting(self) -> tuple[tuple[str, int], ...]:
+        """How many wait for each host."""
+        return tuple(self._waiting.items())
 
     def paused(self) -> bool:
         """Whether our storage failed a moment ago."""
@@ -114,10 +133,13 @@ class Captures:
 
     def take(self, capture: Capture) -> None:
         """Queue a result that this process holds."""
-        dies_at = capture.link_dies_at or self._clock.now_ms() + UNKNOWN_LIFE_MS
-        waiting = _Waiting(dies_at, next(self._numbers), capture, _host(capture.url))
-        heapq.heappush(self._heap, waiting)
+        self._waiting[capture.host] += 1
+        self._push(capture)
         self.go_on()
+
+    def _push(self, capture: Capture) -> None:
+        dies_at = capture.link_dies_at or self._clock.now_ms() + UNKNOWN_LIFE_MS
+        heapq.heappush(self._heap, _Waiting(dies_at, next(self._numbers), capture))
 
     def go_on(self) -> None:
         """Begin what there is a place for; while our storage fails, nothing, and then one to try it."""
@@ -126,6 +148,7 @@ class Captures:
             if self._by_host[waiting.host] >= AT_ONCE_PER_HOST:
                 self._parked.setdefault(waiting.host, deque()).append(waiting)
                 continue
+            self._begun(waiting.host)
             self._by_host[waiting.host] += 1
             task = asyncio.create_task(self._run(waiting))
             self._tasks.add(task)
@@ -137,9 +160,10 @@ class Captures:
 
     async def _run(self, waiting: _Waiting) -> None:
         try:
-            if await self._work(waiting.capture):
+            went = await self._work(waiting.capture)
+            if went:
                 self._failures = 0
-            else:
+            elif went is False:
                 self._pause()
         except Exception:  # a hand's outermost guard: the lease runs out and the capturer's tick takes over
             _log.exception("capture_failed", job=waiting.capture.job_id)
@@ -189,11 +213,5 @@ def _new(job: JobRow, result: ResultRow, dies_at: int | None, until: int) -> Cap
         link_dies_at=dies_at,
         epoch=1,
         lease_until=until,
+        host=host_of(result.source_url),
     )
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:
-        return ""

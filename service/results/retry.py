@@ -10,9 +10,8 @@ from service.clock import Randomness
 
 WAITS_S: Final = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0)  # after the first, second … failure; then the last for ever
 LONGEST_ASKED_S: Final = 3600.0  # of what a host asks for with Retry-After
-STORAGE_WAITS_S: Final = (5.0, 15.0, 60.0)  # where it is our own place that fails
-STUBBORN_TRIES: Final = 4  # a file that is wrong so many times in a row stays wrong
-DEAD_TRIES: Final = 4  # 401, 403, 404: a network of caches may know a new file late
+STORAGE_WAIT_S: Final = 15.0  # where it is our own place that fails; while it does, everything pauses besides
+REFUSED_TRIES: Final = 4  # a wrong file, 401, 403, 404 so many times in a row stay: caches may know a new file late
 GONE: Final = "result_gone"
 STORAGE: Final = "storage_unavailable"
 LAST_MOMENT_MS: Final = 5_000  # before a link dies, for one more try
@@ -48,10 +47,20 @@ class Next:
     error: str | None = None
 
 
+def counted(missed: Missed, tries: int, refused: int) -> tuple[int, int]:
+    """Both counts with this failure: of the host's, and of those in a row in which it refused the file.
+
+    A failure of our own storage says nothing about the host, and changes neither.
+    """
+    if missed.reason == STORAGE:
+        return tries, refused
+    return tries + 1, refused + 1 if missed.dead or missed.reason in _STUBBORN else 0
+
+
 def after(  # noqa: PLR0917 - the row's own figures, in the row's order
     missed: Missed,
     tries: int,
-    dead_tries: int,
+    refused: int,
     now_ms: int,
     ends_ms: int,
     randomness: Randomness,
@@ -60,18 +69,18 @@ def after(  # noqa: PLR0917 - the row's own figures, in the row's order
 
     Args:
         missed: What happened.
-        tries: So many failed so far, this one included.
-        dead_tries: Of those in a row, so many said that the link is dead.
+        tries: So many failed so far, this one included; see `counted`.
+        refused: So many of the last ones in a row said that the link is dead, or brought a wrong file.
         now_ms: The time.
         ends_ms: When the link dies or the result expires.
         randomness: For the jitter.
     """
-    if missed.reason in _FINAL or (missed.reason in _STUBBORN and tries >= STUBBORN_TRIES):
+    if missed.reason in _FINAL or (missed.reason in _STUBBORN and refused >= REFUSED_TRIES):
         return Next(None, missed.reason)
-    if missed.dead and dead_tries >= (2 if missed.reason == "http_410" else DEAD_TRIES):
+    if missed.dead and refused >= (2 if missed.reason == "http_410" else REFUSED_TRIES):
         return Next(None, GONE)
-    waits = STORAGE_WAITS_S if missed.reason == STORAGE else WAITS_S
-    wait_s = jittered(waits[min(tries, len(waits)) - 1], randomness)
+    waits_s = (STORAGE_WAIT_S,) if missed.reason == STORAGE else WAITS_S
+    wait_s = jittered(waits_s[min(max(tries, 1), len(waits_s)) - 1], randomness)
     asked_s = None if missed.retry_after_s is None else min(missed.retry_after_s, LONGEST_ASKED_S)
     due_at = now_ms + round(honouring(wait_s, asked_s) * 1000)
     if due_at < ends_ms:

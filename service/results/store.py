@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,9 @@ from service.results.retry import GONE
 
 LONG_URL: int = 4_096  # a longer one (a picture in a data: URL) is read when its turn comes, not kept in memory
 EXPIRING_MS: int = 24 * 3_600_000  # before the end, when it is announced
+_HOST_CHARS = 300  # of a URL, in which its host ends
+_AFTER_HOST = re.compile(r"[/?#]")
+_LOOKS = 4  # of one claim: each passes over the hosts that the one before filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +37,29 @@ class Capture:
     link_dies_at: int | None
     epoch: int
     lease_until: int
-    tries: int = 0
-    dead_tries: int = 0
+    tries: int = 0  # failures of the host's
+    dead_tries: int = (
+        0  # of those the last ones in a row, so many refused the file: the link is dead, or the file is wrong
+    )
     refreshed: bool = False
+    host: str = ""  # as `host_of`, also where the URL is too long
+
+
+def host_of(url: str) -> str:
+    """Where a file is fetched from, so that one slow host is told from others; empty for a `data:` URL. As `_CLAIM` sees it."""
+    host = _AFTER_HOST.split(url[:_HOST_CHARS].partition("://")[2], maxsplit=1)[0]
+    return host.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")  # ASCII letters only
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimCaptures(Command[list[Capture]]):
-    """Claim results to fetch, those first whose links die first."""
+    """Claim results to fetch, those first whose links die first; of each host no more than `per_host` with what waits."""
 
     owner: str
     lease_ms: int
     count: int
+    per_host: int
+    waiting: tuple[tuple[str, int], ...] = ()  # hosts with what this process has in its queue
 
     def lock(self) -> Hashable | None:
         """Two claims never share a batch: each must see what the other took."""
@@ -104,9 +120,14 @@ class VoidCaptures(Command[int]):
 _CLAIM = f"""
 SELECT r.job_id, r.idx, CASE WHEN length(r.source_url) > {LONG_URL} THEN '' ELSE r.source_url END AS url, j.provider,
     j.operation, j.provider_task_id, j.poll_url, r.expires_at, r.link_dies_at, r.lease_epoch, r.tries, r.dead_tries,
-    r.refreshed
+    r.refreshed, substr(r.source_url, 1, {_HOST_CHARS}) AS start
 FROM results r JOIN jobs j ON j.id = r.job_id
 WHERE r.due_at <= :now AND (r.lease_until IS NULL OR r.lease_until <= :now)
+    AND NOT EXISTS (
+        SELECT 1 FROM json_each(:full) f
+        WHERE lower(substr(r.source_url, instr(r.source_url, '://') + 3, length(f.value))) = f.value
+            AND substr(r.source_url, instr(r.source_url, '://') + 3 + length(f.value), 1) IN ('/', '?', '#', '')
+    )
 ORDER BY r.link_dies_at LIMIT :count
 """
 _LEASE = """
@@ -172,7 +193,7 @@ class Results:
         """See `ClaimCaptures`."""
         [command] = commands
         until = tx.now_ms + command.lease_ms
-        found = await tx.rows(_CLAIM, {"now": tx.now_ms, "count": command.count})
+        found = await _claimable(tx, command)
         tx.write(
             _LEASE,
             [
@@ -285,6 +306,25 @@ class Results:
             await self.tracker.apply(tx, facts)
 
 
+async def _claimable(tx: Tx, command: ClaimCaptures) -> list[Row]:
+    """What is due, of each host only so much as may wait: else one slow host's files would stand before all others'."""
+    waiting = Counter(dict(command.waiting))
+    picked: dict[tuple[str, int], Row] = {}
+    for _look in range(_LOOKS):
+        full = json_set({host for host, count in waiting.items() if host and count >= command.per_host})
+        found = await tx.rows(_CLAIM, {"now": tx.now_ms, "count": command.count, "full": full})
+        before = len(picked)
+        for row in found:
+            host, name = host_of(row["start"]), (row["job_id"], row["idx"])
+            if name in picked or len(picked) >= command.count or (host and waiting[host] >= command.per_host):
+                continue
+            waiting[host] += 1
+            picked[name] = row
+        if len(found) < command.count or len(picked) in {before, command.count}:
+            break
+    return list(picked.values())
+
+
 def _capture(row: Row, lease_until: int) -> Capture:
     return Capture(
         job_id=row["job_id"],
@@ -301,6 +341,7 @@ def _capture(row: Row, lease_until: int) -> Capture:
         tries=row["tries"],
         dead_tries=row["dead_tries"],
         refreshed=bool(row["refreshed"]),
+        host=host_of(row["start"]),
     )
 
 

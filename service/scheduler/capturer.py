@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.db.writer import Writer
-from service.results.captures import LEASE_MS, Captures
+from service.results.captures import LEASE_MS, QUEUE_PER_HOST, Captures
 from service.results.store import ClaimCaptures
 
 
@@ -23,7 +23,9 @@ class CapturerDuty:
         room = self.captures.room()
         if room <= 0:
             return 0
-        claimed = await self.writer.run(ClaimCaptures(self.owner, LEASE_MS, room))
+        claimed = await self.writer.run(
+            ClaimCaptures(self.owner, LEASE_MS, room, QUEUE_PER_HOST, self.captures.waiting())
+        )
         for capture in claimed:
             self.captures.take(capture)
         return len(claimed)

@@ -13,7 +13,7 @@ import pytest
 
 from service.jobs.erase import Erase
 from service.results.storage import LocalStorage
-from service.results.store import VoidCaptures
+from service.results.store import VoidCaptures, host_of
 from tests.results.bench import ACCOUNT, Bench, bench
 from tests.results.files import FileServer, answer, mp4, padded, picture
 
@@ -209,3 +209,65 @@ async def test_one_slow_host_delays_no_other(kept: Bench, host: FileServer) -> N
         await asyncio.gather(slow, quick)
 
     assert most == 4
+
+
+async def test_slow_host_leaves_places_for_others(kept: Bench, host: FileServer) -> None:
+    """Four hundred stalled files of one host: neither new results of another nor what is due in the store waits for them."""
+    gate = asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+
+    async with FileServer() as other:
+        other.put("/slow.png", stall)
+        slow = [asyncio.create_task(kept.complete(*[f"{other.url}/slow.png"] * 100)) for _ in range(4)]
+        await kept.until(lambda: len(kept.rows("SELECT 1 FROM results")) == 400)
+        for _ in range(3):
+            await kept.stages.keeping.duties[0].run_once()
+        quick = asyncio.create_task(kept.complete(*[host.put("/a.png", answer(PNG))] * 100))
+        await kept.until(lambda: len(kept.rows("SELECT 1 FROM results WHERE stored")) >= 64)
+        await kept.stages.keeping.duties[0].run_once()
+        await kept.until(lambda: len(kept.rows("SELECT 1 FROM results WHERE stored")) == 100)
+        waiting = dict(kept.captures.waiting())
+        kept.captures._open = False
+        gate.set()
+        await asyncio.gather(*slow, quick)
+
+    assert waiting == {other.url.removeprefix("http://"): 64}
+
+
+async def test_what_waited_too_long_is_given_back(kept: Bench, host: FileServer) -> None:
+    """A place in the queue that took most of the lease is given up at once, and the next tick fetches the file."""
+    gate = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await answer(PNG)(reader, writer)
+
+    taking = asyncio.create_task(kept.complete(*[host.put("/a.png", slow)] * 6))
+    await kept.until(lambda: len(host.requests) == 4)
+    kept.clock.advance(960)
+    gate.set()
+    job_id = await taking
+    before = [kept.result(job_id, index)["stored"] for index in range(6)]
+    await kept.later(1)
+
+    assert (before.count(1), before.count(0)) == (4, 2)
+    assert [kept.result(job_id, index)["stored"] for index in range(6)] == [1] * 6
+    assert [kept.result(job_id, index)["tries"] for index in range(6)] == [0] * 6
+    assert len(host.requests) == 6
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("https://CDN.example:8443/a/b.png", "cdn.example:8443"),
+        ("https://cdn.example?x=https://other/", "cdn.example"),
+        ("https://cdn.example#f", "cdn.example"),
+        ("data:image/png;base64,AAAA", ""),
+        ("", ""),
+    ],
+)
+def test_host_of_a_file_is_what_slow_ones_are_told_by(url: str, wanted: str) -> None:
+    """Port and all, in small letters; a picture in its own address has none."""
+    assert host_of(url) == wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.clock import SeededRandomness
-from service.results.retry import Missed, Next, after
+from service.results.retry import Missed, Next, after, counted
 
 NOW = 1_000_000_000
 DAY = 86_400_000
@@ -31,8 +31,8 @@ def test_waits_grow_to_an_hour(tries: int, wait_s: int) -> None:
     [
         (Missed("too_large"), 1, 0, "too_large"),
         (Missed("address_forbidden"), 1, 0, "address_forbidden"),
-        (Missed("wrong_type"), 3, 0, None),
-        (Missed("wrong_type"), 4, 0, "wrong_type"),
+        (Missed("wrong_type"), 9, 3, None),
+        (Missed("wrong_type"), 9, 4, "wrong_type"),
         (Missed("http_404", dead=True), 9, 3, None),
         (Missed("http_404", dead=True), 9, 4, "result_gone"),
         (Missed("http_410", dead=True), 2, 2, "result_gone"),
@@ -46,6 +46,27 @@ def test_what_stays_wrong_is_given_up(missed: Missed, tries: int, dead: int, err
 
     assert found.error == error
     assert (found.due_at is None) == (error is not None)
+
+
+def test_only_what_comes_in_a_row_adds_up() -> None:
+    """Outages between two wrong files begin anew; our own storage says nothing about the host, and counts as nothing."""
+    tries, refused = 0, 0
+    seen = []
+    for reason in ("wrong_type", "storage_unavailable", "truncated", "http_500", "wrong_type", "storage_unavailable"):
+        tries, refused = counted(Missed(reason), tries, refused)
+        seen.append((tries, refused))
+
+    assert seen == [(1, 1), (1, 1), (2, 2), (3, 0), (4, 1), (4, 1)]
+    assert counted(Missed("http_404", dead=True), 4, 1) == (5, 2)
+
+
+@pytest.mark.parametrize("tries", [0, 1, 40])
+def test_storage_is_tried_again_soon(tries: int) -> None:
+    """However often the host failed before, our own storage is looked at again within seconds."""
+    due = then(Missed("storage_unavailable"), tries).due_at
+
+    assert due is not None
+    assert 12 <= (due - NOW) / 1000 <= 18
 
 
 def test_retry_after_is_honoured_up_to_an_hour() -> None:
