@@ -110,12 +110,15 @@ def storage_url(text: str) -> str | None:
     """Where files are copied to; None for `none`."""
     if text == "none":
         return None
+    form = "write file:/path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or none"
+    if re.search(r"[\x00-\x1f\x7f?#]", text) is not None:  # they would be dropped, and another place be meant
+        raise ValueError(f"{form}, without ?, # and control characters")
     parts = urlsplit(text)
     if parts.scheme in {"s3", "gs", "az"} and parts.netloc and "@" not in parts.netloc:
         return text.rstrip("/")
     if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
         return f"file:{parts.path}"
-    raise ValueError("write file:/path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or none")
+    raise ValueError(form)
 
 
 def duration(text: str, *, low: timedelta = timedelta(milliseconds=1)) -> timedelta:

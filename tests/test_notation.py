@@ -117,9 +117,28 @@ def test_storage_url_is_understood(text: str, url: str | None) -> None:
     assert notation.storage_url(text) == url
 
 
-@pytest.mark.parametrize("text", ["", "data", "file:", "file://host/x", "s3:", "ftp://x/y", "s3://key:secret@bucket"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "data",
+        "file:",
+        "file://host/x",
+        "s3:",
+        "ftp://x/y",
+        "s3://key:secret@bucket",
+        "s3://b?x=1",
+        "s3://b#f",
+        "file:/a?b",
+        "file:/a#b",
+        "file:/a\tb",
+        "file:/a\x00b",
+        "file:/a\x7f",
+        "s3://b\nucket",
+    ],
+)
 def test_storage_url_is_refused(text: str) -> None:
-    """Unknown schemes, nothing behind them, or credentials within."""
+    """Unknown schemes, nothing behind them, credentials within, or what would be dropped without a word."""
     with pytest.raises(ValueError, match="write file:/path"):
         notation.storage_url(text)
 

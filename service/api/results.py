@@ -101,7 +101,8 @@ async def _copy(
         return empty_answer(304, headers)
     size = held.size_bytes or 0
     if_range = header(request.scope, b"if-range")
-    asked = header(request.scope, b"range") if if_range in {None, etag} else None
+    ranged = request.method == "GET" and if_range in {None, etag}  # HEAD knows no ranges (RFC 9110, section 14.2)
+    asked = header(request.scope, b"range") if ranged else None
     span = span_of(asked, size)
     if span is None:
         return empty_answer(416, headers | {"Content-Range": f"bytes */{size}"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
+from service.errors import SettingsInvalid
 from tests.api.conftest import Served, serve
 
 
@@ -78,6 +80,30 @@ async def test_part_of_a_copy_is_served(keeper: Served) -> None:
     assert (same.status_code, other.status_code, other.content) == (206, 200, whole)
     assert [each.status_code for each in (known, weak, stale)] == [304, 304, 200]
     assert (known.content, known.headers["etag"]) == (b"", etag)
+
+
+async def test_two_installations_share_no_place(keeper: Served, tmp_path: Path) -> None:
+    """A second database that names the first one's directory is told so, and not served; the first one starts again."""
+    (tmp_path / "second").mkdir()
+    with pytest.raises(SettingsInvalid, match="another installation"):
+        async with serve(tmp_path / "second", REMORA_STORAGE_URL=f"file:{tmp_path}/kept"):
+            pass
+    await stored(keeper)
+    await keeper.service.close()
+    async with serve(tmp_path, REMORA_STORAGE_URL=f"file:{tmp_path}/kept") as again:
+        result, path = await stored(again)
+        answer = await again.stranger.get(path)
+
+    assert hashlib.sha256(answer.content).hexdigest() == result["sha256"]
+
+
+async def test_head_knows_no_ranges(keeper: Served) -> None:
+    """The whole file's headers, whatever part is asked for."""
+    result, path = await stored(keeper)
+    answers = [await keeper.stranger.head(path, headers={"Range": each}) for each in ("bytes=5-14", "bytes=99999999-")]
+
+    assert [each.status_code for each in answers] == [200, 200]
+    assert {each.headers["content-length"] for each in answers} == {str(result["size_bytes"])}
 
 
 async def test_short_link_leads_to_the_copy(keeper: Served) -> None:
