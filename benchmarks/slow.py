@@ -218,6 +218,7 @@ async def measure(run: Run, plan: Plan) -> bool:
             await target.requests(client, range(beside.stop))
             first = await healthy(client, target, alone, all_of)
             base_mib = memory_mib(target.subject.process.pid)
+            before, came = target.subject.cpu(), all_of.came.total()
             ready = [target.callback(number) for number in slow]
             firing = asyncio.create_task(fire(client, ready, GROUPS / HELD_S, {}, slow.start))
             await asyncio.sleep(HELD_S + 1)
@@ -228,6 +229,7 @@ async def measure(run: Run, plan: Plan) -> bool:
                 while all_of.came.total() < expected or all_of.held:  # noqa: ASYNC110 - a benchmark
                     await asyncio.sleep(0.1)
             peak_mib = memory_mib(target.subject.process.pid)
+            cpu_us = 1e6 * (target.subject.cpu() - before).all_s / (all_of.came.total() - came)
         status = await target.subject.stop()
         server.close()
     twice = sum(count > 1 for count in all_of.came.values())
@@ -238,6 +240,7 @@ async def measure(run: Run, plan: Plan) -> bool:
     print(
         f"\nmemory: {peak_mib:,.0f} MiB at most, {base_mib:,.0f} MiB before; at most {all_of.peak:,} requests held open"
     )
+    print(f"processor time: {cpu_us:,.0f} µs for a delivery, fan-out and waiting included")
     print(f"{all_of.came.total():,} deliveries of {expected:,}, {twice} of them twice; exit status {status}")
     return (
         percentile(second.latencies, 0.99) <= LIMIT_P99_MS

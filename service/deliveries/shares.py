@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from typing import Final
 
-MEMORY: Final = 20_000  # deliveries in memory; the first of each lane may go up to twice as many in all
+MEMORY: Final = 40_000  # deliveries in memory; the first of each lane may go up to twice as many in all
 SOCKETS: Final = 10_000  # requests at once; the first of each lane may go up to half as many again in all
 
 
