@@ -198,7 +198,7 @@ def _duties(base: Base, rescuer: Rescuer, poller: Poller, cleaner: Cleaner) -> l
 def keep(base: Base, tracker: Tracker, fetcher: Fetcher, recalled: Recalled) -> Keeping:
     """Wire what makes copies of results and lets them go."""
     store = base.store
-    Results(tracker).register(store.writer)
+    Results(tracker, None if base.storage is None else base.storage.place).register(store.writer)
     followers: list[Follower] = [partial(erase_deliveries, recalled=recalled), erase_results]
     store.writer.handle(Erase, Eraser(tracker, followers).handle)
     sweeper = Sweeper(store.writer, store.reader, base.storage, base.clock)

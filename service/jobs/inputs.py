@@ -28,6 +28,10 @@ _log = structlog.get_logger(__name__)
 class Vault(Protocol):
     """Where large inputs go."""
 
+    @property
+    def place(self) -> str:
+        """The name of the storage."""
+
     async def put(self, job_id: str, data: bytes) -> str:
         """Keep a job's input; returns the key. Raises StorageUnavailable."""
 
@@ -47,6 +51,7 @@ class KeptInput:
     size_bytes: int
     body: bytes | None = field(default=None, repr=False)
     storage_key: str | None = None
+    storage_place: str | None = None
 
 
 @dataclass(slots=True)
@@ -67,7 +72,7 @@ class Inputs:
             try:
                 async with asyncio.timeout(PUT_S):
                     key = await self.vault.put(job.id, data)
-                return KeptInput(job.id, digest, len(data), storage_key=key)
+                return KeptInput(job.id, digest, len(data), storage_key=key, storage_place=self.vault.place)
             except (StorageUnavailable, TimeoutError) as error:
                 _log.warning("input_kept_in_database", job=job.id, error=str(error) or "the storage did not answer")
         return KeptInput(job.id, digest, len(data), body=data)

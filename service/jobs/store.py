@@ -41,7 +41,8 @@ _NOT_KEPT = dict.fromkeys(("due_at", "sweep_at", "link_dies_at", "lease_owner", 
 _CHARGED = MUTABLE.index("cost_charged")
 
 _INSERT_INPUT = """
-INSERT INTO inputs (job_id, sha256, size_bytes, body, storage_key) VALUES (:job_id, :sha256, :size_bytes, :body, :storage_key)
+INSERT INTO inputs (job_id, sha256, size_bytes, body, storage_key, storage_place)
+VALUES (:job_id, :sha256, :size_bytes, :body, :storage_key, :storage_place)
 """
 _IDS = "(SELECT value FROM json_each(:ids))"
 _ERASE = (
@@ -92,6 +93,7 @@ def insert_inputs(tx: Tx, inputs: Sequence[KeptInput]) -> None:
                 "size_bytes": each.size_bytes,
                 "body": each.body,
                 "storage_key": each.storage_key,
+                "storage_place": each.storage_place,
             }
             for each in inputs
         ],

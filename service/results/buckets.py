@@ -18,7 +18,17 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from service.errors import FileMissing, SettingsInvalid, StorageUnavailable
-from service.results.storage import CHUNK_BYTES, MARKER, Kept, LocalStorage, Storage, clear_spool, is_of, places_of
+from service.results.storage import (
+    CHUNK_BYTES,
+    MARKER,
+    Kept,
+    LocalStorage,
+    Storage,
+    clear_spool,
+    is_of,
+    place_of,
+    places_of,
+)
 
 _REQUEST_S: Final = 60  # seconds that one request may take; a file goes up in parts
 _CONNECT_S: Final = 5
@@ -44,10 +54,12 @@ class BucketStorage:
         bucket: Where.
         spool: A directory on this machine for files on their way.
         installation: Whose it is to be; empty: nobody asks.
+        url: The address, which names it.
     """
 
-    def __init__(self, bucket: Bucket, spool: Path, installation: str = "") -> None:
+    def __init__(self, bucket: Bucket, spool: Path, installation: str = "", url: str = "") -> None:
         self._bucket = bucket
+        self.place = place_of(url)
         self._installation = installation
         self.spool = spool
 
@@ -181,7 +193,7 @@ def open_storage(url: str | None, spool: Path, installation: str) -> Storage | N
             alone = root.resolve() == spool.with_suffix(".results").resolve()
             storage: LocalStorage | BucketStorage = LocalStorage(root, installation, alone=alone)
         else:
-            storage = BucketStorage(_bucket(url), spool, installation)
+            storage = BucketStorage(_bucket(url), spool, installation, url.rstrip("/"))
         ours = storage.prepare()
     except _FAULTS as error:
         reason = getattr(error, "strerror", None) or type(error).__name__

@@ -35,7 +35,20 @@ class Due:
     index: int
     expires_at: int
     storage_key: str | None
+    storage_place: str | None
     error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DueInput:
+    """An erased input, with the key of its file."""
+
+    job_id: str
+    storage_key: str
+    storage_place: str | None
+
+
+_DUE = 'job_id, idx AS "index", expires_at, storage_key, storage_place, error'
 
 
 async def held(reader: Reader, job_id: str, index: int) -> Held | None:
@@ -60,37 +73,38 @@ async def source_url(reader: Reader, job_id: str, index: int) -> str:
 async def due_for_sweep(reader: Reader, now_ms: int, count: int) -> list[Due]:
     """Results whose end is near or here, longest first."""
     rows = await reader.rows(
-        "SELECT job_id, idx, expires_at, storage_key, error FROM results WHERE sweep_at <= :now ORDER BY sweep_at LIMIT :count",
+        f"SELECT {_DUE} FROM results WHERE sweep_at <= :now ORDER BY sweep_at LIMIT :count",
         {"now": now_ms, "count": count},
     )
-    return [Due(row["job_id"], row["idx"], row["expires_at"], row["storage_key"], row["error"]) for row in rows]
+    return [Due(**row) for row in rows]
 
 
 async def of_job_for_sweep(reader: Reader, job_id: str, now_ms: int) -> list[Due]:
     """Those of one job."""
     rows = await reader.rows(
-        "SELECT job_id, idx, expires_at, storage_key, error FROM results WHERE job_id = :id AND sweep_at <= :now",
+        f"SELECT {_DUE} FROM results WHERE job_id = :id AND sweep_at <= :now",
         {"id": job_id, "now": now_ms},
     )
-    return [Due(row["job_id"], row["idx"], row["expires_at"], row["storage_key"], row["error"]) for row in rows]
+    return [Due(**row) for row in rows]
 
 
-async def inputs_for_sweep(reader: Reader, now_ms: int, count: int) -> list[tuple[str, str]]:
+async def inputs_for_sweep(reader: Reader, now_ms: int, count: int) -> list[DueInput]:
     """Jobs whose input is erased, with the key of its file."""
     rows = await reader.rows(
-        "SELECT job_id, storage_key FROM inputs WHERE sweep_at <= :now AND storage_key IS NOT NULL LIMIT :count",
+        "SELECT job_id, storage_key, storage_place FROM inputs WHERE sweep_at <= :now AND storage_key IS NOT NULL LIMIT :count",
         {"now": now_ms, "count": count},
     )
-    return [(row["job_id"], row["storage_key"]) for row in rows]
+    return [DueInput(**row) for row in rows]
 
 
-async def inputs_of_job(reader: Reader, job_id: str) -> list[tuple[str, str]]:
+async def inputs_of_job(reader: Reader, job_id: str) -> list[DueInput]:
     """The same of one job."""
     rows = await reader.rows(
-        "SELECT job_id, storage_key FROM inputs WHERE job_id = :id AND sweep_at IS NOT NULL AND storage_key IS NOT NULL",
+        "SELECT job_id, storage_key, storage_place FROM inputs "
+        "WHERE job_id = :id AND sweep_at IS NOT NULL AND storage_key IS NOT NULL",
         {"id": job_id},
     )
-    return [(row["job_id"], row["storage_key"]) for row in rows]
+    return [DueInput(**row) for row in rows]
 
 
 async def strangers(reader: Reader, keys: Iterable[str]) -> list[str]:

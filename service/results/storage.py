@@ -6,6 +6,7 @@ Whatever has a key is whole: a file appears under it in one step, on stable stor
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import secrets
@@ -41,6 +42,7 @@ class Storage(Protocol):
     """The port. Every method raises `StorageUnavailable` when the place does not answer, is full or refuses us."""
 
     spool: Path  # where files are written before they are put
+    place: str  # a name that no other storage has
 
     async def put(self, key: str, file: Path | bytes, content_type: str) -> None:
         """Keep a file under a key that is new; a file of the spool is gone afterwards."""
@@ -91,6 +93,11 @@ def owner_of(key: str) -> tuple[str, int | None] | None:
     return (match[1], None) if match else None
 
 
+def place_of(url: str) -> str:
+    """The name of a storage: of its address a digest, which is short and tells nobody the address."""
+    return hashlib.sha256(url.encode()).hexdigest()[:12]
+
+
 def places_of(job_id: str) -> list[str]:
     """Where files of a job can lie."""
     return [f"{kind}/{job_id[-2:]}" for kind in KINDS]
@@ -116,6 +123,7 @@ class LocalStorage:
         self._installation = installation
         self._alone = alone
         self.spool = root / SPOOL
+        self.place = place_of(f"file:{root.resolve()}")
 
     def prepare(self) -> bool:
         """Make the directory, and throw away what an earlier process left unfinished; False: it is another's.

@@ -98,18 +98,21 @@ class RecordMiss(Command[bool]):
 
 @dataclass(frozen=True, slots=True)
 class MarkSwept(Command[None]):
-    """A result's moment came: its end is near, or `gone`: its file is removed."""
+    """A result's moment came: its end is near, or `gone`: its file is removed, or `again_at` it is to be tried again."""
 
     job_id: str
     index: int
     gone: bool
+    again_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DropInputs(Command[None]):
-    """The files of these jobs' inputs are removed."""
+    """The files of these jobs' inputs are removed; of the others it is to be tried again at that moment."""
 
     job_ids: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    again_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +143,9 @@ SELECT job_id, idx, source_url, expires_at, content_type, size_bytes, sha256, st
 FROM results WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx
 """
 _COPY = """
-UPDATE results SET stored = 1, storage_key = :storage_key, content_type = :content_type, size_bytes = :size_bytes,
-    sha256 = :sha256, width = :width, height = :height, source_url = :source_url, error = NULL, due_at = NULL,
-    lease_owner = NULL, lease_until = NULL
+UPDATE results SET stored = 1, storage_key = :storage_key, storage_place = :storage_place,
+    content_type = :content_type, size_bytes = :size_bytes, sha256 = :sha256, width = :width, height = :height,
+    source_url = :source_url, error = NULL, due_at = NULL, lease_owner = NULL, lease_until = NULL
 WHERE job_id = :job_id AND idx = :idx AND lease_epoch = :epoch AND due_at IS NOT NULL
 """
 _MISS = """
@@ -152,8 +155,9 @@ WHERE job_id = :job_id AND idx = :idx AND lease_epoch = :epoch AND due_at IS NOT
 """
 _WARNED = "UPDATE results SET sweep_at = expires_at WHERE job_id = :job_id AND idx = :idx"
 _GONE = """
-UPDATE results SET stored = 0, storage_key = NULL, error = CASE WHEN due_at IS NULL THEN error ELSE 'result_gone' END,
-    sweep_at = NULL, due_at = NULL, lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1
+UPDATE results SET stored = 0, storage_key = CASE WHEN :again IS NULL THEN NULL ELSE storage_key END,
+    error = CASE WHEN due_at IS NULL THEN error ELSE 'result_gone' END,
+    sweep_at = :again, due_at = NULL, lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1
 WHERE job_id = :job_id AND idx = :idx
 """
 _VOID = """
@@ -179,6 +183,7 @@ class Results:
     """The handlers of this package's commands."""
 
     tracker: Tracker
+    place: str | None = None  # of the storage, whose name rows keep with their keys
 
     def register(self, writer: Writer) -> None:
         """Tell the writer."""
@@ -233,7 +238,7 @@ class Results:
                 "height": command.height,
                 "error": None,
             }
-            updates.append({**_names(command), **row, "storage_key": command.storage_key})
+            updates.append({**_names(command), **row, "storage_key": command.storage_key, "storage_place": self.place})
             facts.append(_fact("result.stored", row, rows))
             answers.append(True)
         tx.write(_COPY, updates, expect=len(updates))
@@ -282,8 +287,13 @@ class Results:
             if command.gone and row["due_at"] is not None:  # it was never had
                 row |= {"due_at": None, "error": GONE}
                 facts.append(_fact("result.lost", row, rows))
-            row |= {"sweep_at": None if command.gone else row["expires_at"], "stored": was_stored and not command.gone}
-            tx.write(_GONE if command.gone else _WARNED, [{"job_id": command.job_id, "idx": command.index}], expect=1)
+            next_at = command.again_at if command.gone else row["expires_at"]
+            row |= {"sweep_at": next_at, "stored": was_stored and not command.gone}
+            names = {"job_id": command.job_id, "idx": command.index}
+            if command.gone:
+                tx.write(_GONE, [names | {"again": command.again_at}], expect=1)
+            else:
+                tx.write(_WARNED, [names], expect=1)
             if was_stored:
                 facts.append(_fact("result.expired" if command.gone else "result.expiring", row, rows))
         await self._tell(tx, facts)
@@ -294,6 +304,10 @@ class Results:
         tx.write(
             "DELETE FROM inputs WHERE job_id = :job_id AND sweep_at IS NOT NULL",
             [{"job_id": job_id} for command in commands for job_id in command.job_ids],
+        )
+        tx.write(
+            "UPDATE inputs SET sweep_at = :again WHERE job_id = :job_id AND sweep_at IS NOT NULL",
+            [{"job_id": job_id, "again": command.again_at} for command in commands for job_id in command.others],
         )
         return [None for _ in commands]
 

@@ -13,6 +13,11 @@ class StorageVault:
 
     storage: Storage
 
+    @property
+    def place(self) -> str:
+        """See `Vault`."""
+        return self.storage.place
+
     async def put(self, job_id: str, data: bytes) -> str:
         """See `Vault`."""
         key = input_key(job_id)

@@ -15,7 +15,7 @@ from service.db.writer import Writer
 from service.errors import StorageUnavailable
 from service.jobs.view import ERASED
 from service.results import queries
-from service.results.queries import Due
+from service.results.queries import Due, DueInput
 from service.results.storage import Kept, Storage, thumb_key
 from service.results.store import DropInputs, MarkSwept
 
@@ -23,6 +23,7 @@ BATCH: Final = 200  # results of one sweep; the next tick goes on
 PAUSE_S: Final = 60.0  # after our storage failed
 STRANGER_AGE_MS: Final = 86_400_000  # a file without a row may be on its way for a while
 STRANGERS_EVERY_S: Final = 21_600.0  # between two looks through all files
+AWAY_MS: Final = 3_600_000  # until a file in another storage is looked for again
 LOG_RETRY_S: Final = 5.0  # while somebody reads from the log
 STRANGERS_FIRST_S: Final = 60.0  # after a start: a process that never lives for hours finds them too
 
@@ -38,6 +39,7 @@ class Sweeper:
     storage: Storage | None
     clock: Clock
     _paused_until: float = 0.0
+    _told_away: bool = False
     _log_due: float | None = 0.0  # monotonic, when the database's log is to be emptied; after a start nobody knows
 
     async def run_once(self) -> int:
@@ -88,22 +90,48 @@ class Sweeper:
 
     async def _sweep(self, due: Sequence[Due], now_ms: int) -> None:
         gone = [each for each in due if each.error == ERASED or each.expires_at <= now_ms]
-        keys = [key for each in gone if each.storage_key for key in (each.storage_key, thumb_key(each.storage_key))]
+        away = await self._away(gone)
+        held = [each.storage_key for each in gone if each.storage_key and each.storage_key not in away]
+        keys = [key for each in held for key in (each, thumb_key(each))]
         if self.storage is not None:
             for job_id in {each.job_id for each in due if each.error == ERASED}:
                 keys += await self.storage.of_job(job_id)
             if keys:
                 await self.storage.delete(keys)
-        marks = [MarkSwept(each.job_id, each.index, each in gone) for each in due]
+        again_at = now_ms + AWAY_MS
+        marks = [
+            MarkSwept(each.job_id, each.index, each in gone, again_at if each.storage_key in away else None)
+            for each in due
+        ]
         # All at once, so that the writer takes them as one set.
         await asyncio.gather(*(self.writer.run(mark) for mark in marks))
 
-    async def _drop(self, inputs: Sequence[tuple[str, str]]) -> None:
+    async def _drop(self, inputs: Sequence[DueInput]) -> None:
         if not inputs:
             return
-        if self.storage is not None:
-            await self.storage.delete([key for _, key in inputs])
-        await self.writer.run(DropInputs(tuple(job_id for job_id, _ in inputs)))
+        away = await self._away(inputs)
+        here = [each for each in inputs if each.storage_key not in away]
+        if here and self.storage is not None:
+            await self.storage.delete([each.storage_key for each in here])
+        others = tuple(each.job_id for each in inputs if each.storage_key in away)
+        await self.writer.run(DropInputs(tuple(each.job_id for each in here), others, self.clock.now_ms() + AWAY_MS))
+
+    async def _away(self, files: Sequence[Due | DueInput]) -> set[str]:
+        """The keys of files that lie in a storage which is not the one of the setting: nobody can remove these now.
+
+        A directory that was moved has another name and the same files, so that a file is looked for where the name differs.
+        """
+        away: set[str] = set()
+        for each in files:
+            key, place = each.storage_key, each.storage_place
+            if key is None or (self.storage is not None and place in {None, self.storage.place}):
+                continue
+            if self.storage is None or key not in await self.storage.of_job(each.job_id):
+                away.add(key)
+        if away and not self._told_away:
+            self._told_away = True
+            _log.warning("files_in_another_storage", hint="they are removed once REMORA_STORAGE_URL names it again")
+        return away
 
     async def _remove_strangers(self, some: Sequence[Kept]) -> int:
         before = self.clock.now_ms() - STRANGER_AGE_MS

@@ -17,6 +17,7 @@ from service.jobs.track import Track
 from service.providers.client import PollOutcome, PollVerdict
 from service.providers.mapping import Money, Observation, Seen
 from service.results.storage import LocalStorage, result_key
+from service.results.vault import StorageVault
 from service.states import JobStatus
 from tests.results.bench import ACCOUNT, Bench, Running, bench
 from tests.results.files import FileServer, answer, picture
@@ -128,3 +129,51 @@ async def test_erasure_takes_files_that_no_row_knows(kept: Bench, host: FileServ
     await kept.stages.keeping.sweeper.erase(job_id)
 
     assert [path.name for path in kept.files()] == [str(kept.result(other)["storage_key"]).rpartition("/")[2]]
+
+
+async def _large_input(kept: Bench, job_id: str) -> None:
+    vault = StorageVault(kept.storage)
+    key = await vault.put(job_id, b"{}")
+    sql = "INSERT INTO inputs (job_id, sha256, size_bytes, storage_key, storage_place) VALUES (?, '', 2, ?, ?)"
+    kept.change(sql, job_id, key, vault.place)
+
+
+@pytest.mark.parametrize("elsewhere", [None, "another"])
+async def test_files_in_another_storage_wait_for_it(
+    kept: Bench, host: FileServer, tmp_path: Path, elsewhere: str | None
+) -> None:
+    """With `none` or another place in the setting nothing says that files are gone which are not; later they go."""
+    erased, ended = await kept.complete(f"{host.url}/a.png"), await kept.complete(f"{host.url}/a.png")
+    await _large_input(kept, erased)
+    sweeper, first = kept.stages.keeping.sweeper, kept.storage
+    sweeper.storage = None
+    if elsewhere is not None:
+        sweeper.storage = LocalStorage(tmp_path / elsewhere)
+        sweeper.storage.prepare()
+    await kept.store.writer.run(Erase(erased, ACCOUNT))
+    await sweeper.erase(erased)
+    await kept.later(8 * 86_400)
+    left = len(kept.files())
+    known = [kept.result(each)["storage_key"] for each in (erased, ended)] + kept.rows("SELECT * FROM inputs")
+    told = kept.events(ended)
+    sweeper.storage = first
+    await kept.later(3_600)
+
+    assert (left, all(known), len(known)) == (3, True, 3)
+    assert kept.files() == []
+    assert [kept.result(each)["storage_key"] for each in (erased, ended)] == [None, None]
+    assert kept.rows("SELECT * FROM inputs") == []
+    assert kept.events(ended) == told
+    assert told.count("result.expired") == 1
+
+
+async def test_moved_directory_is_still_the_place_of_its_files(kept: Bench, host: FileServer, tmp_path: Path) -> None:
+    """It has another name and the same files: these are removed."""
+    job_id = await kept.complete(f"{host.url}/a.png")
+    moved = (tmp_path / "kept").rename(tmp_path / "moved")
+    kept.stages.keeping.sweeper.storage = LocalStorage(moved)
+    await kept.store.writer.run(Erase(job_id, ACCOUNT))
+    await kept.stages.keeping.sweeper.erase(job_id)
+
+    assert [each for each in moved.rglob("*") if each.is_file()] == []
+    assert kept.result(job_id)["storage_key"] is None

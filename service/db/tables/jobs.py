@@ -149,7 +149,8 @@ class Result(SQLModel, table=True):
     expires_at: int
     width: int | None = None
     height: int | None = None
-    storage_key: str | None = None  # where our copy lies
+    storage_key: str | None = None  # where our copy lies …
+    storage_place: str | None = None  # … in which storage; none: in the one of the setting, from before this was kept
     error: str | None = None  # why there is no copy (any more), in a word
     tries: int = added(0)  # to fetch it
     dead_tries: int = added(0)  # of those in a row, answers that say the link is dead
@@ -176,4 +177,5 @@ class Input(SQLModel, table=True):
     size_bytes: int
     body: bytes | None = blob()  # here, or …
     storage_key: str | None = None  # … there
+    storage_place: str | None = None  # as in `results`
     sweep_at: int | None = None  # erased: when the file is to go
