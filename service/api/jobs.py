@@ -53,8 +53,8 @@ async def take_job(request: Request[Any, Any, Any]) -> Response[bytes]:
     if seconds:
         job = await job_when_final(context, who.account_id, taken.job_id, seconds)
         headers |= applied(seconds)
-        if job is not None and job.is_final:
-            return raw_answer(await _shown(context, job), 200, headers)
+        if job is not None:  # as it is now, which is why the caller waited
+            return raw_answer(await _shown(context, job), 200 if job.is_final else 202, headers)
     return raw_answer(taken.answer, 202, headers)
 
 

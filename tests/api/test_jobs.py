@@ -59,6 +59,7 @@ async def test_wait_ends_with_what_there_is(served: Served) -> None:
 
     assert answer.status_code == 202
     assert answer.headers["preference-applied"] == "wait=1"
+    assert answer.json()["status"] == "running"  # as it is after the wait, not as it was taken
     assert nonsense.status_code == 200
     assert "preference-applied" not in nonsense.headers
 
@@ -286,6 +287,20 @@ async def test_failed_job_is_done_again_as_a_new_one(served: Served) -> None:
     assert (again.json()["retry_of"], again.json()["metadata"]) == (job["id"], {"order": "1"})
     assert again.json()["id"] != job["id"]
     assert (refused.status_code, refused.json()["code"]) == (409, "not_resubmittable")
+
+
+async def test_job_is_not_done_again_with_an_input_that_its_card_does_not_take(served: Served) -> None:
+    """The card may have changed since: 422 with the field, and nothing is taken."""
+    job = await served.take()
+    await served.sql(
+        "UPDATE jobs SET status = 'expired', finished_at = created_at, due_at = NULL, overdue_at = NULL, lease_owner = NULL, "
+        "lease_until = NULL, lease_epoch = lease_epoch + 1, input = '{}', input_full = NULL"
+    )
+    refused = await served.client.post(f"/v1/jobs/{job['id']}/resubmit")
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid"), refused.text
+    assert "/input/prompt" in [error["pointer"] for error in refused.json()["errors"]]
+    assert len(await served.rows("SELECT id FROM jobs")) == 1
 
 
 async def test_timeline_is_told_oldest_first_in_pages(served: Served) -> None:
