@@ -23,6 +23,14 @@ _NAME_MODELS = """
 UPDATE jobs SET model = substr(json_extract(input, '$.model'), 1, 100)
 WHERE json_valid(input) AND json_type(input, '$.model') = 'text' AND json_extract(input, '$.model') <> ''
 """
+# Counting follows the feed, in which what is older than its events are kept, or was erased, stands no more.
+_COUNT_WHAT_LEFT_THE_FEED = """
+INSERT INTO usage_recounts (account_id, job_id)
+SELECT account_id, id FROM jobs WHERE finished_at IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM events e WHERE e.job_id = jobs.id AND e.pos IS NOT NULL
+        AND e.type IN ('job.completed', 'job.failed', 'job.cancelled', 'job.expired')
+)
+"""
 
 
 def upgrade() -> None:
@@ -68,3 +76,4 @@ def upgrade() -> None:
     op.execute("INSERT INTO usage_progress (id, pos) VALUES (1, 0)")
     op.execute(_KEEP_UNCOUNTED)
     op.execute(_NAME_MODELS)
+    op.execute(_COUNT_WHAT_LEFT_THE_FEED)

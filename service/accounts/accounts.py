@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from service.accounts.keys import KeyRow, KeyText, insert
 from service.accounts.ledger import book, credited
-from service.accounts.limits import STANDING, LimitKind, Standing, standing_of
+from service.accounts.limits import STANDING, LimitKind, Standing, standing_of, trusted
 from service.accounts.money import shown
 from service.accounts.secrets import SHOWN_CHARS
 from service.clock import iso
@@ -159,20 +159,23 @@ async def handle_rotate(tx: Tx, commands: Sequence[RotateSecret]) -> list[int | 
     return answers
 
 
-async def find(reader: Reader, account_id: str) -> AccountRow | None:
-    """One account."""
+async def find(reader: Reader, account_id: str, now_ms: int) -> AccountRow | None:
+    """One account, as it stands at that moment."""
     row = await reader.row(f"SELECT {_COLUMNS} FROM accounts WHERE id = :id", {"id": account_id})
-    return None if row is None else _from_row(row)
+    return None if row is None else await _from_row(reader, row, now_ms)
 
 
-async def list_accounts(reader: Reader, before_id: str | None, limit: int) -> list[AccountRow]:
-    """All accounts, newest first; for admins."""
+async def list_accounts(reader: Reader, before_id: str | None, limit: int, now_ms: int) -> list[AccountRow]:
+    """All accounts, newest first, as they stand at that moment; for admins."""
     rows = await reader.rows(
         f"SELECT {_COLUMNS} FROM accounts WHERE :before IS NULL OR id < :before ORDER BY id DESC LIMIT :limit",
         {"before": before_id, "limit": limit},
     )
-    return [_from_row(row) for row in rows]
+    return [await _from_row(reader, row, now_ms) for row in rows]
 
 
-def _from_row(row: Row) -> AccountRow:
-    return AccountRow(**{name: row[name] for name in _OWN}, standing=standing_of(row))
+async def _from_row(reader: Reader, row: Row, now_ms: int) -> AccountRow:
+    standing = standing_of(row)
+    if standing.limit_kind == LimitKind.MONTHLY:
+        standing = await trusted(reader, row["id"], standing, now_ms)
+    return AccountRow(**{name: row[name] for name in _OWN}, standing=standing)

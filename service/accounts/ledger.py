@@ -91,13 +91,21 @@ _INSERT: Final = """
 INSERT INTO transfers (account_id, job_id, seq, kind, debit, credit, amount, at, basis, reason, actor, key)
 VALUES (:account_id, :job_id, :seq, :kind, :debit, :credit, :amount, :at, :basis, :reason, :actor, :key)
 """
-# A month that is over counts no more once the first cost of a new one comes; a clock that is stepped back opens no month.
-_ADD: Final = """
+#: What an account spent since a moment; of all its transfers, and so asked only where the month's sum is in doubt.
+SPENT_SINCE: Final = (
+    "SELECT coalesce(sum(amount), 0) AS spent FROM transfers WHERE account_id = {} AND credit = 'spent' AND at >= {}"
+)
+# A month that is over counts no more once the first cost of a new one comes; a clock that is stepped back a little opens no
+# month. One that is further away than the next or the last one was opened by a clock that was wrong, or nothing moved for
+# long: then the transfers tell.
+_ADD: Final = f"""
 UPDATE accounts SET balance = balance + v.owned, held = held + v.in_hold,
-    month_spent = CASE WHEN month < v.of_month THEN v.gone ELSE month_spent + v.gone END,
-    month = max(month, v.of_month)
-FROM (SELECT column1 AS account, column2 AS owned, column3 AS in_hold, column4 AS gone, column5 AS of_month
-    FROM (VALUES (:account_id, :owned, :held, :spent, :month))) AS v
+    month_spent = CASE WHEN month IN (v.of_month, v.following) THEN month_spent + v.gone WHEN month = v.former THEN v.gone
+        ELSE ({SPENT_SINCE.format("v.account", "v.began")}) END,
+    month = CASE WHEN month = v.following THEN month ELSE v.of_month END
+FROM (SELECT column1 AS account, column2 AS owned, column3 AS in_hold, column4 AS gone, column5 AS of_month,
+    column6 AS former, column7 AS following, column8 AS began
+    FROM (VALUES (:account_id, :owned, :held, :spent, :month, :former, :following, :began))) AS v
 WHERE accounts.id = v.account
 """
 
@@ -134,6 +142,17 @@ def month_of(now_ms: int) -> int:
     return moment.year * 100 + moment.month
 
 
+def shifted(month: int, by: int) -> int:
+    """The month so many months later."""
+    year, place = divmod(month // 100 * 12 + month % 100 - 1 + by, 12)
+    return year * 100 + place + 1
+
+
+def began(month: int) -> int:
+    """When a month began, in ms."""
+    return round(datetime(month // 100, month % 100, 1, tzinfo=UTC).timestamp() * 1000)
+
+
 def book(tx: Tx, transfers: Sequence[Transfer]) -> None:
     """Write transfers, and what they add up to: one statement for all of them, and one row for each account."""
     if not transfers:
@@ -141,6 +160,12 @@ def book(tx: Tx, transfers: Sequence[Transfer]) -> None:
     rows: list[Params] = []
     sums: dict[str, dict[str, Any]] = {}
     month = month_of(tx.now_ms)
+    months = {
+        "month": month,
+        "former": shifted(month, -1),
+        "following": shifted(month, 1),
+        "began": began(month),
+    }
     for each in transfers:
         debit, credit = MOVES[each.kind]
         rows.append(
@@ -166,7 +191,7 @@ def book(tx: Tx, transfers: Sequence[Transfer]) -> None:
                 "owned": 0,
                 "held": 0,
                 "spent": 0,
-                "month": month,
+                **months,
             }
         total["owned"] += each.amount * ((credit in _OWNED) - (debit in _OWNED))
         total["held"] += each.amount * ((credit is Book.HELD) - (debit is Book.HELD))

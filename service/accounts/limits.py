@@ -8,12 +8,11 @@ This file owns limits and how they are changed. It must not know how money moves
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from service.accounts.ledger import month_of
+from service.accounts.ledger import SPENT_SINCE, began, month_of, shifted
 from service.accounts.money import shown
 from service.clock import iso
 from service.db.reader import Reader
@@ -59,14 +58,26 @@ class Standing:
 
     def resets_at(self, now_ms: int) -> int:
         """When the next month begins; a clock that was stepped back does not bring back an earlier one."""
-        year, month = divmod(max(self.month, month_of(now_ms)), 100)
-        following = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-        return round(following.timestamp() * 1000)
+        return began(shifted(max(self.month, month_of(now_ms)), 1))
 
 
 def standing_of(row: Row) -> Standing:
     """From a row with the columns of `STANDING`."""
     return Standing(*(row[name] for name in STANDING))
+
+
+async def trusted(source: Reader | Tx, account_id: str, standing: Standing, now_ms: int) -> Standing:
+    """The standing, its month counted anew where it is in doubt.
+
+    A month further ahead than the next one was opened by a clock that was wrong; after one further back than the last, so
+    may the present one have been. Otherwise one moment of a wrong clock would lock an account for years.
+    """
+    month = month_of(now_ms)
+    if not standing.month or shifted(month, -1) <= standing.month <= shifted(month, 1):
+        return standing
+    sql = SPENT_SINCE.format(":account", ":began")
+    [row] = await source.rows(sql, {"account": account_id, "began": began(month)})
+    return replace(standing, month=month, month_spent=row["spent"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,7 @@ class Limits:
         standing = None if row is None else standing_of(row)
         if standing is None or standing.limit_kind == LimitKind.NONE:
             return
+        standing = await trusted(reader, want.account_id, standing, now_ms)
         needed, available = _needed(want), standing.available(now_ms)
         if available < needed:
             raise _refusal(standing, want, needed, available, now_ms)
@@ -143,7 +155,16 @@ class Limits:
         unlimited = {account_id for account_id, each in standings.items() if each.limit_kind == LimitKind.NONE}
         if unlimited:
             tx.after_commit(lambda: self._remember(unlimited))
-        return {account_id: each for account_id, each in standings.items() if account_id not in unlimited}
+        limited = {account_id: each for account_id, each in standings.items() if account_id not in unlimited}
+        return {account_id: await self._trusted(tx, account_id, each) for account_id, each in limited.items()}
+
+    async def _trusted(self, tx: Tx, account_id: str, standing: Standing) -> Standing:
+        """What was counted anew is kept, so that it is counted once."""
+        found = await trusted(tx, account_id, standing, tx.now_ms)
+        if found is not standing:
+            row = {"id": account_id, "month": found.month, "spent": found.month_spent}
+            tx.write("UPDATE accounts SET month = :month, month_spent = :spent WHERE id = :id", [row])
+        return found
 
     def _remember(self, unlimited: set[str]) -> None:
         if len(self._unlimited) > MAX_REMEMBERED:

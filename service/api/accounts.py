@@ -89,7 +89,7 @@ async def list_accounts(request: Request[Any, Any, Any]) -> Response[bytes]:
     query = query_of(request.scope, PAGING)
     limit, before = query.limit(), query.cursor_id("acc")
     context = context_of(request)
-    found = await accounts.list_accounts(context.reader, before, limit + 1)
+    found = await accounts.list_accounts(context.reader, before, limit + 1, context.clock.now_ms())
     now_ms = context.clock.now_ms()
     return page(found, limit, lambda account: account_view(account, now_ms), "acc", lambda account: account.id)
 
@@ -139,7 +139,7 @@ async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> 
 
 
 async def _account(context: Context, account_id: str) -> accounts.AccountRow:
-    account = await accounts.find(context.reader, account_id)
+    account = await accounts.find(context.reader, account_id, context.clock.now_ms())
     if account is None:
         raise NotFound("there is no such account")
     return account

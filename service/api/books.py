@@ -105,6 +105,9 @@ def limit_of(body: dict[str, Any], errors: list[FieldError]) -> Given:
         if body.get("budget") is not None:
             errors.append(FieldError("/budget", "belongs to the limit monthly; leave it out"))
         return Given(kind, None)
+    if body.get("budget") is None:
+        errors.append(FieldError("/budget", f"monthly needs a budget: {_AMOUNT_FIX.removeprefix('must be ')}"))
+        return Given(kind, None)
     budget = amount_of(body, "budget", errors)
     if budget is not None and budget < 0:
         errors.append(FieldError("/budget", "must not be negative"))
@@ -128,7 +131,7 @@ def _checked(account_id: str) -> str:
 
 
 async def _shown(context: Context, account_id: str) -> dict[str, Any]:
-    account: AccountRow | None = await accounts.find(context.reader, account_id)
+    account: AccountRow | None = await accounts.find(context.reader, account_id, context.clock.now_ms())
     if account is None:
         raise NotFound("there is no such account; GET /v1/accounts lists them")
     return account_view(account, context.clock.now_ms())

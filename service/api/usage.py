@@ -16,7 +16,7 @@ from service.api.context import context_of, principal_of
 from service.api.query import Query, query_of, wrong
 from service.ids import is_id
 from service.jobs import usage_store
-from service.jobs.usage import DAY_MS, DIMENSIONS, OTHER, Row, Wanted, grouped
+from service.jobs.usage import DAY_MS, DIMENSIONS, OTHER, Row, Wanted, cut_model, grouped
 from service.states import FINAL, JobStatus
 
 DEFAULT_DAYS: Final = 30
@@ -48,13 +48,13 @@ def _wanted(query: Query, today: int) -> Wanted:
         raise wrong("from", "must not be after to")
     if last - first >= MAX_DAYS:
         raise wrong("from", f"must be at most {MAX_DAYS - 1} days before to")
-    groups = query.many("group_by") or ("day", "provider")
-    if any(name not in DIMENSIONS for name in groups):
+    groups = query.many("group_by") if "group_by" in query.values else ("day", "provider")
+    if not groups or any(name not in DIMENSIONS for name in groups):
         raise wrong("group_by", f"must be some of {', '.join(DIMENSIONS)}")
     statuses = query.many("status")
     if any(status not in _FINAL for status in statuses) or ("status" in query.values and not statuses):
         raise wrong("status", f"must be one or some of {', '.join(_FINAL)}: jobs are counted when they end")
-    key = query.one("key")
+    key, model = query.one("key"), query.one("model")
     if key is not None and key != OTHER and not is_id(key, "key"):
         raise wrong("key", "is no key's id; they look like key_0199…")
     return Wanted(
@@ -63,7 +63,7 @@ def _wanted(query: Query, today: int) -> Wanted:
         group_by=tuple(dict.fromkeys(groups)),
         provider=query.one("provider"),
         operation=query.one("operation"),
-        model=query.one("model"),
+        model=None if model is None else cut_model(model),
         key_id=key,
         tag=query.one("tag"),
         status=tuple(dict.fromkeys(statuses)),
@@ -95,6 +95,7 @@ def _view(row: Row, group_by: tuple[str, ...]) -> dict[str, Any]:
         "jobs": sum(row.jobs.values()),
         **{status: row.jobs.get(status, 0) for status in _FINAL},
         "charged": usd(row.charged),
+        "currency": "USD",
         "p50_s": _seconds(p50_ms),
         "p95_s": _seconds(p95_ms),
     }

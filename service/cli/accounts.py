@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,6 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 import typer
 from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Table
 
 from service.accounts.bootstrap import key_file
 from service.accounts.limits import LimitKind
@@ -32,6 +31,7 @@ from service.settings import Settings, load
 T = TypeVar("T")
 
 _PAGE: Final = 200
+_HEAD: Final = ("id", "name", "limit", "balance", "held", "available")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 app = typer.Typer(
@@ -167,9 +167,16 @@ def _show(what: Any, *, as_json: bool) -> None:
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(what)).decode())
         return
-    table = Table("id", "name", "limit", "balance", "held", "available", box=None, pad_edge=False)
-    for account in what:
-        balance = account["balance"]
-        money = (balance["balance"], balance["held"], balance["available"])
-        table.add_row(account["id"], account["name"], balance["limit"], *money)
-    Console(highlight=False, soft_wrap=True).print(table)
+    rows = [_row(account) for account in what]
+    if not sys.stdout.isatty():  # for another program: nothing is aligned, and a tab is between two cells
+        typer.echo("".join("\t".join(row) + "\n" for row in rows), nl=False)
+        return
+    # By hand, since a table of rich's cuts what is too wide, and an id that is cut is none.
+    widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
+    for row in (_HEAD, *rows):
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(account: dict[str, Any]) -> tuple[str, ...]:
+    balance = account["balance"]
+    return account["id"], account["name"], balance["limit"], *(balance[name] for name in _HEAD[3:])

@@ -103,5 +103,6 @@ def _detail(body: bytes) -> str:
         return "no reason given"
     if not isinstance(problem, dict):
         return "no reason given"
-    fields = [f"{each.get('pointer')}: {each.get('detail')}" for each in problem.get("errors") or []]
-    return "; ".join([str(problem.get("detail") or problem.get("title")), *fields])
+    # Where fields are at fault, the problem's detail is the first of them.
+    fields = [f"{each.get('pointer') or 'the body'}: {each.get('detail')}" for each in problem.get("errors") or []]
+    return "; ".join(fields) or str(problem.get("detail") or problem.get("title"))

@@ -10,7 +10,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final, Literal
 from urllib.parse import urlencode
@@ -20,7 +20,7 @@ import typer
 
 from service.cli.client import ServiceClient, connected
 from service.cli.outcome import Refused, told
-from service.errors import EgressError
+from service.errors import EgressError, RemoraError
 from service.settings import Settings, load
 
 ROWS: Final = 200  # asked for at a time: each answer is whole or asked for again, and none is large
@@ -63,10 +63,20 @@ def export(
         part = output.with_name(output.name + ".part")  # a file under its own name is whole
         try:
             with part.open("wb") as file:
-                asyncio.run(_export(settings, asked, file))
+                _fill(part, file, _export(settings, asked, file))
             part.replace(output)
         except OSError as error:
             raise Refused(f"{output} cannot be written: {error.strerror}") from error
+
+
+def _fill(part: Path, file: BinaryIO, work: Coroutine[None, None, None]) -> None:
+    """Do the work; where it fails before anything was written, nothing stays behind."""
+    try:
+        asyncio.run(work)
+    except (RemoraError, KeyboardInterrupt):
+        if not file.tell():
+            part.unlink(missing_ok=True)
+        raise
 
 
 async def _export(settings: Settings, asked: dict[str, str], file: BinaryIO) -> None:

@@ -83,9 +83,12 @@ def _complete(draft: Draft, observation: Observation, source: Source, resolved_b
 
 
 def _charge(draft: Draft, observation: Observation) -> None:
-    """Book the cost once: the provider's own figure where it gives one, else what was estimated."""
+    """Book the cost once: the provider's own figure where it gives one, else what was estimated.
+
+    A zero that a failure was said to cost is no booking: the task turned out to be completed, and will be paid for.
+    """
     job = draft.job
-    if job.cost_charged is not None:
+    if job.cost_charged is not None and (job.cost_charged or job.status is JobStatus.COMPLETED):
         return
     if observation.cost is not None:
         job.cost_charged = observation.cost.micro_usd

@@ -132,16 +132,25 @@ class Page:
     last: str | None
 
 
-async def export_page(reader: Reader, account_id: str, wanted: JobFilter, after_id: str, limit: int) -> Page:
-    """The account's jobs behind an id, oldest first; so many are looked at, and those that do not fit are left out.
+async def newest_id(reader: Reader, account_id: str) -> str:
+    """The id of the account's newest job; empty where it has none."""
+    row = await reader.row(
+        "SELECT id FROM jobs WHERE account_id = :account ORDER BY id DESC LIMIT 1", {"account": account_id}
+    )
+    return "" if row is None else str(row["id"])
+
+
+async def export_page(reader: Reader, account_id: str, wanted: JobFilter, part: tuple[str, str], limit: int) -> Page:
+    """The account's jobs behind an id, up to another one, oldest first; so many are looked at, and those that do not fit are left out.
 
     Looking and not finding is bounded too: no read lasts, however little of a long history is asked for.
     """
     where, params = _conditions(wanted)
+    after, until = part
     rows = await reader.rows(
-        f"SELECT {_EXPORTED}, {' AND '.join(where) or '1'} AS fits FROM jobs WHERE account_id = :account AND id > :after_id "
-        "ORDER BY id LIMIT :limit",
-        params | {"account": account_id, "after_id": after_id, "limit": limit},
+        f"SELECT {_EXPORTED}, {' AND '.join(where) or '1'} AS fits FROM jobs "
+        "WHERE account_id = :account AND id > :behind AND id <= :until ORDER BY id LIMIT :limit",
+        params | {"account": account_id, "behind": after, "until": until, "limit": limit},
     )
     return Page([row for row in rows if row["fits"]], rows[-1]["id"] if len(rows) == limit else None)
 

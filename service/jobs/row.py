@@ -98,7 +98,6 @@ _IMMUTABLE = frozenset(
         "callback_events",
         "retry_of",
         "expires_at",
-        "cost_estimated",
     ]
 )
 MUTABLE = tuple(name for name in COLUMNS if name not in _IMMUTABLE)

@@ -154,6 +154,8 @@ def _accepted(draft: Draft, outcome: SubmitOutcome, rules: Rules) -> None:
     job.submit_failures = 0
     if job.cost_estimated is None and observation.cost is not None:
         job.cost_raw, job.cost_basis = observation.cost.raw, observation.cost.basis
+        # No price list knows it: this figure is charged if the completion says none. A zero says only "nothing yet".
+        job.cost_estimated = observation.cost.micro_usd or None
     draft.announce(
         "job.submitted", Source.SUBMIT, {"provider_task_id": job.provider_task_id, "duration_ms": outcome.duration_ms}
     )

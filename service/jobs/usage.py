@@ -27,7 +27,12 @@ _FINAL_WORDS: Final = frozenset(status.value for status in FINAL)
 def model_of(given: Mapping[str, Any]) -> str | None:
     """The model that an input names."""
     model = given.get("model")
-    return model[:MAX_MODEL] if isinstance(model, str) and model else None
+    return cut_model(model) if isinstance(model, str) and model else None
+
+
+def cut_model(model: str) -> str:
+    """A model's name as it is counted."""
+    return model[:MAX_MODEL]
 
 
 class Place(NamedTuple):

@@ -6,6 +6,7 @@ becomes of a job.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -29,6 +30,7 @@ MAX_TASK_ID_CHARS: Final = 256
 _MAX_USD: Final = Decimal(1_000_000)  # a higher price of one task is a misread field
 _TIMES_MS: Final = range(946_684_800_000, 4_102_444_800_000)  # 2000 to 2100: anything else is a misread unit
 _MICRO: Final = Decimal(1_000_000)
+_NUMBER: Final = re.compile(r"[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?", re.ASCII)
 
 
 class Seen(StrEnum):
@@ -277,8 +279,11 @@ class _CostReader:
         raw = str(value)[:64]
         if self._usd is not None:
             return Money(_micro_usd(self._usd), self._basis, raw)
+        number = raw.strip().removeprefix("$").strip()
+        if not _NUMBER.fullmatch(number):  # `Decimal` also reads 1_000 and the digits of all scripts
+            return None
         try:
-            amount = Decimal(raw.strip().removeprefix("$").strip()) * self._usd_each
+            amount = Decimal(number) * self._usd_each
         except ArithmeticError:  # no number, or one beyond all bounds
             return None
         if not amount.is_finite() or not 0 <= amount <= _MAX_USD:

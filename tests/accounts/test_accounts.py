@@ -46,7 +46,7 @@ async def test_rotations_at_once_follow_each_other(books: Books) -> None:
 
     assert len(secrets) == 2
     assert set(secrets) <= {decode_secret(secret) for secret, _ in rotated}
-    row = await find(books.store.reader, account.id)
+    row = await find(books.store.reader, account.id, books.clock.now_ms())
     assert row is not None
     assert row.secret_prefix in {secret[:10] for secret, _ in rotated}
 
@@ -65,13 +65,13 @@ async def test_secret_opens_in_its_own_row_only(books: Books) -> None:
 async def test_unknown_account_signs_with_nothing(books: Books) -> None:
     """No secrets, and no error: its deliveries are the sender's to judge."""
     assert await _secrets(books, "acc_nothing") == []
-    assert await find(books.store.reader, "acc_nothing") is None
+    assert await find(books.store.reader, "acc_nothing", books.clock.now_ms()) is None
 
 
 async def test_accounts_are_listed_newest_first_in_pages(books: Books) -> None:
     """Behind the cursor come the older ones."""
     made = [(await books.account(f"a{number}"))[0].id for number in range(3)]
-    first = await list_accounts(books.store.reader, None, 2)
-    rest = await list_accounts(books.store.reader, first[-1].id, 2)
+    first = await list_accounts(books.store.reader, None, 2, books.clock.now_ms())
+    rest = await list_accounts(books.store.reader, first[-1].id, 2, books.clock.now_ms())
 
     assert [row.id for row in first + rest] == made[::-1]

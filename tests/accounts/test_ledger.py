@@ -136,6 +136,28 @@ async def test_completion_after_the_end_is_charged_once(till: Till) -> None:
     assert [till.job(job).status for job in (expired, cancelled)] == [JobStatus.COMPLETED, JobStatus.CANCELLED]
 
 
+async def test_completion_after_a_free_failure_is_late(till: Till) -> None:
+    """The provider said "failed, free", and then that it is completed: that is paid for, once."""
+    job = await _running(till, None)
+    await _hear(till, job, Observation(Seen.FAILED, cost=Money(0, "price_list")))
+    assert till.moves(job) == []
+    for _ in range(2):
+        await _hear(till, job, done(20_000))
+
+    assert till.moves(job) == [("late", 20_000)]
+    assert (till.job(job).status, till.job(job).cost_charged) == (JobStatus.FAILED, 20_000)
+
+
+async def test_cost_told_when_it_was_taken_is_charged(till: Till) -> None:
+    """No price list knows the job, and its completion says nothing: the submit's answer did, and it is kept."""
+    job = await till.take(await till.account(), None)
+    await till.submit(job)
+    await _answer(till, job, Verdict.ACCEPTED, Observation(Seen.RUNNING, cost=Money(4_000, "provider", "40")))
+    await _hear(till, job, done())
+
+    assert till.moves(job) == [("excess", 4_000)]
+
+
 async def test_replaced_submission_takes_the_hold_with_it(till: Till) -> None:
     """What the first submission cost is booked when it is heard; the second one then is not charged again."""
     job = await till.take(await till.account(), 10_000)

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
+from service.accounts import accounts
 from service.accounts.ledger import Credit
 from service.accounts.limits import LimitKind, SetLimit, Standing
 from service.errors import BalanceTooSmall, NotFound
@@ -103,6 +105,37 @@ async def test_refused_key_can_be_used_again(till: Till) -> None:
     assert isinstance(again, Taken)
     assert (taken.replayed, again.replayed) == (False, True)
     assert till.standing(account)["held"] == 10_000
+
+
+@pytest.mark.parametrize("years", [40, -5])
+async def test_moment_of_a_wrong_clock_locks_nobody(till: Till, years: int) -> None:
+    """A job taken while the clock was years off; afterwards the month is this one, with what was spent in it."""
+    account = await till.account("monthly", budget=30_000)
+    await _complete(till, await till.take(account, 10_000))
+    right = till.clock.now_ms()
+    till.clock.advance(years * 365 * 86_400)
+    await till.at_once([Credit(account, 1, None, None)])
+    till.clock.advance((right - till.clock.now_ms()) / 1000)
+    shown = await accounts.find(till.reader, account, right)
+    refusal = await _refusal(till, account, 20_001)
+    await till.take(account, 20_000)
+
+    assert shown is not None
+    assert (shown.standing.available(right), shown.standing.spent(right)) == (20_000, 10_000)
+    assert (refusal.more["available"], refusal.more["resets_at"]) == ("0.020000", "2027-01-01T00:00:00.000Z")
+    assert (till.standing(account)["month"], till.standing(account)["month_spent"]) == (202612, 10_000)
+
+
+async def test_cost_of_a_wrong_clock_counts_in_the_month_that_it_was(till: Till) -> None:
+    """The job was charged in 2066, it says; the next cost, in December 2026, finds both in December."""
+    account = await till.account("monthly", budget=30_000)
+    right = till.clock.now_ms()
+    till.clock.advance(40 * 365 * 86_400)
+    await _complete(till, await till.take(account, 10_000))
+    till.clock.advance((right - till.clock.now_ms()) / 1000)
+    await _complete(till, await till.take(account, 5_000))
+
+    assert (await _refusal(till, account, 15_001)).more["available"] == "0.015000"
 
 
 async def test_month_begins_anew(till: Till) -> None:

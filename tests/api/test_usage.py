@@ -24,6 +24,7 @@ async def test_usage_counts_what_just_ended(served: Served) -> None:
         "cancelled": 0,
         "expired": 0,
         "charged": job["cost"]["charged"] or "0.000000",
+        "currency": "USD",
         "p50_s": row["p50_s"],
         "p95_s": row["p50_s"],
     }
@@ -75,6 +76,17 @@ async def test_usage_stays_when_its_job_is_forgotten(served: Served) -> None:
     assert (await served.client.get("/v1/usage")).json() == before
 
 
+async def test_model_with_a_long_name_is_found(served: Served) -> None:
+    """Names are counted by their first 100 characters, and asked for by as many."""
+    job = await served.take()
+    await served.client.post(f"/v1/jobs/{job['id']}/cancel")
+    await served.sql("UPDATE jobs SET model = :model", model="m" * 100)
+    for asked, found in (("m" * 101, [1]), ("m" * 100, [1]), ("m" * 99, [])):
+        rows = (await served.client.get("/v1/usage", params={"model": asked})).json()["data"]
+
+        assert [row["jobs"] for row in rows] == found
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -87,6 +99,8 @@ async def test_usage_stays_when_its_job_is_forgotten(served: Served) -> None:
         "from=2020-01-01&to=2026-01-01",
         "group_by=colour",
         "group_by=jobs",
+        "group_by=",
+        "group_by=,",
         "status=running",
         "status=",
         "key=key_1",

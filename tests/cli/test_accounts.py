@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import ADMIN_KEY, Served, served
-from tests.cli.commands import run
+from tests.cli.commands import PATIENCE_S, environment, run
 
 __all__ = ["served"]
 
@@ -28,7 +31,7 @@ async def _balances(running: Served) -> dict[str, Any]:
 
 
 async def test_accounts_are_made_credited_and_listed(served: Served, tmp_path: Path) -> None:
-    """A new account with its key; a credit by name, a correction by id; the table tells both."""
+    """A new account with its key; a credit by name, a correction by id; the list tells both, whole, with tabs in a pipe."""
     made = await _remora(served, "create", "shop", "--limit", "prepaid", "--credit", "0.03", directory=tmp_path)
     credited = await _remora(served, "credit", "shop", "5.00", "--reason", "invoice 7", "--json", directory=tmp_path)
     account = json.loads(credited.stdout)
@@ -38,7 +41,8 @@ async def test_accounts_are_made_credited_and_listed(served: Served, tmp_path: P
     assert [each.returncode for each in (made, credited, corrected, listed)] == [0, 0, 0, 0], corrected.stderr
     assert "rmk_" in made.stdout
     assert account["balance"]["balance"] == "5.030000"
-    [row] = [line.split() for line in listed.stdout.splitlines() if " shop " in line]
+    assert made.stdout.splitlines()[0] == f"{account['id']}\tshop\tprepaid\t0.030000\t0.000000\t0.030000"
+    [row] = [line.split("\t") for line in listed.stdout.splitlines() if "\tshop\t" in line]
     assert row == [account["id"], "shop", "prepaid", "4.000000", "0.000000", "4.000000"]
 
 
@@ -52,6 +56,38 @@ async def test_limit_is_changed(served: Served, tmp_path: Path) -> None:
     assert json.loads(monthly.stdout)["balance"]["budget"] == "25.000000"
     assert "/budget: belongs to the limit monthly" in wrong.stderr
     assert [each.returncode == 0 for each in (monthly, wrong, none)] == [True, False, True]
+
+
+async def test_ids_are_whole_on_a_narrow_terminal(served: Served, tmp_path: Path) -> None:
+    """A table with its head, and nothing cut."""
+    mine, its = pty.openpty()
+    settings = {"REMORA_URL": served.service.url, "REMORA_API_KEY": ADMIN_KEY, "COLUMNS": "40"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "accounts", "list"),
+        cwd=tmp_path,
+        env=environment(**settings),
+        stdout=its,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+    os.close(its)
+    [head, row] = os.read(mine, 65_536).decode().splitlines()
+    os.close(mine)
+    [account] = (await served.client.get("/v1/accounts")).json()["data"]
+
+    assert head.split() == ["id", "name", "limit", "balance", "held", "available"]
+    assert row.split()[:3] == [account["id"], "default", "none"]
+    assert head.index("name") == row.index("default")
+
+
+async def test_mistake_is_told_once(served: Served, tmp_path: Path) -> None:
+    """The field and the fix, and not again; a budget that is missing is called so."""
+    wrong = await _remora(served, "credit", "default", "1e3", directory=tmp_path)
+    bare = await _remora(served, "create", "shop", "--limit", "monthly", directory=tmp_path)
+
+    assert wrong.stderr.count("/amount: must be") == 1
+    assert "/budget: monthly needs a budget" in bare.stderr
+    assert bare.stderr.count("/budget") == 1
 
 
 async def test_key_puts_an_amount_in_once(served: Served, tmp_path: Path) -> None:

@@ -60,6 +60,15 @@ async def test_jsonl_goes_to_standard_output(served: Served, tmp_path: Path) -> 
     assert {row["status"] for row in rows} == {"cancelled"}
 
 
+def test_nothing_stays_behind_where_nobody_answered(tmp_path: Path) -> None:
+    """No empty file of a service that cannot be reached; one that holds a part would stay."""
+    settings = {"REMORA_URL": "http://127.0.0.1:9", "REMORA_API_KEY": ADMIN_KEY}
+    printed = run("jobs", "export", "--output", "jobs.csv", directory=tmp_path, **settings)
+
+    assert printed.returncode == 3
+    assert list(tmp_path.glob("jobs.csv*")) == []
+
+
 @pytest.mark.parametrize(
     ("more", "arguments", "told"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -63,22 +64,30 @@ def test_upgrade_is_idempotent_and_says_from_where_to_where(tmp_path: Path) -> N
     assert current(path) == newest()
 
 
-async def test_numbers_of_erased_events_outlive_the_upgrade(tmp_path: Path) -> None:
-    """A database that remembered the highest erased position for all accounts gives no number twice afterwards."""
-    path = tmp_path / "remora.db"
+def _upgrade_to(path: Path, revision: str) -> None:
+    """A new database as an earlier version made it."""
     config = Config()
     config.set_main_option("script_location", str(migrations_directory()))
     config.set_main_option("path_separator", "os")
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0005")
-        connection.exec_driver_sql("INSERT INTO meta (key, value) VALUES ('feed_pos', 41)")
-        connection.exec_driver_sql(
-            "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) "
-            "VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', 0)"
-        )
+        command.upgrade(config, revision)
     engine.dispose()
+
+
+async def test_numbers_of_erased_events_outlive_the_upgrade(tmp_path: Path) -> None:
+    """A database that remembered the highest erased position for all accounts gives no number twice afterwards."""
+    path = tmp_path / "remora.db"
+    _upgrade_to(path, "0005")
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO meta (key, value) VALUES ('feed_pos', 41)")
+    connection.execute(
+        "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) "
+        "VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', 0)"
+    )
+    connection.commit()
+    connection.close()
     upgrade(path)
     opened = InlineConnection(path)
     [left] = opened.raw.execute("SELECT count(*) FROM meta WHERE key = 'feed_pos'").fetchall()
@@ -86,6 +95,36 @@ async def test_numbers_of_erased_events_outlive_the_upgrade(tmp_path: Path) -> N
 
     assert opened.last_pos == 41
     assert left[0] == 0
+
+
+def test_jobs_whose_events_left_the_feed_are_counted_after_the_upgrade(tmp_path: Path) -> None:
+    """Ended, but erased or old: no event tells of them, so they are named. What has its event or runs is not."""
+    path = tmp_path / "remora.db"
+    _upgrade_to(path, "0004")
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) "
+        "VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', 0)"
+    )
+    for job, status, ended in (("gone", "cancelled", 2), ("told", "cancelled", 2), ("runs", "queued", None)):
+        connection.execute(
+            "INSERT INTO jobs (id, account_id, provider, operation, status, seq, input, job_metadata, tags, submit_tries, "
+            "submit_failures, task_confirmed, cost_basis, result_count, polls, callbacks, hint_tries, poll_failures, "
+            "not_found_polls, overdue, created_at, expires_at, finished_at, due_at, lease_epoch) VALUES (?, 'acc_1', 'p', 'o', ?, "
+            "2, '{}', '{}', '[]', 0, 0, 1, 'unknown', 0, 0, 0, 0, 0, 0, 0, 1, 2, ?, ?, 0)",
+            (job, status, ended, None if ended else 1),
+        )
+        connection.execute(
+            "INSERT INTO events (id, account_id, job_id, seq, type, source, at, pos, body) "
+            "VALUES ('evt_' || :job, 'acc_1', :job, 1, 'job.cancelled', 'api', 2, :pos, :body)",
+            {"job": job, "pos": 7 if job == "told" else None, "body": b"{}" if job == "told" else None},
+        )
+    connection.commit()
+    connection.close()
+    upgrade(path)
+
+    with contextlib.closing(sqlite3.connect(path)) as opened:
+        assert opened.execute("SELECT account_id, job_id FROM usage_recounts").fetchall() == [("acc_1", "gone")]
 
 
 @pytest.mark.parametrize(

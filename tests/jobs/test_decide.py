@@ -359,6 +359,47 @@ def test_completion_of_a_replaced_submission_is_a_conflict_and_its_cost_is_booke
     assert made.job.cost_charged == 40_000
 
 
+def test_completion_after_a_free_failure_is_booked() -> None:
+    """The zero of the failure is no booking; what is charged then stays."""
+    made = draft(JobStatus.RUNNING)
+    free = replace(FAILED, cost=Money(0, "price_list"))
+    decide(made, heard(free, evidence=True), RULES)
+    assert (made.job.status, made.job.cost_charged) == (JobStatus.FAILED, 0)
+    decide(made, heard(replace(DONE, cost=Money(40_000, "provider", "$0.04")), evidence=True), RULES)
+    decide(made, heard(replace(DONE, cost=Money(90_000, "provider")), evidence=True), RULES)
+
+    assert (made.job.status, made.job.cost_charged) == (JobStatus.FAILED, 40_000)
+    assert (made.job.cost_basis, made.job.cost_raw) == ("provider", "$0.04")
+
+
+def test_free_completion_stays_free() -> None:
+    """Nobody takes the zero of a completion for that of a failure."""
+    made = draft(JobStatus.RUNNING)
+    decide(made, heard(replace(DONE, cost=Money(0, "provider")), evidence=True), RULES)
+    lie = replace(FAILED, seen=Seen.COMPLETED, urls=DONE.urls, cost=Money(90_000, "provider"))
+    decide(made, heard(lie, evidence=True, submission="sbm_0"), RULES)
+
+    assert made.job.cost_charged == 0
+
+
+@pytest.mark.parametrize(
+    ("price", "told", "at_the_end", "charged"),
+    [(None, 7_000, None, 7_000), (None, 7_000, 9_000, 9_000), (None, 0, None, None), (10_000, 7_000, None, 10_000)],
+)
+def test_cost_of_the_submits_answer_stands_in_for_a_price(
+    price: int | None, told: int, at_the_end: int | None, charged: int | None
+) -> None:
+    """It is charged on completion if there is no better figure; a zero before the work is none."""
+    made = draft(JobStatus.SUBMITTING, cost_estimated=price)
+    taken = replace(PROCESSING, cost=Money(told, "provider", str(told)))
+    decide(made, answered(SubmitOutcome(Verdict.ACCEPTED, taken)), RULES)
+    assert made.job.cost_charged is None
+    done = DONE if at_the_end is None else replace(DONE, cost=Money(at_the_end, "provider"))
+    decide(made, heard(done, evidence=True), RULES)
+
+    assert made.job.cost_charged == charged
+
+
 # -- polling ---------------------------------------------------------------------------------------------------------
 
 
