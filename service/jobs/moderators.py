@@ -20,20 +20,24 @@ from pydantic import SecretStr
 from service.clock import Clock
 from service.egress import Call, Egress
 from service.errors import EgressError, SettingsInvalid
-from service.jobs.moderation import Asked, Judgement, Moderator, Silent
+from service.jobs.moderation import MAX_CATEGORIES, Asked, Judgement, Moderator, Silent, plain
 from service.jobs.wordlist import MAX_BYTES, WordList
 from service.settings import Settings
+from service.telemetry import SparingLog
 
 GROUP: Final = "remora.moderators"
+LISTED: Final = "word list"  # the category of what the list holds
 LOOK_S: Final = 1.0  # between two looks at the list's file
 INLINE_CHARS: Final = 8_192  # of texts that are judged at once; longer ones must not hold up everybody else
 MAX_ANSWER_BYTES: Final = 256 * 1024
+HIDDEN: Final = "[hidden]"
+_KEY_PIECE: Final = 12  # characters of our key in a row that nobody may see
 
 _log = structlog.get_logger(__name__)
 
 
 class ListModerator:
-    """Judges by a word list, which is read anew when its file changes; a file that is wrong or gone leaves the last one in force."""
+    """Judges by a word list, which is read anew when its file changes; a file that is wrong, empty or gone leaves the last one in force."""
 
     name = "list"
 
@@ -46,8 +50,13 @@ class ListModerator:
         self._path = path
         self._clock = clock
         self._looked = clock.monotonic()
-        self._stamp = _stamp(path)
-        self._words, problems = _read(path)
+        self._hits = SparingLog(__name__, clock)
+        self._told: tuple[object, ...] = ()  # what the log knows already of a file that cannot be read
+        try:
+            self._stamp = _stamp(path)
+            self._words, problems = _read(path)
+        except OSError as error:
+            problems = [_unreadable(error)]
         if problems:
             raise SettingsInvalid([f"REMORA_MODERATION_LIST: {path}: {problem}" for problem in problems])
 
@@ -58,42 +67,60 @@ class ListModerator:
             lines = self._words.found_in(asked.texts)
         else:
             lines = await asyncio.to_thread(self._words.found_in, asked.texts)
-        return Judgement(bool(lines), tuple(f"line {number}" for number in lines))
+        if lines:
+            # Lines are the operator's affair: to a caller they would only say how to feel for the list.
+            self._hits.say(
+                "info", "moderation_list_hit", account=asked.account_id, provider=asked.provider, lines=lines
+            )
+        return Judgement(bool(lines), (LISTED,) if lines else ())
 
     async def _refresh(self) -> None:
         now = self._clock.monotonic()
         if now - self._looked < LOOK_S:
             return
         self._looked = now
-        stamp = await asyncio.to_thread(_stamp, self._path)
-        if stamp == self._stamp:
+        try:
+            # The stamp is older than what is read: a file that changes meanwhile is read once more.
+            stamp = await asyncio.to_thread(_stamp, self._path)
+            if stamp == self._stamp:
+                self._told = ()
+                return
+            words, problems = await asyncio.to_thread(_read, self._path)
+        except OSError as error:
+            self._tell(error.errno, [_unreadable(error)])  # looked at again next time, whatever its stamp
             return
         self._stamp = stamp
-        words, problems = await asyncio.to_thread(_read, self._path)
+        if words.is_empty and not problems and not self._words.is_empty:
+            problems = ["holds no entries any more; restart to go on without any"]
         if problems:
-            _log.error("moderation_list_wrong", path=str(self._path), problems=problems[:10], in_force="the one before")
-        else:
-            self._words = words
-            _log.info("moderation_list_read", path=str(self._path))
+            self._tell(stamp, problems)
+            return
+        self._words, self._told = words, ()
+        _log.info("moderation_list_read", path=str(self._path))
+
+    def _tell(self, about: object, problems: list[str]) -> None:
+        if self._told == (about, problems):
+            return
+        self._told = (about, problems)
+        _log.error("moderation_list_wrong", path=str(self._path), problems=problems[:10], in_force="the one before")
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+    found = path.stat()
+    return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read ({error.strerror})"
 
 
 def _read(path: Path) -> tuple[WordList, list[str]]:
+    with path.open("rb") as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        return WordList(), [f"has more than {MAX_BYTES} bytes"]
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            return WordList(), [f"has more than {MAX_BYTES} bytes"]
         words = WordList.parse(raw.decode("utf-8-sig"))
-    except OSError as error:
-        return WordList(), [f"cannot be read ({error.strerror})"]
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         return WordList(), [f"line {line}: is not UTF-8"]
@@ -125,7 +152,19 @@ class HTTPModerator:
             return Silent(f"{error.reason}: {error}")
         if answer.status != 200 or answer.truncated:
             return Silent(f"it answered {answer.status}" + (", too much of it" if answer.truncated else ""))
-        return _judgement(answer.body, len(asked.texts)) or Silent("its answer is none of a moderator")
+        said = _judgement(answer.body, len(asked.texts))
+        if said is None:
+            return Silent("its answer is none of a moderator")
+        return Judgement(said.flagged, tuple(map(self._scrubbed, said.categories)))
+
+    def _scrubbed(self, category: str) -> str:
+        """The category, unless it holds our key or much of it: categories are shown to callers."""
+        if self.key is None:
+            return category
+        key, seen = self.key.get_secret_value(), plain(category).casefold()
+        size = min(len(key), _KEY_PIECE)
+        pieces = {key[at : at + size].casefold() for at in range(len(key) - size + 1)}
+        return HIDDEN if any(piece in seen for piece in pieces) else category
 
 
 def _judgement(body: bytes, texts: int) -> Judgement | None:
@@ -141,7 +180,7 @@ def _judgement(body: bytes, texts: int) -> Judgement | None:
         return None
     flagged = [each for each in results if each["flagged"]]
     found = [name for each in flagged for name, is_so in _entries(each.get("categories")) if is_so is True]
-    return Judgement(bool(flagged), tuple(dict.fromkeys(found)))
+    return Judgement(bool(flagged), tuple(dict.fromkeys(found))[:MAX_CATEGORIES])
 
 
 def _entries(categories: object) -> list[tuple[str, object]]:
@@ -160,14 +199,26 @@ class PluginModerator:
         """See `Moderator`."""
         try:
             async with asyncio.timeout(self.timeout_s):
-                said = await self.moderate(asked)
+                return _checked(await self.moderate(asked))
         except TimeoutError:
             return Silent(f"it did not answer within {self.timeout_s:g} s")
-        except Exception as error:  # the code of others may raise anything, and a job must survive it
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return Silent("it raised CancelledError")  # by itself: nobody cancelled the job
+        except (Exception, SystemExit) as error:  # the code of others may raise anything, and a job must survive it
             return Silent(f"it raised {type(error).__name__}")  # not its text, which may quote a prompt
-        if not isinstance(said, Judgement) or not all(isinstance(word, str) for word in said.categories):
-            return Silent("it gave no Judgement")
-        return said
+
+
+def _checked(said: object) -> Judgement | Silent:
+    """What a plugin gave, copied; what is none of its type's own values is taken for nothing at all."""
+    if not isinstance(said, Judgement) or (said.flagged is not True and said.flagged is not False):
+        return Silent("it gave no Judgement")
+    categories: object = said.categories
+    if not isinstance(categories, tuple | list) or not all(isinstance(word, str) for word in categories):
+        return Silent("it gave no Judgement")
+    return Judgement(said.flagged, tuple(categories))
 
 
 @functools.cache

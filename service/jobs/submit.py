@@ -92,7 +92,7 @@ class Submitter:
         if not breaker.allows():
             await self.writer.run(Track(SubmitPostponed(job.id, job.lease_epoch, PROVIDER_DOWN_MS)))
             return
-        cleared, record = await self._cleared(job)
+        cleared, record = await self._cleared(job, provider)
         if not cleared:
             return
         # Jobs wait for their turn in the order in which they were handed over.
@@ -120,14 +120,15 @@ class Submitter:
             await self.writer.run(Track(SubmitPostponed(job.id, job.lease_epoch, STORAGE_DOWN_MS)))
         return None
 
-    async def _cleared(self, job: JobRow) -> tuple[bool, str | None]:
+    async def _cleared(self, job: JobRow, provider: Provider) -> tuple[bool, str | None]:
         """Whether moderation lets the job go, and its verdict where it was asked just now: that is kept with the submission."""
         if self.moderation is None or is_ruled(job.moderation):
             return True, None
         given = await self._given(job)
         if given is None:
             return False, None
-        ruling = await self.moderation.rule(job.account_id, job.provider, job.operation, given)
+        known = provider.card.operations[job.operation].input.get("properties", {})
+        ruling = await self.moderation.rule(job.account_id, job.provider, job.operation, given, known)
         record = ruling.record(self.clock.now_ms())
         if ruling.verdict == "blocked":
             about = f": {', '.join(ruling.categories)}" if ruling.categories else ""

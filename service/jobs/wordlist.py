@@ -1,8 +1,9 @@
 """An operator's list of what no prompt may hold: a word, a phrase or a `/regular expression/` a line, `#` for remarks.
 
-Texts and words are compared without case, in Unicode's compatibility form, and without characters that nobody sees. A word
-stands for itself between the boundaries of words; Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese write without
-spaces, so there it is found anywhere. Expressions run on RE2, in time linear in the text whatever they say.
+Texts and words are compared without case, in Unicode's compatibility form, without accents and without characters that nobody
+sees. A word stands for itself between the boundaries of words; Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese write
+without spaces, so there it is found anywhere. Expressions run on RE2, in time linear in the text whatever they say; they are
+tried on the text as it came and as it is compared.
 """
 
 from __future__ import annotations
@@ -29,8 +30,41 @@ _UNSPACED: Final = (
 #: A token is a character of a script without spaces, a run of letters and digits of any other, or a sign.
 _TOKEN: Final = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+|[^\w\s]|_")
 
-#: Control characters that are no white space: they would cut words into pieces.
-_UNSEEN: Final = dict.fromkeys(code for code in (*range(32), *range(127, 160)) if not chr(code).isspace())
+#: Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt of Unicode 15): nothing is drawn for them.
+_IGNORABLE: Final = (
+    (0x00AD, 0x00AD),
+    (0x034F, 0x034F),
+    (0x061C, 0x061C),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFF8),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),
+)
+#: These and control characters that are no white space would cut words into pieces.
+_UNSEEN: Final = dict.fromkeys(
+    [code for code in (*range(32), *range(127, 160)) if not chr(code).isspace()]
+    + [code for first, last in _IGNORABLE for code in range(first, last + 1)]
+)
+#: Marks below are accents and vowel points, which words are written with or without; those above may be letters' own.
+_OWN_MARKS_FROM: Final = 0x0700
+#: Combining marks for any script: never a letter's own.
+_COMMON_MARKS: Final = re.compile("[\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]")
+#: An expression as other languages write it: it would be taken for a phrase.
+_FLAGS: Final = re.compile(r"/.+/[dgimsuvxyADJSUX]{1,8}")
+#: RE2 knows no letters beyond ASCII in these, brackets and repetitions in between or not.
+_ASCII_CLASS: Final = re.compile(
+    r"(?<!\\)(?:\\\\)*\\[bBwW][+*?]*[(\[]*(?:\?:)?[^\x00-\x7f]|[^\x00-\x7f][)\]+*?]*\\[bBwW]"
+)
 _NOWHERE: Final[dict[str, Any]] = {}
 _END: Final = ""  # in the tree of phrases: here one ends, with its line; no token is empty
 
@@ -40,8 +74,29 @@ def folded(text: str) -> str:
     text = text.translate(_UNSEEN)
     if text.isascii():
         return text.lower()
-    seen = "".join(char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
-    return unicodedata.normalize("NFKC", seen.casefold())
+    seen = "".join(_seen(unicodedata.normalize("NFKD", text).translate(_UNSEEN)))
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).casefold())
+
+
+def _seen(text: str) -> Iterator[str]:
+    """The characters of a decomposed text but accents and what is not drawn.
+
+    A mark stays beside a letter of its own block only: it makes か to が, but in a Latin word it only hides the word.
+    """
+    letter = 0
+    for char in text:
+        if char.isascii():
+            letter = 0
+            yield char
+            continue
+        code, category = ord(char), unicodedata.category(char)
+        if category in {"Cf", "Cs"}:
+            continue
+        if category[0] != "M":
+            letter = code
+            yield char
+        elif code >= _OWN_MARKS_FROM and code >> 8 == letter >> 8 and _COMMON_MARKS.match(char) is None:
+            yield char
 
 
 @dataclass(slots=True)
@@ -67,6 +122,8 @@ class WordList:
     def _add(self, entry: str, number: int) -> str | None:
         if len(entry) > MAX_LINE:
             return f"has more than {MAX_LINE} characters"
+        if _FLAGS.fullmatch(entry):
+            return "has flags after its last slash; case never matters, write others as /(?s).../"
         if len(entry) > 1 and entry.startswith("/") and entry.endswith("/"):
             return self._add_expression(entry[1:-1], number)
         tokens = tuple(_TOKEN.findall(folded(entry)))
@@ -94,23 +151,39 @@ class WordList:
             return f"is no expression that RE2 knows: {reason.decode() if isinstance(reason, bytes) else reason}"
         if made.search("") is not None:
             return "matches every text, also an empty one"
+        if _ASCII_CLASS.search(source):
+            return (
+                r"has \b or \w beside a letter that is not ASCII, which RE2 does not know there; write a word, or \pL"
+            )
+        if not source.isascii() and folded(source) != source.lower():
+            return (
+                "holds accents, ligatures or other letters that texts are compared without; write them as plain letters"
+            )
         self.expressions.append((made, number))
         return None
 
     def found_in(self, texts: Sequence[str]) -> tuple[int, ...]:
         """The numbers of the lines that one of the texts holds, ascending."""
-        lines = {number for text in texts for number in self._lines(folded(text))}
+        lines = {number for text in texts for number in self._lines(text)}
         return tuple(sorted(lines)[:MAX_TOLD])
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is looked for."""
+        return not self.phrases and not self.expressions
+
     def _lines(self, text: str) -> Iterator[int]:
+        compared = folded(text)
         if self.phrases:
-            tokens = _TOKEN.findall(text)
+            tokens = _TOKEN.findall(compared)
             for at in range(len(tokens)):
                 yield from self._phrases_at(tokens, at)
         if self.expressions:
-            raw = text.encode(errors="replace")
+            # Expressions know no case, so that the two differ for them only where more than case does.
+            tried = {text, compared} if text.lower() != compared else {text}
+            raws = [each.encode(errors="replace") for each in tried]
             for expression, number in self.expressions:
-                if expression.search(raw) is not None:
+                if any(expression.search(raw) is not None for raw in raws):
                     yield number
 
     def _phrases_at(self, tokens: Sequence[str], at: int) -> Iterator[int]:

@@ -37,10 +37,10 @@ async def test_blocked_job_fails_before_it_is_sent(tmp_path: Path) -> None:
         passed = await machine.finished((await machine.take("A cat"))["id"])
 
     assert (blocked["status"], blocked["error"]["code"], submits) == ("failed", "content_moderated", 0)
-    assert "line 1" in blocked["error"]["message"]
+    assert blocked["error"]["message"].endswith("before it was sent: word list")
     assert blocked["cost"]["charged"] is None
     verdict = blocked["moderation"]
-    assert verdict | {"at": ""} == {"verdict": "blocked", "by": "list", "categories": ["line 1"], "at": ""}
+    assert verdict | {"at": ""} == {"verdict": "blocked", "by": "list", "categories": ["word list"], "at": ""}
     assert [row["type"] for row in timeline] == ["job.queued", "job.moderated", "job.failed"]
     assert (passed["status"], passed["moderation"]["verdict"]) == ("completed", "passed")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import structlog
 from aiohttp import web
 
 from service.clock import SeededRandomness, VirtualClock
@@ -44,20 +47,84 @@ async def ruled(moderation: Moderation, **given: Any) -> Ruling:
     return await moderation.rule("acc_1", "apimodels", "generate", given or {"prompt": "a cat"})
 
 
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 2).decode()
+
+
 def test_texts_are_all_strings_but_links_and_files() -> None:
-    """At any depth; a prompt that looks like a link is still a prompt."""
+    """At any depth; a prompt that looks like a link is still a prompt, and so is a link where none belongs."""
     given = {
         "prompt": "https://x/?q=something bad",
         "model": "sparkpix",
         "image": "https://x/cat.png",
+        "imageUrls": ["https://x/cat.png", "https://x/a cat.png"],
         "mask": "data:image/png;base64,AAAA",
-        "reference": "QUJD" * 100,
+        "style": PNG,
+        "image_prompt": PNG,
+        "reference": f"data:image/png;base64,{PNG}",
+        "note": "https://bomb",
         "n": 2,
-        "messages": [{"role": "user", "content": [{"type": "text", "text": "draw"}, {"url": "https://x/y"}]}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "draw"}, {"url": f"data:image/png;base64,{PNG}"}]}
+        ],
         "blank": "  ",
     }
+    known = {"reference", "imageUrls", "image_prompt", "note", "blank"}
 
-    assert list(texts_of(given)) == ["https://x/?q=something bad", "sparkpix", "user", "text", "draw"]
+    assert list(texts_of(given, known)) == [
+        "https://x/?q=something bad",
+        "sparkpix",
+        "https://x/a cat.png",
+        "https://bomb",
+        "user",
+        "text",
+        "draw",
+    ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"style": "bomb " * 60},
+        {"style": "bomb\n" * 60},
+        {"style": "bomb/" * 60},
+        {"style": "bombs" * 60 + "\n" + "bombs" * 60},
+        {"image_prompt": "bomb " * 60},
+        {"image_prompt": "https://x/bomb"},
+        {"prompt": {"0": PNG + "bomb"}},
+        {"prompt": {"image": "https://bomb"}},
+        {"prompt": f"data:image/png;base64,{PNG}"},
+        {"image_url": "data:text/plain;base64,Ym9tYg=="},
+        {"image_url": "data:,bomb"},
+        {"image_url": "https://x/" + "bomb" * 3_000},
+        {"note": "https://bomb"},
+        {"note": "data:image/png;base64,bomb/bomb"},
+        {"curl": "https://bomb"},
+    ],
+)
+def test_words_do_not_pass_as_files_or_links(given: dict[str, Any]) -> None:
+    """A file is known by its first bytes, a link by the field that it stands in; a prompt is neither."""
+    [value] = given.values()
+    [text] = value.values() if isinstance(value, dict) else [value]
+
+    assert next(texts_of(given, {*given})) == text
+
+
+@pytest.mark.parametrize("wrapped", [76, 64])
+@pytest.mark.parametrize("length", [225, 513, 570])
+def test_files_in_lines_are_files(wrapped: int, length: int) -> None:
+    """As mail programs and `base64` write them, with or without a last line break, and as URLs want them."""
+    encoded = base64.b64encode((b"\xff\xd8\xff\xe0" + bytes(length))[:length] + b"\xff\xfe\xfb").decode()
+    lines = [encoded[at : at + wrapped] for at in range(0, len(encoded), wrapped)]
+    forms = ["\n".join(lines), "\r\n".join(lines) + "\r\n", encoded.translate(str.maketrans("+/", "-_")).rstrip("=")]
+
+    assert [list(texts_of({"input_0": form}, {"input_0"})) for form in forms] == [[], [], []]
+
+
+def test_names_of_fields_are_judged_that_no_card_gave() -> None:
+    """At any depth, as one text; what cards and APIs call their fields is left out."""
+    given = {"naked_mode": True, "sub": {"bomb instructions": True, "url": "a"}, "extra": [{"again": 1}, {"again": 2}]}
+
+    assert list(texts_of(given, {"naked_mode"})) == ["a", "sub\nbomb instructions\nextra\nagain"]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +171,34 @@ async def test_moderator_that_is_down_is_asked_now_and_then() -> None:
     assert (await ruled(moderation)).verdict == (await ruled(moderation)).verdict == "passed"
 
 
+@pytest.mark.parametrize(("fail_open", "first"), [(True, 1), (False, 5)])
+async def test_moderator_that_is_down_is_told_once(fail_open: bool, first: int) -> None:
+    """At the first job that goes unjudged, or when jobs wait; and when it is back."""
+    clock, says = VirtualClock(), Says(Silent("odd"))
+    moderation = chain(says, clock=clock, fail_open=fail_open)
+    told = []
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(7):
+            await ruled(moderation)
+            told.append(len(logs))
+        says.said = Judgement(False)
+        clock.advance(7)
+        await ruled(moderation)
+        await ruled(moderation)
+
+    assert told == [0] * (first - 1) + [1] * (8 - first)
+    assert [line["event"] for line in logs] == ["moderator_down", "moderator_back"]
+
+
+async def test_categories_are_bounded_and_can_be_shown() -> None:
+    """Whoever said them: no control characters, none twice, none empty, few and short."""
+    words = ("x" * 5_000, "a\x00\n\u202eb", "ab", "\n", *map(str, range(200)))
+    ruling = await ruled(chain(Says(Judgement(True, words))))
+
+    assert ruling.categories[:3] == ("x" * 100, "ab", "0")
+    assert len(ruling.categories) <= 50
+
+
 def test_record_is_kept_and_only_waiting_is_asked_again() -> None:
     """The form that the API shows."""
     record = Ruling("blocked", "list", ("line 3",)).record(0)
@@ -130,15 +225,53 @@ async def test_list_is_read_again_when_it_changes(tmp_path: Path) -> None:
         path.write_bytes(text)
         os.utime(path, (seconds, seconds))
 
-    assert await lines() == ("line 1",)
-    write(b"# nothing\ndog\n", 1)
-    assert await lines() == ("line 2",)
-    write(b"/(/\n", 2)
-    assert await lines() == ("line 2",)
+    assert await lines() == ("word list",)
+    for second, held in enumerate((b"bird\n", b"# nothing\ndog\n", b"/(/\n", b"", b"# nothing\n")):
+        write(held, second)
+        assert await lines() == (("word list",) if second else ())
     path.unlink()
-    assert await lines() == ("line 2",)
-    write(b"bird\n", 3)
+    assert await lines() == ("word list",)
+    write(b"bird\n", 9)
     assert await lines() == ()
+
+
+async def test_list_that_could_not_be_read_once_is_read_when_it_can(tmp_path: Path) -> None:
+    """Also where it is the very file that was there before it could not be read; told once."""
+    path, clock, away = tmp_path / "words", VirtualClock(), tmp_path / "away"
+    path.write_text("bird\n", "utf-8")
+    moderator = ListModerator(path, clock)
+    with structlog.testing.capture_logs() as logs:
+        path.rename(away)
+        path.mkdir()  # it is there and has a stamp, but cannot be read
+        for _ in range(3):
+            clock.advance(LOOK_S)
+            await moderator.judge(ASKED)
+        path.rmdir()
+        away.write_text("cat\n", "utf-8")
+        away.rename(path)
+        clock.advance(LOOK_S)
+        said = await moderator.judge(ASKED)
+
+    assert said == Judgement(True, ("word list",))
+    events = [line["event"] for line in logs]
+    assert events == ["moderation_list_wrong", "moderation_list_read", "moderation_list_hit"]
+    assert logs[2]["lines"] == (1,)
+
+
+async def test_list_that_became_readable_is_read_though_nothing_else_changed(tmp_path: Path) -> None:
+    """Its rights were set a moment too late: neither its time nor its size tells."""
+    path, clock, new = tmp_path / "words", VirtualClock(), tmp_path / "new"
+    path.write_text("bird\n", "utf-8")
+    moderator = ListModerator(path, clock)
+    new.write_text("cat\n", "utf-8")
+    new.replace(path)
+    path.chmod(0)
+    clock.advance(LOOK_S)
+    await moderator.judge(ASKED)  # who runs this as root reads it here already
+    path.chmod(0o644)
+    clock.advance(LOOK_S)
+
+    assert await moderator.judge(ASKED) == Judgement(True, ("word list",))
 
 
 @pytest.mark.parametrize("text", [b"/(/\n", b"fine\n\xff\n", None])
@@ -212,6 +345,16 @@ async def test_http_moderator_asks_in_openais_form(http: HTTPModerator, service:
     assert "sk-moderator" not in repr(http)
 
 
+async def test_key_in_an_answer_is_shown_to_nobody(http: HTTPModerator, service: Service) -> None:
+    """Whole, in pieces of a dozen characters, in capitals, or with characters in between that nobody sees."""
+    names = ["Bearer sk-moderator", "sk-\u200bmoderator", "SK-MODERATOR", "x" * 95 + "sk-moderator", "moderate"]
+    categories = dict.fromkeys(names, True)
+    service.answer = msgspec.json.encode({"results": [{"flagged": True, "categories": categories}] * 2})
+    ruling = await chain(http).rule("acc_1", "apimodels", "generate", {"prompt": "a", "model": "b"})
+
+    assert ruling.categories == ("[hidden]", "moderate")
+
+
 @pytest.mark.parametrize(
     ("status", "answer"),
     [
@@ -257,7 +400,7 @@ class Plugin:
         self.said = said
 
     async def moderate(self, asked: Asked) -> object:
-        if isinstance(self.said, Exception):
+        if isinstance(self.said, BaseException):
             raise self.said
         if self.said == "late":
             await asyncio.Event().wait()
@@ -270,6 +413,17 @@ class Plugin:
         (Judgement(True, ("mine",)), Judgement(True, ("mine",))),
         (Judgement(False, (1,)), Silent("it gave no Judgement")),  # type: ignore[arg-type]
         (None, Silent("it gave no Judgement")),
+        (Judgement(True, ["mine"]), Judgement(True, ("mine",))),  # type: ignore[arg-type]
+        (Judgement(None, ()), Silent("it gave no Judgement")),  # type: ignore[arg-type]
+        (Judgement(0, ()), Silent("it gave no Judgement")),  # type: ignore[arg-type]
+        (Judgement("no", ()), Silent("it gave no Judgement")),  # type: ignore[arg-type]
+        (Judgement(True, None), Silent("it gave no Judgement")),  # type: ignore[arg-type]
+        (Judgement(True, {"a"}), Silent("it gave no Judgement")),  # type: ignore[arg-type]
+        (Judgement(True, "violence"), Silent("it gave no Judgement")),  # type: ignore[arg-type]
+        (Judgement(True, iter(["a"])), Silent("it gave no Judgement")),  # type: ignore[arg-type]
+        (object.__new__(Judgement), Silent("it raised AttributeError")),
+        (asyncio.CancelledError(), Silent("it raised CancelledError")),
+        (SystemExit(1), Silent("it raised SystemExit")),
         (ValueError("a cat"), Silent("it raised ValueError")),
         ("late", Silent("it did not answer within 0.05 s")),
     ],
@@ -282,6 +436,26 @@ async def test_plugin_is_asked_and_breaks_nothing(does: object, said: Judgement 
 
     assert moderator.name == "mine"
     assert await moderator.judge(ASKED) == said
+
+
+async def test_plugin_ends_with_the_job_that_is_cancelled(tmp_path: Path) -> None:
+    """A service that stops is no silence of a moderator."""
+    begun = asyncio.Event()
+
+    class Waits:
+        async def moderate(self, asked: Asked) -> Judgement:
+            begun.set()
+            await asyncio.Event().wait()
+            return Judgement(False)
+
+    door = Door(allow=(), clock=VirtualClock())
+    [moderator] = moderators(load({}, tmp_path), door, VirtualClock(), {"mine": Waits})
+    judging = asyncio.create_task(moderator.judge(ASKED))
+    await begun.wait()
+    judging.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await judging
 
 
 @pytest.mark.parametrize("loader", [object, lambda: 1 / 0])
