@@ -134,3 +134,14 @@ async def test_result_link_leads_to_the_providers_file(tmp_path: Path) -> None:
     assert found.headers["location"].startswith(remora.sandbox.base_url)
     assert file.content.startswith(b"\xff\xd8")
     assert forged.status_code == 404
+
+
+async def test_wait_that_runs_out_is_answered_with_the_job_as_it_is_now(tmp_path: Path) -> None:
+    """Who waited three seconds is not told what was true before them."""
+    async with rig(tmp_path) as remora:
+        body = {"provider": "apimodels", "input": {"model": "sparkpix", "prompt": "a cat [fault:stuck]"}}
+        answer = await remora.api.post("/v1/jobs", json=body, headers={"Prefer": "wait=2"})
+
+    assert answer.status_code == 202
+    assert answer.json()["status"] == "running"
+    assert answer.json()["provider_task_id"]
