@@ -114,7 +114,9 @@ async def test_cost_at_completion_is_the_truth(name: str, cost: object, micro_us
     assert observation.cost == Money(micro_usd, "provider", str(cost))
 
 
-@pytest.mark.parametrize("cost", [None, "free", "$", "NaN", "Infinity", -1, True, {}, "1e999999999", "1_000", "٣", "1.2.3", "$1e"])
+@pytest.mark.parametrize(
+    "cost", [None, "free", "$", "NaN", "Infinity", -1, True, {}, "1e999999999", "1_000", "٣", "1.2.3", "$1e"]
+)
 async def test_cost_that_is_no_amount_is_none(cost: object) -> None:
     """Then the price list counts."""
     observation = await polled("sharkapi", status="completed", image_url="https://a.example/1.png", cost=cost)
