@@ -14,7 +14,8 @@ LARGE = "A" * 200_000  # of an input; more than lies in the database where there
 
 
 def _body(number: int = 0) -> dict[str, Any]:
-    return {**STUCK, "input": {**STUCK["input"], "extra": LARGE}, "metadata": {"n": str(number)}}
+    stuck: dict[str, Any] = dict(STUCK)
+    return {**stuck, "input": {**stuck["input"], "extra": LARGE}, "metadata": {"n": str(number)}}
 
 
 def _files(directory: Path) -> list[Path]:
