@@ -168,8 +168,8 @@ async def reconcile(client: Client, host: str, all_of: Destinations, plan: Plan)
         for event in page["data"]:
             [tag] = event["data"]["job"]["tags"]
             listed[event["id"], "/d/" + tag.removeprefix("d-")] += 1
-        if not page["data"]:
-            break
+        if not page["data"] and cursor.endswith(page["next_cursor"]):
+            break  # an empty page alone says only that nothing among the events it looked at has the type
         cursor = f"&cursor={page['next_cursor']}"
     lost, invented = listed - all_of.came, all_of.came - listed
     problems = [
