@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import sys
 import tempfile
 import time
@@ -93,13 +94,16 @@ class Measured:
         return f"| {name} | {self.count:,} | {self.per_s:,.0f} | {self.per_s / relay:.0%} | {cpu_us:,.0f} | {figures} |"
 
 
-async def publish(clients: list[Client], tally: Counted, ready: list[bytes]) -> None:
+async def publish(host: str, port: int, tally: Counted, ready: list[bytes]) -> None:
     """All publishers at once, each with its own share of the messages under way."""
+    async with contextlib.AsyncExitStack() as stack:
+        # Made for each batch: the service closes connections that say nothing while jobs are made ready.
+        clients = [await stack.enter_async_context(Client(host, port, IN_FLIGHT)) for _ in range(PUBLISHERS)]
 
-    def send(index: int) -> None:
-        clients[index % PUBLISHERS].send(ready[index], lambda status, _: tally.answered(index, status))
+        def send(index: int) -> None:
+            clients[index % PUBLISHERS].send(ready[index], lambda status, _: tally.answered(index, status))
 
-    await closed_loop(tally, send, PUBLISHERS * IN_FLIGHT, 60 + tally.count / 100)
+        await closed_loop(tally, send, PUBLISHERS * IN_FLIGHT, 60 + tally.count / 100)
 
 
 def _add(measured: Measured, tally: Counted, cpu: CPU) -> None:
@@ -116,15 +120,13 @@ async def relay(run: Run, plan: Plan) -> Measured:
     measured = Measured()
     async with World() as world, run.subject("benchmarks.relay", "--subscriber", world.plain_url) as subject:
         target = Plain(subject)
-        clients = [await Client(target.host, target.port, IN_FLIGHT).__aenter__() for _ in range(PUBLISHERS)]
-        ready = await target.requests(clients[0], range(plan.relayed))
+        async with Client(target.host, target.port) as client:
+            ready = await target.requests(client, range(plan.relayed))
         tally = Counted(plan.relayed)
         world.on_event = tally.arrived
         before = subject.cpu()
-        await publish(clients, tally, ready)
+        await publish(target.host, target.port, tally, ready)
         _add(measured, tally, subject.cpu() - before)
-        for client in clients:
-            await client.__aexit__()
     return measured
 
 
@@ -135,12 +137,12 @@ async def remora(run: Run, plan: Plan) -> tuple[Measured, list[str]]:
         server = await serve(all_of.take)
         target = await Tagged.start(world, run.fresh("fanout"), "trust", run.core)
         target.tag_of = {number: f"d-{number % DESTINATIONS}" for number in range(plan.events)}
-        clients = [await Client(target.host, target.port, IN_FLIGHT).__aenter__() for _ in range(PUBLISHERS)]
         base = f"http://127.0.0.1:{port_of(server)}"
         wanted: list[dict[str, object]] = [
             {"url": f"{base}/d/{number}", "tags": [f"d-{number}"]} for number in range(DESTINATIONS)
         ]
-        await subscribe(clients[0], target.host, wanted)
+        async with Client(target.host, target.port) as client:
+            await subscribe(client, target.host, wanted)
         for start in range(0, plan.events, PREPARED):
             numbers = range(start, min(start + PREPARED, plan.events))
             async with Client(target.host, target.port) as client:
@@ -148,12 +150,11 @@ async def remora(run: Run, plan: Plan) -> tuple[Measured, list[str]]:
             tally = Counted(len(numbers))
             all_of.tally, all_of.first = tally, start
             before = target.subject.cpu()
-            await publish(clients, tally, ready)
+            await publish(target.host, target.port, tally, ready)
             _add(measured, tally, target.subject.cpu() - before)
             print(f"{numbers.stop:,} events", file=sys.stderr, flush=True)
-        problems = await reconcile(clients[0], target.host, all_of, plan)
-        for client in clients:
-            await client.__aexit__()
+        async with Client(target.host, target.port) as client:
+            problems = await reconcile(client, target.host, all_of, plan)
         status = await target.subject.stop()
         server.close()
     return measured, problems + ([f"exit status {status}"] if status else [])

@@ -28,7 +28,7 @@ from service.jobs.intake import Caller
 from service.jobs.request import idempotency_key, parse
 from service.jobs.row import JobRow
 from service.jobs.track import Track
-from service.jobs.view import ResultRow, job_view
+from service.jobs.view import ERASED, ResultRow, job_view
 from service.results import queries as result_queries
 from service.states import JobStatus
 
@@ -147,8 +147,10 @@ async def get_result(request: Request[Any, Any, Any], job_id: FromPath[str], ind
     await _owned(context, who.account_id, job_id)
     result = _at(await queries.results(context.reader, job_id), index)
     now_ms = context.clock.now_ms()
+    if result.error == ERASED:
+        raise Gone("the result was erased", code="result_erased")
     if result.expires_at <= now_ms:
-        raise Gone("the result has expired; submit the job again to have it made anew", code="result_expired")
+        raise Gone("the result has expired; a new job makes it anew", code="result_expired")
     link_ttl_ms = round(context.settings.link_ttl.total_seconds() * 1000)
     until = min(now_ms + link_ttl_ms, result.expires_at)
     link = await _presigned(context, job_id, result, until - now_ms) or context.links.short(job_id, result.idx, until)

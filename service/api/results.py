@@ -32,7 +32,7 @@ _URL_CHARS: Final = "!#$%&'()*+,/:;=?@[]~"
 _NOT_IN_A_HOST: Final = frozenset("/?#@\\%\ufffd")
 _FILE_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
-    "Cache-Control": "private, max-age=3600",
+    "Cache-Control": "private, no-cache",  # asked for again each time: a result ends, and may be erased before
     "Referrer-Policy": "no-referrer",
 }
 _LEADING_HEADERS: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}

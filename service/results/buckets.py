@@ -81,7 +81,7 @@ class BucketStorage:
         attributes: dict[Any, str] = {
             "Content-Type": content_type,
             "Content-Disposition": f'attachment; filename="{key.rpartition("/")[2]}"',
-            "Cache-Control": "private, max-age=3600",
+            "Cache-Control": "private, no-cache",
         }
         try:
             await obstore.put_async(self._bucket, key, file, attributes=attributes, max_concurrency=2)

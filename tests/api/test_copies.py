@@ -206,3 +206,17 @@ async def test_copy_in_a_bucket_is_led_to(s3: str, tmp_path: Path, monkeypatch: 
     assert (head.status_code, head.headers["content-length"]) == (200, str(result["size_bytes"]))
     assert small.headers["content-type"] == "image/webp"
     assert (erased.status_code, gone.status_code) == (204, 404)
+
+
+async def test_erased_result_is_told_as_erased_on_every_way(keeper: Served) -> None:
+    """By its lasting link, and by the route that would make a short one; browsers ask again before they show a copy."""
+    _, path = await stored(keeper)
+    kept = await keeper.stranger.get(path)
+    [job] = (await keeper.client.get("/v1/jobs")).json()["data"]
+    await keeper.client.delete(f"/v1/jobs/{job['id']}")
+    by_link = await keeper.stranger.get(path)
+    by_route = await keeper.client.get(f"/v1/jobs/{job['id']}/results/0")
+
+    assert kept.headers["cache-control"] == "private, no-cache"
+    assert (by_route.status_code, by_route.json()["code"]) == (410, "result_erased")
+    assert (by_link.status_code, by_link.json()["code"]) == (410, "result_erased")
