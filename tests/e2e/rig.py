@@ -130,9 +130,13 @@ async def rig(
 
     sandbox = SandboxServer(SandboxOptions(speed=speed, faults=parse_faults(faults), seed=1))
     await sandbox.start()
-    port = free_port()
-    settings = load(environment(directory, port, sandbox.base_urls, **{**(env or {}), **more}), directory)
-    service = await Service.open(settings)
+    try:
+        port = free_port()
+        settings = load(environment(directory, port, sandbox.base_urls, **{**(env or {}), **more}), directory)
+        service = await Service.open(settings)
+    except BaseException:
+        await sandbox.stop()
+        raise
     try:
         await service.listen()
         headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
