@@ -6,7 +6,7 @@ Lanes are claimed first, then their rows, so that one dead backlog hides nobody,
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from service.db.transaction import Params, Row, Tx, json_set
@@ -52,7 +52,7 @@ class ClaimDeliveries(Command[Claimed]):
         wishes: The lanes to fill.
         due_lanes: How many further lanes to fill, whichever are due.
         full: Lanes that take nothing now.
-        narrow: Lanes that take something, but less than the usual, and how much.
+        narrow: What those further lanes take that take less than the usual; nothing is looked at unless they are due.
         most: How much the further lanes may be given in all, but for one each.
     """
 
@@ -61,7 +61,7 @@ class ClaimDeliveries(Command[Claimed]):
     wishes: tuple[Wish, ...] = ()
     due_lanes: int = 0
     full: tuple[str, ...] = ()
-    narrow: tuple[tuple[str, int], ...] = ()
+    narrow: tuple[Wish, ...] = ()
     most: int = PER_LANE * LANES_AT_ONCE
 
     def lock(self) -> Hashable | None:
@@ -113,8 +113,9 @@ async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[Cla
     if command.due_lanes:
         settled = json_set([*command.full, *(wish.lane for wish in wishes)])
         due = await tx.rows(_DUE_LANES, {"now": tx.now_ms, "not": settled, "count": command.due_lanes})
-        each, narrow = max(1, min(PER_LANE, command.most // max(1, len(due)))), dict(command.narrow)
-        wishes += [Wish(row["id"], min(each, narrow.get(row["id"], each))) for row in due]
+        each = max(1, min(PER_LANE, command.most // max(1, len(due))))
+        narrow = {wish.lane: replace(wish, count=min(each, wish.count)) for wish in command.narrow}
+        wishes += [narrow.get(row["id"]) or Wish(row["id"], each) for row in due]
     if not wishes:
         return [Claimed([], [])]
     until = tx.now_ms + command.lease_ms

@@ -126,10 +126,6 @@ class Lanes:
             rooms[lane_id] = self._room(lane_id, lane)
         return {lane_id: room for lane_id, room in rooms.items() if room < below}
 
-    def trying_now(self) -> list[str]:
-        """Open lanes whose next try is due."""
-        return [each for each in self.breakers.open_lanes() if self.room(each)]
-
     def wants(self, lane_id: str) -> tuple[int, int | None, str | None]:
         """What the lane takes from the store: how many, ahead of their time up to when, and which one first."""
         lane = self._lanes.get(lane_id)

@@ -312,7 +312,7 @@ class Sender:
         self.lanes.forget_idle()
         if self.lanes.hungry:
             self.lanes.wake_refill.set()  # the store did not take it the last time
-        return await self._claim(self._wish(self.lanes.trying_now()), due_lanes=LANES_AT_ONCE)
+        return await self._claim((), due_lanes=LANES_AT_ONCE)
 
     async def _refill_forever(self) -> None:
         while True:
@@ -341,8 +341,8 @@ class Sender:
         command = ClaimDeliveries(self._owner, self.lease_ms, wishes, due_lanes)
         if due_lanes:
             rooms = self.lanes.rooms(PER_LANE)
-            full, narrow = (lane for lane in rooms if not rooms[lane]), (each for each in rooms.items() if each[1])
-            command = replace(command, full=tuple(full), narrow=tuple(narrow), most=self.lanes.left())
+            full = tuple(lane for lane, room in rooms.items() if not room)
+            command = replace(command, full=full, narrow=self._wish(rooms), most=self.lanes.left())
         stamps = {wish.lane: self.lanes.stamp(wish.lane) for wish in wishes}
         claimed = await self._writer.run(command)
         taken = Counter(row["lane"] for row in claimed.rows)

@@ -230,11 +230,11 @@ async def test_open_lane_takes_one_when_a_try_is_due(network: Network) -> None:
         network.lanes.heard(sending("a", number), delivered=False)
         await network.answer(f"a-{number}")
     network.clock.advance(7)
-    tried = network.lanes.trying_now(), network.take("a", 3, max_in_flight=5)
+    tried = network.lanes.rooms(2), network.take("a", 3, max_in_flight=5)
     await _turn()
 
-    assert tried == (["a"], 1)
-    assert network.lanes.trying_now() == []
+    assert tried == ({"a": 1}, 1)
+    assert network.lanes.full() == ["a"]
     assert list(network.out) == ["a-0"]
 
 

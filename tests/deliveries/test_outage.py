@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from service.clock import iso
+from service.db.transaction import Tx
 from service.deliveries import queries
-from service.deliveries.request import parse_change
+from service.deliveries.claims import ClaimDeliveries, Claimed, handle_claims
+from service.deliveries.request import parse_change, parse_new
 from service.deliveries.shares import MEMORY
 from service.deliveries.subscriptions import DisableSubscription
 from service.errors import EgressNotSent
 from service.scheduler.disabler import Disabler
-from tests.deliveries.desk import OURS, Publish
+from tests.deliveries.desk import OURS, THEIRS, Publish
 from tests.deliveries.outage import Outage, outage
 
 DOWN = "https://down.example/hooks"
@@ -412,3 +414,43 @@ async def test_claims_keep_to_the_memory_of_all_lanes(at: Outage) -> None:
     await at.settle()
 
     assert 150 <= held <= MEMORY // 2 + 150
+
+
+async def test_silent_destination_that_is_down_is_not_asked_about_at_every_tick(at: Outage) -> None:
+    """Ten thousand that failed and have nothing due would cost the writer a look at each, twice a second."""
+    for number in range(5):
+        await at.subscribe(f"{DOWN}/{number}")
+    at.web.answer = lambda _: EgressNotSent("connect_refused", "it is down")
+    await at.publish(6)
+    await at.pass_time(4 * HOUR, step_s=60)
+    looked: list[int] = []
+
+    async def watched(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[Claimed | Exception]:
+        answers = await handle_claims(tx, commands)
+        looked.extend(len(each.wishes) for each in answers if isinstance(each, Claimed))
+        return answers
+
+    at.desk.store.writer.handle(ClaimDeliveries, watched)
+    at.clock.advance(301)  # every try is due, and no delivery is
+    [(due,)] = at.desk.rows(f"SELECT count(*) FROM deliveries WHERE due_at <= {at.clock.now_ms()}")
+    await at.sender.run_once()
+
+    assert due == 0
+    assert len(at.sender.lanes.breakers.open_lanes()) == 5
+    assert looked == [0]
+
+
+async def test_accounts_take_turns_when_lanes_are_claimed(at: Outage) -> None:
+    """One with hundreds of lanes that have been due for long does not push another's out of a claim."""
+    await at.publish(1)
+    mine = [await at.subscribe(f"{WELL}/{number}") for number in range(8)]
+    theirs = await at.desk.subscribe.create(THEIRS, parse_new({"url": WELL}))
+    for each in mine:
+        await at.desk.backlog(each["id"], 1)
+    at.clock.advance(60)
+    await at.desk.publish(account_id=THEIRS)
+    await at.desk.backlog(theirs["id"], 1)
+    claimed = await at.desk.store.writer.run(ClaimDeliveries("me", 60_000, due_lanes=4))
+
+    assert theirs["id"] in [wish.lane for wish in claimed.wishes]
+    assert len(claimed.wishes) == 4
