@@ -66,7 +66,7 @@ class Service:
         self._base: Base
         self._stages: Stages
         self._ticker: Ticker
-        self._refiller: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
 
     @classmethod
     async def open(
@@ -132,7 +132,7 @@ class Service:
         self._stages = wire(self._base)
         # Streams stay open: with few descriptors they must leave connections for everything else.
         self._stages.hub.limit = min(MAX_FOLLOWERS, self._listener.max_connections // 2)
-        self._ticker = Ticker(self._stages.duties, clock)
+        self._ticker = Ticker(self._stages.duties, clock, self.metrics)
         for register in (claims.register, accounts.register, bootstrap.register):
             register(store.writer)
         store.writer.start()
@@ -206,12 +206,19 @@ class Service:
         base, stages = self._base, self._stages
         left = await base.store.writer.run(claims.VoidLeases())
         await base.store.writer.run(VoidCaptures())
-        stages.tracker.learn_from(await queries.recently_finished(base.store.reader, REMEMBERED_JOBS))
+        recent = await queries.recently_finished(base.store.reader, REMEMBERED_JOBS)
+        stages.tracker.learn_from(recent)
+        stages.submits.pool.note(recent)
+        stages.tracker.tasks.load(await queries.at_providers(base.store.reader))
+        waited_for = await queries.active_providers(base.store.reader)
         await stages.sender.start()
         if left:
             _log.info("leases_voided", jobs=left)
         self._ticker.start()
-        self._refiller = asyncio.create_task(stages.rescuer.refill_forever(), name="submit-refiller")
+        for dispatcher in (stages.submits, stages.polls):
+            dispatcher.look_for(waited_for)
+            task = asyncio.create_task(dispatcher.run_forever(), name=f"{dispatcher.pool.kind}-dispatcher")
+            self._loops.append(task)
         # What was made up to here stays for good: without this every full collection walks through all of it (some
         # hundred thousand objects, tens of milliseconds), and the default of 700 new objects collects all the time.
         gc.collect()
@@ -234,16 +241,16 @@ class Service:
         """Stop accepting, let what is out come back, and close everything; safe to call at any moment after `open`."""
         stages = self._stages
         self._listener.begin_drain()
-        stages.submitter.closing = stages.cleaner.closing = True
+        stages.cleaner.closing = True
         stages.waiters.release_all()
         stages.hub.close()
         await self._listener.stopped()
         await self._ticker.stop()
-        if self._refiller is not None:
-            self._refiller.cancel()
-            await asyncio.gather(self._refiller, return_exceptions=True)
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
         await asyncio.gather(
-            stages.submit_hand.drain(DRAIN_S), stages.fetch_hand.drain(DRAIN_S), stages.sender.drain(DRAIN_S)
+            stages.submits.pool.drain(DRAIN_S), stages.polls.pool.drain(DRAIN_S), stages.sender.drain(DRAIN_S)
         )
         if stages.keeping.captures is not None:
             await stages.keeping.captures.drain(CAPTURE_DRAIN_S)

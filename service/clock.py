@@ -69,8 +69,9 @@ class VirtualClock:
     def advance(self, seconds: float) -> None:
         """Move the clock and wake whoever slept until then."""
         self._now_ms += round(seconds * 1000)
-        due = [entry for entry in self._sleepers if entry[0] <= self.monotonic()]
-        self._sleepers = [entry for entry in self._sleepers if entry not in due]
+        now = self.monotonic()
+        due = [entry for entry in self._sleepers if entry[0] <= now]
+        self._sleepers = [entry for entry in self._sleepers if entry[0] > now and not entry[1].done()]
         for _, future in due:
             if not future.done():
                 future.set_result(None)

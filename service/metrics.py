@@ -29,6 +29,12 @@ METRICS: Final[tuple[MetricRow, ...]] = (
     MetricRow("remora_jobs", "gauge", ("status",), "jobs in each state, counted when asked"),
     MetricRow("remora_job_state_changes_total", "counter", ("provider", "status"), "changes of state, by the new one"),
     MetricRow("remora_submits_total", "counter", ("provider", "verdict"), "submit tries, by what came of them"),
+    MetricRow(
+        "remora_work_failed_total",
+        "counter",
+        ("kind",),
+        "submissions and polls that ended in an error which nobody expected (`work_failed` in the log): a mistake in the code",
+    ),
     MetricRow("remora_moderated_total", "counter", ("verdict",), "verdicts of moderation before generation"),
     MetricRow("remora_callbacks_total", "counter", ("provider", "outcome"), "callbacks received"),
     MetricRow("remora_polls_total", "counter", ("provider", "verdict"), "polls, by what came of them"),

@@ -38,6 +38,7 @@ class ProviderSettings:
     fallback_after: timedelta | None = None
     poll_every: timedelta | None = None
     max_in_flight: int | None = None
+    max_submits: int | None = None
     submit_rate: notation.SubmitRate | None = None
     webhook_secrets: tuple[SecretStr, ...] = ()  # one that fits is enough; the first is told to the provider
 
@@ -212,8 +213,13 @@ PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting("POLL_EVERY", None, "duration", "the wait between polls at first", notation.duration),
     Setting(
-        "MAX_IN_FLIGHT", None, "from 1", "tasks at the provider at once", partial(notation.whole, low=1, high=1_000_000)
+        "MAX_IN_FLIGHT",
+        None,
+        "from 1",
+        "tasks unfinished at the provider at once; jobs beyond stay `queued`, where they can be cancelled. A task that is overdue no longer counts",
+        partial(notation.whole, low=1, high=1_000_000),
     ),
+    Setting("MAX_SUBMITS", None, "from 1", "submit requests at once", partial(notation.whole, low=1, high=10_000)),
     Setting("SUBMIT_RATE", None, "`N/s`, `N/10s`", "submissions per time", notation.rate),
     Setting(
         "WEBHOOK_SECRET",

@@ -270,6 +270,10 @@ class Metrics:
         """A submit try ended."""
         self._count("remora_submits_total", provider, verdict)
 
+    def work_failed(self, kind: str) -> None:
+        """A piece of work (`submit`, `poll`) ended in an error that it did not expect."""
+        self._count("remora_work_failed_total", kind)
+
     def moderated(self, verdict: str) -> None:
         """A job was judged before it was sent."""
         self._count("remora_moderated_total", verdict)

@@ -32,14 +32,18 @@ from service.ids import Ids
 from service.jobs import retention as job_retention
 from service.jobs import usage_store
 from service.jobs.cancel import Canceller
+from service.jobs.capacity import PollCapacity, SubmitCapacity
+from service.jobs.dispatch import Dispatcher
 from service.jobs.erase import Erase, Eraser, Follower
+from service.jobs.facts import Fact
 from service.jobs.fetch import Fetcher
-from service.jobs.hands import TaskHand
 from service.jobs.inputs import Inputs
 from service.jobs.intake import Intake
 from service.jobs.moderation import Moderation
 from service.jobs.moderators import installed, moderators
 from service.jobs.pace import Rules
+from service.jobs.pool import WorkerPool
+from service.jobs.row import JobRow
 from service.jobs.submit import Submitter
 from service.jobs.track import Track, Tracker
 from service.jobs.waiters import Waiters
@@ -58,17 +62,14 @@ from service.scheduler.cleaner import Cleaner
 from service.scheduler.disabler import Disabler
 from service.scheduler.duties import Duty
 from service.scheduler.expirer import Expirer
-from service.scheduler.poller import Poller
 from service.scheduler.replayer import Replayer
-from service.scheduler.rescuer import Rescuer
 from service.scheduler.roller import Roller
 from service.scheduler.sweeper import STRANGERS_EVERY_S, STRANGERS_FIRST_S, Sweeper
 from service.settings import Settings
 from service.telemetry import Metrics
 
-SUBMIT_LEASE_MS = 600_000  # a queued job may wait for its turn under a rate limit
-FETCH_LEASE_MS = 120_000  # longer than any poll may take
-FETCHES_PER_PROVIDER = 100  # at once
+SUBMIT_LEASE_MS = 600_000  # longer than moderation and loading an input may take; the request has a lease of its own
+POLL_LEASE_MS = 120_000  # longer than any poll may take
 TICK_S = 0.5  # of the duties that find due work
 SWEEP_S = 1.0  # of the duties that end what is over
 CLEAN_S = 60.0
@@ -116,10 +117,8 @@ class Stages:
     breakers: Breakers
     inbox: Inbox
     sender: Sender
-    submitter: Submitter
-    submit_hand: TaskHand
-    fetch_hand: TaskHand
-    rescuer: Rescuer
+    submits: Dispatcher
+    polls: Dispatcher
     cleaner: Cleaner
     keeping: Keeping
     duties: list[Duty]
@@ -144,19 +143,8 @@ def wire(base: Base) -> Stages:
     breakers = Breakers(base.clock, base.randomness)
     fetcher = Fetcher(writer, base.registry, base.clock, base.randomness, breakers, base.metrics)
     submitter = _submitter(base, breakers)
-    submit_hand = TaskHand(
-        submitter.submit,
-        places=_submits_at_once(base.registry, breakers),
-        willing=lambda _: True,
-        lease_ms=SUBMIT_LEASE_MS,
-        in_order=True,
-    )
-    fetch_hand = TaskHand(
-        fetcher.fetch, places=lambda _: FETCHES_PER_PROVIDER, willing=fetcher.can_ask, lease_ms=FETCH_LEASE_MS
-    )
-    tracker.submitter, tracker.fetcher = submit_hand, fetch_hand
-    rescuer = Rescuer(writer, base.registry, submit_hand, sender, base.owner)
-    poller = Poller(writer, fetcher, fetch_hand, base.clock, base.owner)
+    submits, polls = _submits(base, tracker, submitter, breakers), _polls(base, fetcher)
+    tracker.submitter, tracker.fetcher = submits.pool, polls.pool
     cleaner = _cleaner(base)
     keeping = keep(base, tracker, fetcher, sender.recalled)
     return Stages(
@@ -168,24 +156,60 @@ def wire(base: Base) -> Stages:
         breakers=breakers,
         inbox=Inbox(writer, base.registry, tracker, base.clock, base.metrics),
         sender=sender,
-        submitter=submitter,
-        submit_hand=submit_hand,
-        fetch_hand=fetch_hand,
-        rescuer=rescuer,
+        submits=submits,
+        polls=polls,
         cleaner=cleaner,
         keeping=keeping,
-        duties=[*_duties(base, rescuer, poller, cleaner), *keeping.duties],
+        duties=[*_duties(base, submits, polls, sender, cleaner), *keeping.duties],
     )
 
 
-def _duties(base: Base, rescuer: Rescuer, poller: Poller, cleaner: Cleaner) -> list[Duty]:
+def _submits(base: Base, tracker: Tracker, submitter: Submitter, breakers: Breakers) -> Dispatcher:
+    capacity = SubmitCapacity(base.registry, breakers, tracker.tasks, base.clock)
+    pool = WorkerPool(
+        "submit",
+        submitter.submit,
+        capacity,
+        accepts=lambda _: True,
+        lease_ms=SUBMIT_LEASE_MS,
+        observer=base.metrics,
+    )
+    return _dispatcher(base, pool)
+
+
+def _polls(base: Base, fetcher: Fetcher) -> Dispatcher:
+    pool = WorkerPool(
+        "poll",
+        fetcher.fetch,
+        PollCapacity(base.registry, base.clock),
+        accepts=fetcher.can_ask,
+        lease_ms=POLL_LEASE_MS,
+        observer=base.metrics,
+    )
+    return _dispatcher(base, pool, fetcher.settled)
+
+
+def _dispatcher(base: Base, pool: WorkerPool, settled: Callable[[JobRow], Fact | None] = lambda _: None) -> Dispatcher:
+    return Dispatcher(
+        pool,
+        writer=base.store.writer,
+        clock=base.clock,
+        owner=base.owner,
+        providers=[provider.name for provider in base.registry.all()],
+        observer=base.metrics,
+        settled=settled,
+    )
+
+
+def _duties(base: Base, submits: Dispatcher, polls: Dispatcher, sender: Sender, cleaner: Cleaner) -> list[Duty]:
     expirer = Expirer(base.store.writer, base.store.reader, base.clock)
     roller = Roller(base.store.writer, base.store.reader)
     usage_store.register(base.store.writer)
     replayer = Replayer(base.store.writer, base.store.reader, base.clock, base.owner)
     return [
-        Duty("rescuer", TICK_S, rescuer.run_once),
-        Duty("poller", TICK_S, poller.run_once),
+        Duty("submits", TICK_S, submits.run_once),
+        Duty("polls", TICK_S, polls.run_once),
+        Duty("deliveries", TICK_S, sender.run_once),
         Duty("replayer", TICK_S, replayer.run_once),
         Duty("expirer", SWEEP_S, expirer.run_once),
         Duty("cleaner", CLEAN_S, cleaner.run_once),
@@ -322,16 +346,6 @@ def _sender(base: Base, cache: DestinationCache) -> Sender:
         observer=base.metrics,
         sockets=base.sockets,
     )
-
-
-def _submits_at_once(registry: Registry, breakers: Breakers) -> Callable[[str], int]:
-    def places(name: str) -> int:
-        provider, breaker = registry.get(name), breakers.of(name)
-        if not breaker.allows():
-            return 0
-        return 1 if provider is None or breaker.is_open else provider.max_in_flight
-
-    return places
 
 
 def _rules(base: Base) -> Callable[[str, str], Rules]:

@@ -43,7 +43,7 @@ def test_names_are_the_contracts() -> None:
     }
     assert {row.name for row in PROVIDER_SETTINGS} == {
         *("API_KEY", "BASE_URL", "CALLBACKS", "VERIFY", "FALLBACK_AFTER", "POLL_EVERY", "MAX_IN_FLIGHT"),
-        *("SUBMIT_RATE", "WEBHOOK_SECRET"),
+        *("MAX_SUBMITS", "SUBMIT_RATE", "WEBHOOK_SECRET"),
     }
 
 

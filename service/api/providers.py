@@ -53,9 +53,10 @@ def provider_view(provider: Provider, context: Context) -> dict[str, Any]:
         "reason": provider.reason,
         "default_operation": provider.default_operation,
         "verify": provider.verify,
-        "health": _health(context.breakers.of(provider.name)),
+        "health": _health(context.breakers.of(provider.name), provider),
         "limits": {
             "in_flight": provider.max_in_flight,
+            "submits": provider.max_submits,
             "submit_rate": None if rate is None else {"count": rate.count, "per_s": rate.per_s},
             "retention_s": provider.retention_s,
         },
@@ -63,13 +64,17 @@ def provider_view(provider: Provider, context: Context) -> dict[str, Any]:
     }
 
 
-def _health(breaker: Breaker) -> dict[str, Any]:
-    """`down`: submissions fail in a row, jobs wait in the queue, and a try is made now and then."""
+def _health(breaker: Breaker, provider: Provider) -> dict[str, Any]:
+    """`down`: submissions fail in a row, jobs wait in the queue, and a try is made now and then.
+
+    `paused_for_s`: the provider wants no more submissions for so long (429).
+    """
     return {
         "status": "down" if breaker.is_open else "up",
         "since": iso(breaker.opened_at),
         "failures_in_a_row": breaker.failures,
         "last_error": breaker.last_error,
+        "paused_for_s": round(provider.submits.pause_s(), 1) or None,
     }
 
 

@@ -1,102 +1,189 @@
-"""Claiming work that is due and that nobody holds, or whose holder's lease ran out. Claims, not elections, keep owners apart."""
+"""Claiming work that is due and that nobody holds, or whose holder's lease ran out. Claims, not elections, keep owners apart.
+
+A claim is made for one provider at a time, so that no provider's load is in another's way. What is due is taken oldest
+first while it fits; where more is due than fits, the provider's accounts take turns, from where the last claim ended.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, zip_longest
+from typing import Final, Literal
 
-from service.db.transaction import Tx
+from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.jobs.row import COLUMNS, JobRow, from_row
 
-MAX_ACCOUNTS = 200  # looked at in one claim for one provider
+ACCOUNTS_AT_ONCE: Final = 250  # whose turn it may be, looked at in one claim; the next one goes on behind them
 
 _COLUMNS = ", ".join(COLUMNS)
 
-# The accounts that have jobs waiting for a provider: the index is skipped through, one step an account.
-_WAITING_ACCOUNTS = """
-WITH RECURSIVE waiting(account) AS (
-    SELECT min(account_id) FROM jobs WHERE status = 'queued' AND provider = :provider
-    UNION ALL
-    SELECT (SELECT min(account_id) FROM jobs WHERE status = 'queued' AND provider = :provider AND account_id > waiting.account)
-    FROM waiting WHERE waiting.account IS NOT NULL
-)
-SELECT account FROM waiting WHERE account IS NOT NULL LIMIT :accounts
-"""
-# Claims one account's queued jobs for one provider in the order in which they fell due; safe because the writer is alone
-# on SQLite.
-_QUEUED = f"""
-SELECT {_COLUMNS} FROM jobs WHERE status = 'queued' AND provider = :provider AND account_id = :account AND due_at <= :now
-    AND (lease_until IS NULL OR lease_until <= :now)
-ORDER BY due_at LIMIT :count
-"""
-# Claims what is to be asked for, or was left in flight, oldest first.
-_OTHERS = f"""
-SELECT {_COLUMNS} FROM jobs WHERE due_at <= :now AND status <> 'queued' AND (lease_until IS NULL OR lease_until <= :now)
-ORDER BY due_at LIMIT :count
-"""
+Stage = Literal["submit", "poll"]
+
+#: What waits in each stage, as its two indexes name it: SQLite uses a partial index only for the same words.
+_WAITS: Final[dict[Stage, str]] = {
+    "submit": "status = 'queued'",
+    "poll": "due_at IS NOT NULL AND status NOT IN ('queued', 'submitting')",
+}
+_FREE = "(lease_until IS NULL OR lease_until <= :now)"
 _LEASE = """
 UPDATE jobs SET lease_owner = :owner, lease_until = :until, lease_epoch = lease_epoch + 1
 WHERE id = :id AND lease_epoch = :epoch
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimQueued(Command[list[JobRow]]):
-    """Claim jobs to submit: for each provider as many as it has free places."""
+def _oldest(waits: str) -> str:
+    """What is due for a provider, in the order in which it fell due; safe because the writer is alone on SQLite."""
+    return f"""
+SELECT {_COLUMNS} FROM jobs WHERE {waits} AND provider = :provider AND due_at <= :now AND {_FREE} ORDER BY due_at LIMIT :count
+"""
 
+
+def _accounts(waits: str) -> str:
+    """Accounts that have something waiting for a provider, and whether it is due: the index is skipped through, one step an account."""
+    of_provider = f"FROM jobs WHERE {waits} AND provider = :provider"
+    return f"""
+WITH RECURSIVE waiting(account, step) AS (
+    SELECT min(account_id), 1 {of_provider} AND account_id > :after AND account_id <= :until
+    UNION ALL
+    SELECT (SELECT min(account_id) {of_provider} AND account_id > waiting.account AND account_id <= :until), step + 1
+    FROM waiting WHERE waiting.account IS NOT NULL AND step < {ACCOUNTS_AT_ONCE}
+)
+SELECT :provider AS provider, account,
+    EXISTS (SELECT 1 {of_provider} AND account_id = waiting.account AND due_at <= :now AND {_FREE}) AS is_due
+FROM waiting WHERE account IS NOT NULL
+"""
+
+
+def _of_account(waits: str) -> str:
+    """One account's due jobs for one provider, in order."""
+    return f"""
+SELECT {_COLUMNS} FROM jobs WHERE {waits} AND provider = :provider AND account_id = :account AND due_at <= :now AND {_FREE}
+ORDER BY due_at LIMIT :count
+"""
+
+
+_OLDEST: Final = {stage: _oldest(waits) for stage, waits in _WAITS.items()}
+_ACCOUNTS: Final = {stage: _accounts(waits) for stage, waits in _WAITS.items()}
+_OF_ACCOUNT: Final = {stage: _of_account(waits) for stage, waits in _WAITS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How a provider's room is shared: its last `kept` places are for accounts that hold fewer than that there."""
+
+    kept: int = 0
+    held: Mapping[str, int] = field(default_factory=dict)
+
+    def admits(self, account_id: str, free: int, more: int = 0) -> bool:
+        """Whether the account may take one of so many free places, where it was given `more` besides what it holds."""
+        return free > self.kept or (free > 0 and self.held.get(account_id, 0) + more < self.kept)
+
+
+NO_SHARE: Final = Share()
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a provider takes: so many jobs, how they are shared, and the account behind which the next turn begins."""
+
+    provider: str
+    count: int
+    after: str = ""
+    share: Share = NO_SHARE
+
+    def admitted(self, jobs: Iterable[JobRow]) -> list[JobRow]:
+        """Those that may be taken, in their order."""
+        taken: list[JobRow] = []
+        given: Counter[str] = Counter()
+        for job in jobs:
+            if self.share.admits(job.account_id, self.count - len(taken), given[job.account_id]):
+                taken.append(job)
+                given[job.account_id] += 1
+        return taken
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Jobs that are this process's now.
+
+    Args:
+        more: Providers of which more may be due.
+        turns: Where more was due than fitted: the account that was served last, by provider.
+    """
+
+    jobs: list[JobRow]
+    more: frozenset[str] = frozenset()
+    turns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimJobs(Command[Claimed]):
+    """Claim jobs to submit, or to ask their provider for."""
+
+    stage: Stage
     owner: str
     lease_ms: int
-    free: tuple[tuple[str, int], ...]
+    rooms: tuple[Room, ...]
 
     def lock(self) -> Hashable | None:
         """Two claims never share a batch: each must see what the other took."""
-        return "claim"
+        return ("claim", self.stage)
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimDue(Command[list[JobRow]]):
-    """Claim jobs to ask for, and jobs whose submitter is gone."""
-
-    owner: str
-    lease_ms: int
-    count: int
-
-    def lock(self) -> Hashable | None:
-        """See `ClaimQueued`."""
-        return "claim"
+async def handle_claims(tx: Tx, commands: Sequence[ClaimJobs]) -> list[Claimed | Exception]:
+    """The writer's handler for `ClaimJobs`; claims of different stages may share a batch."""
+    return [await _claim(tx, command) for command in commands]
 
 
-async def handle_queued(tx: Tx, commands: Sequence[ClaimQueued]) -> list[list[JobRow] | Exception]:
-    """The writer's handler for `ClaimQueued`."""
-    [command] = commands
+async def _claim(tx: Tx, command: ClaimJobs) -> Claimed:
+    asked = [{"provider": room.provider, "count": room.count + 1, "now": tx.now_ms} for room in command.rooms]
+    found = [from_row(row) for row in await tx.rows_each(_OLDEST[command.stage], asked)] if asked else []
+    oldest = {provider: list(jobs) for provider, jobs in groupby(found, key=lambda job: job.provider)}
     jobs: list[JobRow] = []
-    for provider, count in command.free:
-        waiting = await tx.rows(_WAITING_ACCOUNTS, {"provider": provider, "accounts": MAX_ACCOUNTS})
-        asked = [{"provider": provider, "account": row["account"], "count": count, "now": tx.now_ms} for row in waiting]
-        found = [from_row(row) for row in await tx.rows_each(_QUEUED, asked)] if asked else []
-        jobs += _in_turn(found, count)
-    return [_lease(tx, jobs, command.owner, command.lease_ms)]
+    more: set[str] = set()
+    turns: dict[str, str] = {}
+    for room in command.rooms:
+        due = oldest.get(room.provider, [])
+        if len(due) <= room.count:
+            taken = room.admitted(due)
+        else:
+            taken, turns[room.provider] = await _in_turn(tx, command.stage, room, due)
+        if len(taken) < len(due):
+            more.add(room.provider)
+        jobs += taken
+    _lease(tx, jobs, command.owner, command.lease_ms)
+    return Claimed(jobs, frozenset(more), turns)
 
 
-def _in_turn(jobs: Sequence[JobRow], count: int) -> list[JobRow]:
-    """So many of the jobs, the accounts in turn, each account's in its order: a large backlog hides no small one."""
-    lines: dict[str, list[JobRow]] = {}
-    for job in jobs:
-        lines.setdefault(job.account_id, []).append(job)
-    rounds = zip_longest(*lines.values())
-    return [job for one_of_each in rounds for job in one_of_each if job is not None][:count]
+async def _in_turn(tx: Tx, stage: Stage, room: Room, oldest: Sequence[JobRow]) -> tuple[list[JobRow], str]:
+    """The jobs of the accounts whose turn it is, and the account behind which the next turn begins."""
+    accounts = await _turns(tx, stage, room)
+    chosen = [row["account"] for row in accounts if row["is_due"]][: room.count]
+    each = -(-room.count // max(1, len(chosen)))
+    asked = [{"provider": room.provider, "account": one, "now": tx.now_ms, "count": each} for one in chosen]
+    theirs = [from_row(row) for row in await tx.rows_each(_OF_ACCOUNT[stage], asked)] if asked else []
+    lines = [list(jobs) for _, jobs in groupby(theirs, key=lambda job: job.account_id)]
+    in_turn = [job for one_of_each in zip_longest(*lines) for job in one_of_each if job is not None]
+    known = {job.id for job in in_turn}
+    taken = room.admitted([*in_turn, *(job for job in oldest if job.id not in known)])
+    if len(in_turn) < room.count or not taken:  # those looked at had too little: the next look begins behind them
+        return taken, accounts[-1]["account"]
+    return taken, taken[-1].account_id
 
 
-async def handle_due(tx: Tx, commands: Sequence[ClaimDue]) -> list[list[JobRow] | Exception]:
-    """The writer's handler for `ClaimDue`."""
-    [command] = commands
-    found = await tx.rows(_OTHERS, {"now": tx.now_ms, "count": command.count})
-    return [_lease(tx, [from_row(row) for row in found], command.owner, command.lease_ms)]
+async def _turns(tx: Tx, stage: Stage, room: Room) -> list[Row]:
+    """Accounts in the order of their turns: those behind the last one first, then from the beginning."""
+    asked = {"provider": room.provider, "now": tx.now_ms}
+    behind = await tx.rows(_ACCOUNTS[stage], asked | {"after": room.after, "until": "~"})  # ids have no letter above
+    if not room.after or len(behind) >= ACCOUNTS_AT_ONCE:
+        return behind
+    return behind + await tx.rows(_ACCOUNTS[stage], asked | {"after": "", "until": room.after})
 
 
-def _lease(tx: Tx, jobs: list[JobRow], owner: str, lease_ms: int) -> list[JobRow]:
+def _lease(tx: Tx, jobs: list[JobRow], owner: str, lease_ms: int) -> None:
     until = tx.now_ms + lease_ms
     tx.write(
         _LEASE,
@@ -107,7 +194,6 @@ def _lease(tx: Tx, jobs: list[JobRow], owner: str, lease_ms: int) -> list[JobRow
         job.lease_owner = owner
         job.lease_until = until
         job.lease_epoch += 1
-    return jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +214,5 @@ async def handle_void(tx: Tx, commands: Sequence[VoidLeases]) -> list[int | Exce
 
 def register(writer: Writer) -> None:
     """Name the handlers of this module's commands."""
-    writer.handle(ClaimQueued, handle_queued)
-    writer.handle(ClaimDue, handle_due)
+    writer.handle(ClaimJobs, handle_claims)
     writer.handle(VoidLeases, handle_void)

@@ -19,7 +19,6 @@ from service.jobs.facts import (
     ModerationAwaited,
     OverdueNoticed,
     Polled,
-    PollPostponed,
     ResubmitAsked,
     ResultHappened,
     SubmitAbandoned,
@@ -61,8 +60,6 @@ def decide(draft: Draft, fact: Fact, rules: Rules) -> Answer:
             return hearing.heard(draft, fact, rules)
         case Polled():
             return hearing.polled(draft, fact, rules)
-        case PollPostponed():
-            return hearing.postponed(draft, fact)
         case CannotAsk():
             return hearing.cannot_ask(draft, fact)
         case CancelAsked():
@@ -140,6 +137,7 @@ def _resubmit(draft: Draft, fact: ResubmitAsked) -> Answer:
     job.task_confirmed = 1
     job.hint_at = None
     job.submit_failures = 0
+    job.refusals = None
     draft.move(JobStatus.QUEUED)
     draft.note("job.resubmitted", Source.API)
     draft.wake_at(draft.now_ms)

@@ -19,13 +19,18 @@ class MoveForbidden(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """One new row of a job's timeline; with a body it is an event that is sent."""
+    """One new row of a job's timeline; with a body it is an event that is sent.
+
+    Args:
+        repeats: It takes the place of the last row of its type.
+    """
 
     seq: int
     type: str
     source: str
     detail: str | None
     body: bytes | None
+    repeats: bool = False
 
 
 @dataclass(slots=True)
@@ -53,9 +58,11 @@ class Draft:
         self.was_seq = self.job.seq
         self.heard_at = self.job.hint_at
 
-    def note(self, event_type: str, source: Source, detail: Mapping[str, Any] | None = None) -> None:
-        """Add a row to the timeline that nobody is sent."""
-        self._note(event_type, source, detail, body=None)
+    def note(
+        self, event_type: str, source: Source, detail: Mapping[str, Any] | None = None, *, repeats: bool = False
+    ) -> None:
+        """Add a row to the timeline that nobody is sent; one that repeats takes the place of the last one of its type."""
+        self._note(event_type, source, detail, body=None, repeats=repeats)
 
     def announce(self, event_type: str, source: Source, detail: Mapping[str, Any] | None = None) -> None:
         """Add an event, with the job as it stands now in its body; what is erased is told to nobody any more."""
@@ -84,10 +91,18 @@ class Draft:
         self.job.waiting = None
         self.note("job.erased", Source.API)
 
-    def _note(self, event_type: str, source: Source, detail: Mapping[str, Any] | None, *, body: bytes | None) -> None:
+    def _note(
+        self,
+        event_type: str,
+        source: Source,
+        detail: Mapping[str, Any] | None,
+        *,
+        body: bytes | None,
+        repeats: bool = False,
+    ) -> None:
         self.job.seq += 1
         text = msgspec.json.encode(detail).decode() if detail else None
-        self.notes.append(Noted(self.job.seq, event_type, source.value, text, body))
+        self.notes.append(Noted(self.job.seq, event_type, source.value, text, body, repeats))
 
     def move(self, status: JobStatus) -> None:
         """Change the state along the table."""

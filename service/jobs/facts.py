@@ -62,6 +62,7 @@ class SubmitAnswered:
 
     Args:
         probing: The provider counted as down, and this was the try whether it is back: it does not count against the job.
+        pause_s: For how long the provider gets nothing, from any job, since it refused for the moment.
     """
 
     job_id: str
@@ -70,6 +71,7 @@ class SubmitAnswered:
     outcome: SubmitOutcome
     spread: float = 1.0
     probing: bool = False
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +121,6 @@ class Polled:
     epoch: int
     outcome: PollOutcome
     spread: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class PollPostponed:
-    """The provider asked everybody for a pause: the job is asked for afterwards."""
-
-    job_id: str
-    epoch: int
-    wait_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +215,6 @@ Fact = (
     | SubmitImpossible
     | CallbackHeard
     | Polled
-    | PollPostponed
     | CannotAsk
     | CancelAsked
     | CancelAnswered

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from service.clock import Clock, Randomness
 from service.db.writer import Writer
-from service.jobs.facts import Polled, PollPostponed
+from service.jobs.facts import CannotAsk, DeadlinePassed, Fact, Polled
 from service.jobs.insist import insist
 from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.providers.breaker import Breakers
 from service.providers.client import PollOutcome, PollVerdict
-from service.providers.registry import Registry
+from service.providers.limits import Slot
+from service.providers.registry import Provider, Registry
 
 PATIENCE_S = 60.0  # seconds for which the store may refuse what a poll has seen; shorter than the lease
-PAUSE_S = 5.0  # seconds without polls of a provider that answers 429, unless it asks for more …
-LONGEST_PAUSE_S = 300.0  # … up to this
-TURN_S = 0.05  # seconds between looks at a full provider
+TURN_S = 0.05  # seconds between looks at a full provider, for a question that is no job's turn …
+LONGEST_TURN_S = 30.0  # … and after which it is given up for now
 TOO_MANY = 429  # the answer to polls that come too fast
 
 _log = structlog.get_logger(__name__)
@@ -46,7 +46,6 @@ class Fetcher:
     randomness: Randomness
     breakers: Breakers
     observer: Observer
-    _paused: dict[str, float] = field(default_factory=dict)  # until when, in monotonic seconds, by provider
 
     def can_ask(self, job: JobRow) -> bool:
         """Whether there is a task to ask for and a provider that answers."""
@@ -64,27 +63,20 @@ class Fetcher:
         known = provider is not None and provider.operation(job.operation) is not None
         return known and provider is not None and not provider.can_poll(job.operation)
 
-    async def fetch(self, job: JobRow) -> None:
+    def settled(self, job: JobRow) -> Fact | None:
+        """What is to be recorded of a due job instead of asking for it: its deadline passed, or nobody can be asked."""
+        if job.expires_at <= self.clock.now_ms() and job.is_active:
+            return DeadlinePassed(job.id)
+        if not self.can_ask(job):
+            return CannotAsk(job.id, job.lease_epoch, for_ever=self.never_asks(job))
+        return None
+
+    async def fetch(self, job: JobRow, slot: Slot) -> None:
         """Ask for the task of a leased job."""
         provider = self.registry.get(job.provider)
         if provider is None or job.provider_task_id is None:
             return
-        pause_s = self._paused.get(provider.name, 0.0) - self.clock.monotonic()
-        if pause_s > 0:
-            await self.writer.run(Track(PollPostponed(job.id, job.lease_epoch, round(pause_s * 1000))))
-            return
-        while not (turn := provider.poll_limits.enter()).granted:
-            await self.clock.sleep(turn.wait_s or TURN_S)
-        try:
-            outcome = await provider.poll(job.operation, job.provider_task_id, job.poll_url)
-        finally:
-            provider.poll_limits.leave()
-        if outcome.http_status == TOO_MANY:
-            self._paused[provider.name] = self.clock.monotonic() + min(
-                outcome.retry_after_s or PAUSE_S, LONGEST_PAUSE_S
-            )
-        self._judge(job.provider, outcome)
-        self.observer.polled(job.provider, outcome.verdict.value)
+        outcome = await self._ask(provider, job.operation, job.provider_task_id, job.poll_url, slot)
         if outcome.observation is not None and not outcome.observation.word_known:
             self.observer.unknown_word(job.provider)
             _log.warning(
@@ -105,21 +97,35 @@ class Fetcher:
         provider = self.registry.get(provider_name)
         if provider is None or task_id is None or not provider.configured or not provider.can_poll(operation):
             return ()
-        while not (turn := provider.poll_limits.enter()).granted:
-            await self.clock.sleep(turn.wait_s or TURN_S)
+        until = self.clock.monotonic() + LONGEST_TURN_S
+        while not provider.polls.room():
+            if self.clock.monotonic() >= until:
+                return None
+            await self.clock.sleep(TURN_S)
+        slot = provider.polls.enter()
         try:
-            outcome = await provider.poll(operation, task_id, poll_url)
+            outcome = await self._ask(provider, operation, task_id, poll_url, slot)
         finally:
-            provider.poll_limits.leave()
-        self._judge(provider_name, outcome)
-        self.observer.polled(provider_name, outcome.verdict.value)
+            slot.leave()
         if outcome.verdict in {PollVerdict.RETRY, PollVerdict.DENIED}:
             return None
         return () if outcome.observation is None else tuple(outcome.observation.urls)
 
-    def _judge(self, provider: str, outcome: PollOutcome) -> None:
-        """Tell the breaker: polls that fail are a sign of the provider's own trouble, a limit on them is not."""
+    async def _ask(
+        self, provider: Provider, operation: str, task_id: str, poll_url: str | None, slot: Slot
+    ) -> PollOutcome:
+        """Poll, and tell the breaker, the limits and the metrics how it went."""
+        slot.sent()
+        outcome = await provider.poll(operation, task_id, poll_url)
+        if outcome.http_status == TOO_MANY:
+            provider.polls.refused(outcome.retry_after_s)
+        elif outcome.http_status is not None:
+            provider.polls.accepted()
         if outcome.verdict is not PollVerdict.RETRY:
-            self.breakers.of(provider).worked()
-        elif outcome.http_status != TOO_MANY:
-            self.breakers.of(provider).failed(outcome.message)
+            self.breakers.of(provider.name).worked()
+        elif (
+            outcome.http_status != TOO_MANY
+        ):  # polls that fail are a sign of the provider's own trouble, a limit is not
+            self.breakers.of(provider.name).failed(outcome.message)
+        self.observer.polled(provider.name, outcome.verdict.value)
+        return outcome

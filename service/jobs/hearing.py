@@ -10,7 +10,7 @@ import msgspec
 from service.backoff import exponential, honouring
 from service.jobs import observe, pace
 from service.jobs.draft import Draft
-from service.jobs.facts import CallbackHeard, CannotAsk, Polled, PollPostponed
+from service.jobs.facts import CallbackHeard, CannotAsk, Polled
 from service.jobs.pace import Rules
 from service.providers.client import PollVerdict
 from service.providers.mapping import Observation, Seen
@@ -192,14 +192,6 @@ def _plan_next_poll(draft: Draft, fact: Polled, rules: Rules) -> None:
         job.hint_at = None
         wait_ms = pace.next_poll_ms(rules, age_ms, fact.spread)
     draft.wake_at(observe.wake_up(draft, rules, wait_ms))
-
-
-def postponed(draft: Draft, fact: PollPostponed) -> bool:
-    """The provider is left alone for a while."""
-    job = draft.job
-    if fact.epoch == job.lease_epoch and job.due_at is not None:
-        draft.wake_at(min(draft.now_ms + fact.wait_ms, max(job.expires_at, draft.now_ms)))
-    return False
 
 
 def cannot_ask(draft: Draft, fact: CannotAsk) -> bool:

@@ -166,6 +166,38 @@ async def past_deadline(reader: Reader, now_ms: int, count: int) -> list[str]:
     return [row["id"] for row in rows]
 
 
+async def abandoned(reader: Reader, now_ms: int, count: int) -> list[tuple[str, str]]:
+    """Jobs whose submission was left in flight, with its id: their lease ran out, longest ago first."""
+    rows = await reader.rows(
+        "SELECT id, submission_id FROM jobs WHERE status = 'submitting' AND due_at <= :now ORDER BY due_at LIMIT :count",
+        {"now": now_ms, "count": count},
+    )
+    return [(row["id"], row["submission_id"]) for row in rows]
+
+
+async def at_providers(reader: Reader) -> list[tuple[str, str, str]]:
+    """Provider, account and id of all jobs whose task is being submitted or worked on, and not overdue."""
+    rows = await reader.rows(
+        # Through the index of what is active, which is small beside all jobs.
+        "SELECT provider, account_id, id FROM jobs INDEXED BY ix_jobs_for_expiry "
+        "WHERE status IN ('queued', 'submitting', 'submit_unknown', 'running') AND status IN ('submitting', 'running') AND overdue = 0",
+    )
+    return [(row["provider"], row["account_id"], row["id"]) for row in rows]
+
+
+async def active_providers(reader: Reader) -> set[str]:
+    """The names of the providers that jobs wait for or run at, whether their cards are there or not."""
+    names: set[str] = set()
+    for waits in ("status = 'queued'", "due_at IS NOT NULL AND status NOT IN ('queued', 'submitting')"):
+        rows = await reader.rows(
+            f"WITH RECURSIVE waiting(name) AS (SELECT min(provider) FROM jobs WHERE {waits} UNION ALL "
+            f"SELECT (SELECT min(provider) FROM jobs WHERE {waits} AND provider > waiting.name) FROM waiting "
+            "WHERE waiting.name IS NOT NULL) SELECT name FROM waiting WHERE name IS NOT NULL"
+        )
+        names.update(row["name"] for row in rows)
+    return names
+
+
 async def newly_overdue(reader: Reader, now_ms: int, count: int) -> list[str]:
     """Jobs that take longer than is usual and have not been noticed yet."""
     rows = await reader.rows(

@@ -35,6 +35,7 @@ class JobRow:
     submission_id: str | None = None
     submit_tries: int = 0
     submit_failures: int = 0
+    refusals: str | None = None
     provider_task_id: str | None = None
     task_confirmed: int = 1
     provider_status: str | None = None

@@ -32,6 +32,11 @@ _INSERT_EVENT = """
 INSERT INTO events (id, account_id, job_id, seq, type, source, at, detail, pos, body)
 VALUES (:id, :account_id, :job_id, :seq, :type, :source, :at, :detail, :pos, :body)
 """
+# A row that repeats an earlier one takes its place, with a new number: the timeline stays in order and does not grow.
+_REPEAT_EVENT = """
+UPDATE events SET seq = :seq, at = :at, detail = :detail WHERE job_id = :job_id AND seq = (
+    SELECT max(seq) FROM events WHERE job_id = :job_id AND type = :type AND seq < :seq)
+"""
 _INSERT_RESULT = """
 INSERT INTO results (job_id, idx, source_url, expires_at, error, stored, due_at, sweep_at, link_dies_at, lease_owner, lease_until, lease_epoch)
 VALUES (:job_id, :idx, :source_url, :expires_at, :error, 0, :due_at, :sweep_at, :link_dies_at, :lease_owner, :lease_until, :lease_epoch)
@@ -195,9 +200,21 @@ def _booked_later(draft: Draft) -> bool:
 def insert_events(tx: Tx, drafts: Sequence[Draft], ids: Ids) -> list[StateEvent]:
     """Write the timeline; returns the events that are sent, in feed order."""
     rows: list[Params] = []
+    repeated: list[Params] = []
     events: list[StateEvent] = []
     for draft in drafts:
         for noted in draft.notes:
+            if noted.repeats:
+                repeated.append(
+                    {
+                        "job_id": draft.job.id,
+                        "type": noted.type,
+                        "seq": noted.seq,
+                        "at": draft.now_ms,
+                        "detail": noted.detail,
+                    }
+                )
+                continue
             event_id = ids.new("evt")
             rows.append(
                 {
@@ -219,4 +236,5 @@ def insert_events(tx: Tx, drafts: Sequence[Draft], ids: Ids) -> list[StateEvent]
                     StateEvent(event_id, noted.type, noted.seq, draft.now_ms, noted.body, draft.job, expire_at)
                 )
     tx.write(_INSERT_EVENT, rows)
+    tx.write(_REPEAT_EVENT, repeated)
     return events

@@ -32,6 +32,7 @@ from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.providers.breaker import Breakers
 from service.providers.client import SubmitOutcome, Verdict
+from service.providers.limits import Slot
 from service.providers.registry import Provider, Registry
 from service.states import ErrorCode
 
@@ -41,8 +42,6 @@ TOKEN_BYTES = 32  # 256 bits: the path is the secret
 LEASE_MARGIN_MS = 30_000  # the lease outlasts the provider's deadline by this
 STORAGE_DOWN_MS = 15_000  # the same for a job whose input lies in a storage that does not answer
 PROVIDER_DOWN_MS = 5_000  # how long a job that came while its provider is down waits at least
-LONGEST_TURN_S = 0.5  # seconds after which a waiting submit looks whether the service is closing
-TURN_S = 0.05  # seconds between looks at a full provider
 
 
 def token_hash(token: str) -> bytes:
@@ -74,10 +73,9 @@ class Submitter:
     observer: Observer
     inputs: Inputs
     moderation: Moderation | None = None
-    closing: bool = False  # nobody begins any more; who waits for a turn lets the job go, it is still queued
 
-    async def submit(self, job: JobRow) -> None:
-        """Send a leased job and bring back what the provider said."""
+    async def submit(self, job: JobRow, slot: Slot) -> None:
+        """Send a leased job, for which there is a slot, and bring back what the provider said."""
         provider = self.registry.get(job.provider)
         if provider is None or not provider.configured or provider.operation(job.operation) is None:
             reason = (
@@ -95,18 +93,9 @@ class Submitter:
         cleared, record = await self._cleared(job, provider)
         if not cleared:
             return
-        # Jobs wait for their turn in the order in which they were handed over.
-        while not (turn := provider.limits.enter()).granted:
-            if self.closing:
-                return
-            await self.clock.sleep(min(turn.wait_s or TURN_S, LONGEST_TURN_S))
-        try:
-            # Loaded when its turn has come: those that wait for theirs must not hold megabytes each.
-            given = await self._given(job)
-            if given is not None:
-                await self._submit(provider, job, given, record)
-        finally:
-            provider.limits.leave()
+        given = await self._given(job)
+        if given is not None:
+            await self._submit(provider, job, given, record, slot)
 
     async def _given(self, job: JobRow) -> dict[str, Any] | None:
         """The input, before anything is begun; None: it cannot be had, and the job knows."""
@@ -139,7 +128,9 @@ class Submitter:
             await self.writer.run(Track(ModerationAwaited(job.id, job.lease_epoch, record, reason, spread)))
         return ruling.verdict in {"passed", "skipped"}, record
 
-    async def _submit(self, provider: Provider, job: JobRow, given: dict[str, Any], moderation: str | None) -> None:
+    async def _submit(
+        self, provider: Provider, job: JobRow, given: dict[str, Any], moderation: str | None, slot: Slot
+    ) -> None:
         token = base64.urlsafe_b64encode(self.randomness.bytes(TOKEN_BYTES)).rstrip(b"=").decode()
         lease_ms = round(provider.submit_timeout_s * 1000) + LEASE_MARGIN_MS
         begun = SubmitBegun(job.id, job.lease_epoch, self.ids.new("sbm"), token_hash(token), lease_ms, moderation)
@@ -149,23 +140,39 @@ class Submitter:
         except StoreUnavailable:
             return  # nothing was written and nothing was sent; the rescuer comes back to it
         self.breakers.of(provider.name).begin()
-        await self._send(provider, job, given, begun, token)
+        slot.sent()
+        answered = await self._send(provider, job, given, begun, token)
+        await insist(self.writer, Track(answered), self.clock, begun.lease_ms / 1000)
 
     async def _send(
         self, provider: Provider, job: JobRow, given: dict[str, Any], begun: SubmitBegun, token: str
-    ) -> None:
+    ) -> SubmitAnswered:
         callback_url = None
         if self.callback_base is not None and provider.wants_callback(job.operation):
             callback_url = f"{self.callback_base}/callbacks/{token}"
         probing = self.breakers.of(provider.name).is_open
         outcome = await provider.submit(job.operation, given, callback_url)
         self._judge(provider.name, outcome)
+        self._pace(provider, outcome)
         self.observer.submitted(provider.name, outcome.verdict.value)
         if outcome.observation is not None and not outcome.observation.word_known:
             self.observer.unknown_word(provider.name)
-        spread = self.randomness.uniform(0.8, 1.2)
-        answered = SubmitAnswered(job.id, begun.submission_id, begun.epoch, outcome, spread, probing)
-        await insist(self.writer, Track(answered), self.clock, begun.lease_ms / 1000)
+        spread, pause_s = self.randomness.uniform(0.8, 1.2), provider.submits.pause_s()
+        return SubmitAnswered(job.id, begun.submission_id, begun.epoch, outcome, spread, probing, pause_s)
+
+    def _pace(self, provider: Provider, outcome: SubmitOutcome) -> None:
+        """Tell the limits: a provider that wants no more for now gets nothing from anybody for a while."""
+        limiter = provider.submits
+        if outcome.error_code is not ErrorCode.RATE_LIMITED:
+            if outcome.http_status is not None:
+                limiter.accepted()
+            return
+        was_paused = limiter.pause_s() > 0
+        limiter.refused(outcome.retry_after_s)
+        if not was_paused:
+            _log.warning(
+                "provider_paused", provider=provider.name, for_s=round(limiter.pause_s(), 1), why=outcome.message
+            )
 
     def _judge(self, provider: str, outcome: SubmitOutcome) -> None:
         """Tell the breaker: no answer or a broken one is the provider's failure, a refusal of the task is not."""

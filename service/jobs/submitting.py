@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from service.backoff import exponential, honouring
+from service.clock import iso
 from service.jobs import hearing, observe, pace
 from service.jobs.draft import Draft
 from service.jobs.facts import (
@@ -22,6 +23,19 @@ from service.jobs.pace import Rules
 from service.providers.client import SubmitOutcome, Verdict
 from service.providers.mapping import Observation, Seen
 from service.states import ErrorCode, JobStatus, ResolvedBy, Source
+
+
+class Refusals(msgspec.Struct):
+    """Tries in a row that were refused alike: they share two rows of the timeline, since a provider may refuse for days.
+
+    Args:
+        like: What they have in common: the verdict, and the status of the answer.
+        since_ms: When the first one was refused.
+    """
+
+    like: tuple[str, int | None]
+    count: int
+    since_ms: int
 
 
 def begin(draft: Draft, fact: SubmitBegun) -> bool:
@@ -45,7 +59,8 @@ def begin(draft: Draft, fact: SubmitBegun) -> bool:
     if fact.moderation is not None:
         _note_verdict(draft, fact.moderation)
     draft.move(JobStatus.SUBMITTING)
-    draft.note("job.submitting", Source.SUBMIT, {"try": job.submit_tries, "submission_id": fact.submission_id})
+    detail = {"try": job.submit_tries, "submission_id": fact.submission_id}
+    draft.note("job.submitting", Source.SUBMIT, detail, repeats=job.refusals is not None)
     # The lease outlasts the provider's deadline; should it lapse all the same, whoever held it is gone.
     job.due_at = job.lease_until = draft.now_ms + fact.lease_ms
     job.lease_owner = owner
@@ -97,6 +112,7 @@ def answered(draft: Draft, fact: SubmitAnswered, rules: Rules) -> bool:
         return _answered_late(draft, fact, rules)
     waiting = msgspec.json.decode(job.waiting, type=Waiting) if job.waiting else None
     job.waiting = None
+    refusals, job.refusals = job.refusals, None
     if outcome.verdict is Verdict.ACCEPTED:
         _accepted(draft, outcome, rules)
     elif outcome.verdict is Verdict.UNKNOWN or waiting is not None:
@@ -105,6 +121,7 @@ def answered(draft: Draft, fact: SubmitAnswered, rules: Rules) -> bool:
     elif outcome.verdict is Verdict.REJECTED or job.status is JobStatus.SUBMIT_UNKNOWN:
         _rejected(draft, outcome, outcome.error_code or ErrorCode.PROVIDER_REJECTED)
     else:
+        job.refusals = refusals
         _try_again(draft, fact)
     if waiting is not None:
         heard = CallbackHeard(
@@ -189,15 +206,36 @@ def _try_again(draft: Draft, fact: SubmitAnswered) -> None:
         if job.submit_failures >= pace.SUBMIT_FAILURE_LIMIT:
             _rejected(draft, outcome, ErrorCode.PROVIDER_UNAVAILABLE)
             return
-    if outcome.verdict is Verdict.NOT_SENT:
-        wait_s = exponential(job.submit_tries, first_s=pace.NOT_SENT_FIRST_S, cap_s=pace.NOT_SENT_CAP_S)
-    else:
-        wait_s = exponential(job.submit_tries, first_s=pace.REFUSED_FIRST_S, cap_s=pace.REFUSED_CAP_S)
-    wait_s = honouring(wait_s * fact.spread, outcome.retry_after_s)
     draft.move(JobStatus.QUEUED)
+    if fact.pause_s and outcome.error_code is ErrorCode.RATE_LIMITED:
+        # The provider pauses, not the job: it keeps its place before those that came later.
+        wait_s = fact.pause_s
+        draft.wake_at(job.created_at)
+    else:
+        wait_s = _own_wait_s(job.submit_tries, fact)
+        draft.wake_at(draft.now_ms + round(wait_s * 1000))
+    _note_refusal(draft, outcome, wait_s)
+
+
+def _own_wait_s(tries: int, fact: SubmitAnswered) -> float:
+    if fact.outcome.verdict is Verdict.NOT_SENT:
+        wait_s = exponential(tries, first_s=pace.NOT_SENT_FIRST_S, cap_s=pace.NOT_SENT_CAP_S)
+    else:
+        wait_s = exponential(tries, first_s=pace.REFUSED_FIRST_S, cap_s=pace.REFUSED_CAP_S)
+    return honouring(wait_s * fact.spread, fact.outcome.retry_after_s)
+
+
+def _note_refusal(draft: Draft, outcome: SubmitOutcome, wait_s: float) -> None:
+    job, like = draft.job, (outcome.verdict.value, outcome.http_status)
     detail = {"reason": outcome.message, "http_status": outcome.http_status, "retry_in_s": round(wait_s, 3)}
-    draft.note(f"submit.{outcome.verdict.value}", Source.SUBMIT, detail)
-    draft.wake_at(draft.now_ms + round(wait_s * 1000))
+    last = msgspec.json.decode(job.refusals, type=Refusals) if job.refusals else None
+    if repeats := last is not None and last.like == like:
+        last.count += 1
+        detail |= {"count": last.count, "since": iso(last.since_ms)}
+    else:
+        last = Refusals(like, 1, draft.now_ms)
+    job.refusals = msgspec.json.encode(last).decode()
+    draft.note(f"submit.{outcome.verdict.value}", Source.SUBMIT, detail, repeats=repeats)
 
 
 def abandoned(draft: Draft, fact: SubmitAbandoned, rules: Rules) -> bool:

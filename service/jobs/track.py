@@ -1,7 +1,7 @@
 """The sole writer of job state: facts in, and in one transaction the states, events, results and whatever the followers add.
 
 Followers (deliveries, the ledger) are handed in by the composition root, so that what must commit together does, and a
-stage still imports no later one. Work that is due at once is given to the hands of this process after the commit.
+stage still imports no later one. Work that is due at once is given to the worker pools of this process after the commit.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from service.db.transaction import Tx
 from service.db.writer import Command
 from service.ids import Ids
 from service.jobs import books, store
+from service.jobs.capacity import UnfinishedTasks
 from service.jobs.decide import Answer, decide
 from service.jobs.draft import Draft
 from service.jobs.durations import Learned, duration_of, kind_of
@@ -45,35 +46,41 @@ class Track(Command[Answer]):
     fact: Fact
 
 
-class Hand(Protocol):
-    """Who does work in this process: submitting, or asking a provider."""
+class Workers(Protocol):
+    """What does work in this process: submitting, or asking a provider."""
 
     lease_ms: int
 
     def reserve(self, job: JobRow) -> bool:
-        """Keep a place for this job; False when all are taken (the work is then claimed later)."""
+        """Take a slot for this job; False when there is none (the work is then claimed later)."""
 
     def release(self, job: JobRow) -> None:
-        """Give the place back, since the transaction came to nothing."""
+        """Give the slot back, since the transaction was rolled back."""
 
     def give(self, job: JobRow) -> None:
-        """Begin; the place was reserved and the lease is committed."""
+        """Begin; the slot was reserved and the lease is committed."""
+
+    def freed(self, provider: str) -> None:
+        """There may be room for the provider again."""
 
 
-class NoHand:
-    """Nobody works in this process: everything is left to be claimed. The inline stand-in."""
+class NoWorkers:
+    """Nothing works in this process: everything is left to be claimed. The inline stand-in."""
 
     lease_ms = 60_000
 
     def reserve(self, job: JobRow) -> bool:
-        """See `Hand`."""
+        """See `Workers`."""
         return False
 
     def release(self, job: JobRow) -> None:
-        """See `Hand`."""
+        """See `Workers`."""
 
     def give(self, job: JobRow) -> None:
-        """See `Hand`."""
+        """See `Workers`."""
+
+    def freed(self, provider: str) -> None:
+        """See `Workers`."""
 
 
 class Keeper(Protocol):
@@ -114,8 +121,9 @@ class Tracker:
     observer: Observer | None = None
     followers: list[Follower] = field(default_factory=list)
     learned: Learned = field(default_factory=Learned)
-    submitter: Hand = field(default_factory=NoHand)
-    fetcher: Hand = field(default_factory=NoHand)
+    tasks: UnfinishedTasks = field(default_factory=UnfinishedTasks)
+    submitter: Workers = field(default_factory=NoWorkers)
+    fetcher: Workers = field(default_factory=NoWorkers)
     keeper: Keeper = field(default_factory=NoKeeper)
     _lines: SparingLog = field(init=False)
 
@@ -166,20 +174,30 @@ class Tracker:
         moved = [draft for draft in drafts if draft.job.status is not draft.was]
         if moved:
             tx.after_commit(lambda: self._tell(moved))
+        overdue = [draft.job for draft in drafts if draft.job.overdue and draft.job.is_active]
+        if overdue:
+            tx.after_commit(lambda: self._count(overdue))
 
     def lease_if_due(self, tx: Tx, job: JobRow) -> None:
-        """Work that is due now is born leased to this process, while it has a free place for it."""
+        """Work that is due now is born leased to this process, while there is a slot for it."""
         if job.due_at is None or job.due_at > tx.now_ms or job.lease_owner is not None:
             return
-        hand = self.submitter if job.status is JobStatus.QUEUED else self.fetcher
-        if hand.reserve(job):
+        workers = self.submitter if job.status is JobStatus.QUEUED else self.fetcher
+        if workers.reserve(job):
             job.lease_owner = self.owner
-            job.lease_until = tx.now_ms + hand.lease_ms
+            job.lease_until = tx.now_ms + workers.lease_ms
             job.lease_epoch += 1
-            tx.on_rollback(lambda: hand.release(job))
-            tx.after_commit(lambda: hand.give(job))
+            tx.on_rollback(lambda: workers.release(job))
+            tx.after_commit(lambda: workers.give(job))
+
+    def _count(self, jobs: Iterable[JobRow]) -> None:
+        """Keep count of the tasks at their providers; one that is over makes room for the next."""
+        for job in jobs:
+            self.tasks.follow(job)
+            self.submitter.freed(job.provider)
 
     def _tell(self, moved: list[Draft]) -> None:
+        self._count(draft.job for draft in moved)
         for draft in moved:
             job = draft.job
             if job.status in FINAL:

@@ -317,10 +317,12 @@ class Errors(Part):
 class Limits(Part):
     """What the provider's document says of limits; `retention` is how long it keeps files.
 
-    `poll_rate` is for all polls of this provider together; without one they are only spaced job by job.
+    `in_flight` is for tasks that it has not finished, `submits` for requests to submit that are under way. `poll_rate` is
+    for all polls of this provider together; without one they are only spaced job by job.
     """
 
     in_flight: int = Field(default=100, ge=1)
+    submits: int = Field(default=100, ge=1)
     submit_rate: Rate | None = None
     poll_rate: Rate | None = None
     retention: Duration | None = None

@@ -34,7 +34,7 @@ from service.providers.client import (
 from service.providers.drawing import DrawingSpeaker
 from service.providers.inputs import InputCheck
 from service.providers.judges import Judges, KeyRing
-from service.providers.limits import SubmitLimits
+from service.providers.limits import Limiter
 from service.providers.loading import load_card, locate
 from service.providers.mapping import Money, Observation, estimate
 from service.providers.signatures import Judged
@@ -44,7 +44,8 @@ from service.states import ErrorCode
 
 #: What a card can name as its `adapter` to speak in its place.
 _SPEAKERS: Final = {"drawing": DrawingSpeaker}
-MOST_POLLS: Final = 1_000  # at once for one provider; the fetchers' own places are fewer
+POLLS_AT_ONCE: Final = 100  # for one provider, those that verify callbacks included
+LONGEST_POLL_PAUSE_S: Final = 300.0  # for which a provider can put off all polls with one Retry-After
 _ADAPTER_TIMEOUT_S: Final = 60.0  # what a submit to an adapter may take
 
 
@@ -98,8 +99,12 @@ class Provider:
         self.default_operation = card.default_operation
         self.verify: Literal["fetch", "trust"] = settings.verify or _verify(card)
         self.max_in_flight = settings.max_in_flight or card.limits.in_flight
-        self.limits = SubmitLimits(self.max_in_flight, settings.submit_rate or card.limits.submit_rate, clock)
-        self.poll_limits = SubmitLimits(MOST_POLLS, card.limits.poll_rate, clock)
+        self.max_submits = settings.max_submits or card.limits.submits
+        submit_rate = settings.submit_rate or card.limits.submit_rate
+        self.submits = Limiter(clock, at_once=self.max_submits, rate=submit_rate)
+        self.polls = Limiter(
+            clock, at_once=POLLS_AT_ONCE, rate=card.limits.poll_rate, longest_pause_s=LONGEST_POLL_PAUSE_S
+        )
         self.retention_s = _seconds(card.limits.retention)
         self._callbacks_off = settings.callbacks == "off"
         self._checks = {name: InputCheck(operation) for name, operation in card.operations.items()}

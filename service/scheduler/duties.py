@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -33,6 +34,13 @@ class Duty:
     first_s: float | None = None
 
 
+class Observer(Protocol):
+    """Who counts failures (telemetry)."""
+
+    def loop_failed(self, loop: str) -> None:
+        """A run of a loop ended in an error that it did not expect."""
+
+
 class Ticker:
     """Runs duties on APScheduler's ticks, and notices when the ticks stop.
 
@@ -40,9 +48,10 @@ class Ticker:
     monotonic clock and runs what was missed.
     """
 
-    def __init__(self, duties: list[Duty], clock: Clock) -> None:
+    def __init__(self, duties: list[Duty], clock: Clock, observer: Observer) -> None:
         self._duties = duties
         self._clock = clock
+        self._observer = observer
         self._scheduler = AsyncIOScheduler(timezone="UTC")
         self._last_run = {duty.name: clock.monotonic() for duty in duties}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -96,6 +105,7 @@ class Ticker:
         except StoreUnavailable as error:
             _log.warning("duty_postponed", duty=duty.name, error=str(error))
         except Exception:  # a duty's outermost guard: it runs again at the next tick
+            self._observer.loop_failed(duty.name)
             _log.exception("duty_failed", duty=duty.name)
         finally:
             self._last_run[duty.name] = self._clock.monotonic()

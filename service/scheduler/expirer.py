@@ -1,4 +1,4 @@
-"""Ends what has passed its deadline, and notices what is overdue."""
+"""Ends what has passed its deadline, and notices what is overdue and what was left in flight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.clock import Clock
 from service.db.reader import Reader
 from service.db.writer import Writer
 from service.jobs import queries
-from service.jobs.facts import DeadlinePassed, OverdueNoticed
+from service.jobs.facts import DeadlinePassed, Fact, OverdueNoticed, SubmitAbandoned
 from service.jobs.track import Track
 
 BATCH = 200  # jobs of one sweep; the next tick goes on
@@ -28,7 +28,9 @@ class Expirer:
         now_ms = self.clock.now_ms()
         expired = await queries.past_deadline(self.reader, now_ms, BATCH)
         overdue = await queries.newly_overdue(self.reader, now_ms, BATCH)
-        facts = [DeadlinePassed(job_id) for job_id in expired] + [OverdueNoticed(job_id) for job_id in overdue]
+        facts: list[Fact] = [DeadlinePassed(job_id) for job_id in expired]
+        facts += [OverdueNoticed(job_id) for job_id in overdue]
+        facts += [SubmitAbandoned(*left) for left in await queries.abandoned(self.reader, now_ms, BATCH)]
         # All at once, so that the writer takes them as one set.
         await asyncio.gather(*(self.writer.run(Track(fact)) for fact in facts))
-        return len(expired) + len(overdue)
+        return len(facts)

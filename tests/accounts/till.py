@@ -60,19 +60,22 @@ class Nowhere:
 
 
 class Willing:
-    """A hand that has a place for everything and does nothing: the test itself does the work."""
+    """A pool that has a slot for everything and does nothing: the test itself does the work."""
 
     lease_ms = 60_000
 
     def reserve(self, job: JobRow) -> bool:
-        """See `Hand`."""
+        """See `Workers`."""
         return True
 
     def release(self, job: JobRow) -> None:
-        """See `Hand`."""
+        """See `Workers`."""
 
     def give(self, job: JobRow) -> None:
-        """See `Hand`."""
+        """See `Workers`."""
+
+    def freed(self, provider: str) -> None:
+        """See `Workers`."""
 
 
 class Frail(InlineConnection):

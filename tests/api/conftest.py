@@ -15,6 +15,7 @@ from service.app import Service
 from service.db.transaction import Tx
 from service.db.writer import Command
 from service.settings import load
+from tests.providers.scripted import found
 
 ADMIN_KEY = "rmk_an-admin-key-for-tests-only"
 PICTURE = {"provider": "sandbox", "operation": "generate", "input": {"prompt": "A cat"}}
@@ -108,7 +109,9 @@ async def serve(directory: Path, **more: str) -> AsyncIterator[Served]:
     service = await Service.open(load(environment, directory))
     try:
         service._base.store.writer.handle(Sql, _handle_sql)  # type: ignore[arg-type]
-        service._stages.submit_hand._taken["apimodels"] = 1_000_000
+        found(service.registry, "apimodels").submits.refused(
+            86_400
+        )  # nothing is sent: jobs stay as the tests make them
         await service.listen()
         async with (
             httpx.AsyncClient(

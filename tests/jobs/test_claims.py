@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from service.clock import VirtualClock
-from service.db.inline import InlineConnection
+from service.db.inline import InlineConnection, InlineReader
 from service.db.migrate import upgrade
 from service.db.writer import Writer
-from service.jobs import claims
+from service.jobs import claims, queries
 from service.jobs.row import COLUMNS, JobRow, all_values
 from service.states import JobStatus
 
@@ -22,10 +22,12 @@ class Queue:
 
     def __init__(self, connection: InlineConnection, clock: VirtualClock) -> None:
         self.clock = clock
+        self.connection = connection
         self.raw = connection.raw
         self.writer = Writer(connection, clock)
         claims.register(self.writer)
         self.writer.start()
+        self.last = claims.Claimed([])
 
     def put(self, account: str, count: int, **columns: Any) -> None:
         """Queue jobs of an account, each a millisecond after the one before."""
@@ -49,9 +51,20 @@ class Queue:
             marks = ", ".join("?" * len(COLUMNS))
             self.raw.execute(f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({marks})", all_values(job))
 
-    async def claim(self, count: int, owner: str = "me") -> list[str]:
+    async def claim(
+        self, count: int, owner: str = "me", *, stage: claims.Stage = "submit", after: str = ""
+    ) -> list[str]:
         """Claim so many jobs of provider p."""
-        return [job.id for job in await self.writer.run(claims.ClaimQueued(owner, 60_000, (("p", count),)))]
+        rooms = (claims.Room("p", count, after),)
+        self.last = await self.writer.run(claims.ClaimJobs(stage, owner, 60_000, rooms))
+        return [job.id for job in self.last.jobs]
+
+    async def serve(self, rounds: int, count: int) -> list[str]:
+        """Claim again and again, each time from where the last claim ended; the accounts in the order in which they were served."""
+        served: list[str] = []
+        for _ in range(rounds):
+            served += [job.partition("-")[0] for job in await self.claim(count, after=self.last.turns.get("p", ""))]
+        return served
 
 
 @pytest.fixture
@@ -110,8 +123,57 @@ async def test_start_voids_every_lease(queue: Queue) -> None:
     await queue.claim(3)
     queue.raw.execute("UPDATE jobs SET status = 'submitting', due_at = due_at + 90000 WHERE id = 'acc_1-0'")
     held = await queue.writer.run(claims.VoidLeases())
-    due = await queue.writer.run(claims.ClaimDue("me", 60_000, 10))
+    due = await queries.abandoned(InlineReader(queue.connection), queue.clock.now_ms(), 10)
 
     assert held == 3
-    assert [job.id for job in due] == ["acc_1-0"]
+    assert [job_id for job_id, _ in due] == ["acc_1-0"]
     assert await queue.claim(9) == ["acc_1-1", "acc_1-2"]
+
+
+@pytest.mark.parametrize("stage", ["submit", "poll"])
+async def test_no_account_waits_for_ever_behind_many_others(queue: Queue, stage: claims.Stage) -> None:
+    """Hundreds of accounts wait for a try that is not due, one has more than fits, and one has a single job: it is served soon."""
+    status = {"submit": JobStatus.QUEUED, "poll": JobStatus.RUNNING}[stage]
+    for number in range(claims.ACCOUNTS_AT_ONCE * 2 + 50):
+        queue.put(f"acc_a{number:04}", 1, due_at=queue.clock.now_ms() + 3_600_000, status=status)
+    queue.put("acc_0", 50, status=status)
+    queue.put("acc_z", 1, status=status, due_at=queue.clock.now_ms())
+    served: list[str] = []
+    for _ in range(5):
+        served += await queue.claim(2, stage=stage, after=queue.last.turns.get("p", ""))
+
+    assert "acc_z-0" in served
+    assert len(served) == 10  # and nothing stays idle meanwhile
+
+
+async def test_turn_goes_on_where_the_last_claim_ended(queue: Queue) -> None:
+    """One slot at a time is still shared out evenly."""
+    for account in ("acc_a", "acc_b", "acc_c"):
+        queue.put(account, 20)
+
+    assert await queue.serve(6, 1) == ["acc_a", "acc_b", "acc_c"] * 2
+    assert await queue.serve(3, 4) == ["acc_a", "acc_b", "acc_c"] * 4
+
+
+async def test_what_fits_is_taken_in_the_order_in_which_it_fell_due(queue: Queue) -> None:
+    """Turns matter only where there is more than fits; then the answer says that more is left."""
+    queue.put("acc_b", 2)
+    queue.put("acc_a", 2, due_at=queue.clock.now_ms())
+    some, left = await queue.claim(3), set(queue.last.more)
+    rest, nothing_left = await queue.claim(3), set(queue.last.more)
+
+    assert (some, left) == (["acc_a-0", "acc_b-0", "acc_a-1"], {"p"})
+    assert (rest, nothing_left) == (["acc_b-1"], set[str]())
+
+
+async def test_claims_read_no_more_than_what_they_name(queue: Queue) -> None:
+    """Every question of a claim is answered by an index that leads to its rows: a million jobs cost what a dozen cost."""
+    asked = {"provider": "p", "now": 1, "count": 1, "after": "", "until": "~", "account": "a"}
+    plans = [
+        " ".join(row[3] for row in queue.raw.execute(f"EXPLAIN QUERY PLAN {sql}", asked))
+        for statements in (claims._OLDEST, claims._ACCOUNTS, claims._OF_ACCOUNT)
+        for sql in statements.values()
+    ]
+
+    assert len(plans) == 6
+    assert [plan for plan in plans if "SCAN jobs" in plan or "TEMP B-TREE" in plan or "ix_jobs_for_" not in plan] == []

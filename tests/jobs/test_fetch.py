@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from pydantic import SecretStr
 
 from service.clock import SeededRandomness, VirtualClock
 from service.egress import Answer, Call
-from service.jobs.facts import Polled, PollPostponed
 from service.jobs.fetch import Fetcher
 from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.providers.breaker import Breakers
-from service.providers.registry import Registry
+from service.providers.registry import POLLS_AT_ONCE, Registry
 from service.settings import ProviderSettings
 from service.states import JobStatus
 from service.telemetry import Metrics
+from tests.providers.scripted import found
 
 
 class Provider:
@@ -69,26 +70,43 @@ def job(name: str) -> JobRow:
 
 
 async def test_pause_that_a_provider_asks_for_holds_for_all_its_jobs() -> None:
-    """429 with Retry-After on one poll: the next job is not asked for, and is put off by what is left of the pause."""
+    """429 with Retry-After on one poll: there is no room for the next job until the pause is over."""
     provider, clock, log = Provider(429, {"retry-after": "60"}), VirtualClock(), Log()
     asking = fetcher(provider, clock, log)
-    await asking.fetch(job("job_1"))
+    polls = found(asking.registry, "apimodels").polls
+    slot = polls.enter()
+    await asking.fetch(job("job_1"), slot)
+    slot.leave()
     clock.advance(20)
-    await asking.fetch(job("job_2"))
-    clock.advance(41)
-    await asking.fetch(job("job_3"))
+    paused = polls.room(), polls.wait_s()
+    clock.advance(40)
 
-    assert provider.asked == 2
-    assert isinstance(log.facts[0], Polled)
-    assert log.facts[1] == PollPostponed("job_2", 3, 40_000)
-    assert isinstance(log.facts[2], Polled)
+    assert paused == (0, 40.0)
+    assert polls.room() == 1
 
 
 async def test_failing_poll_puts_off_no_other_job() -> None:
     """A 500 is this job's trouble."""
     provider, clock, log = Provider(500), VirtualClock(), Log()
     asking = fetcher(provider, clock, log)
-    await asking.fetch(job("job_1"))
-    await asking.fetch(job("job_2"))
+    polls = found(asking.registry, "apimodels").polls
+    await asking.fetch(job("job_1"), polls.enter())
 
-    assert provider.asked == 2
+    assert polls.room() == POLLS_AT_ONCE - 1
+    assert provider.asked == 1
+
+
+async def test_question_beside_the_jobs_waits_for_a_slot_and_gives_up_in_time() -> None:
+    """Asking for a fresh link must neither pass the provider's limits nor wait for ever."""
+    provider, clock, log = Provider(500), VirtualClock(), Log()
+    asking = fetcher(provider, clock, log)
+    polls = found(asking.registry, "apimodels").polls
+    polls.refused(120)
+    question = asyncio.create_task(asking.files_of("apimodels", "generate", "t1", None))
+    for _ in range(700):
+        await asyncio.sleep(0)
+        clock.advance(0.05)
+    answer = await question
+
+    assert answer is None
+    assert provider.asked == 0

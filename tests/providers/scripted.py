@@ -47,6 +47,13 @@ def answer(status: int, body: bytes = b"", *, truncated: bool = False, **headers
     return Answer(status=status, headers=named, body=body, truncated=truncated, duration_ms=12)
 
 
+def found(registry: Registry, name: str) -> Provider:
+    """A provider that is there."""
+    provider = registry.get(name)
+    assert provider is not None
+    return provider
+
+
 def provider(
     egress: ScriptedEgress,
     settings: ProviderSettings | None = None,
@@ -57,9 +64,7 @@ def provider(
 ) -> Provider:
     """A built-in provider, or one of the cards in a directory, with a key."""
     given = replace(settings or ProviderSettings(), api_key=SecretStr(KEY))
-    found = Registry.load({name: given}, cards_dir, egress, clock or VirtualClock()).get(name)
-    assert found is not None
-    return found
+    return found(Registry.load({name: given}, cards_dir, egress, clock or VirtualClock()), name)
 
 
 def provider_of(

@@ -13,9 +13,9 @@ from service.errors import CardInvalid, SettingsInvalid
 from service.notation import SubmitRate
 from service.providers.client import PollVerdict, Verdict
 from service.providers.mapping import Money
-from service.providers.registry import Provider, Registry
+from service.providers.registry import Registry
 from service.settings import ProviderSettings
-from tests.providers.scripted import ScriptedEgress, answer, provider, quoted
+from tests.providers.scripted import ScriptedEgress, answer, found, provider, quoted
 
 CARD = """\
 card: 1
@@ -30,12 +30,6 @@ operations:
 
 def loaded(cards_dir: Path | None = None, **settings: ProviderSettings) -> Registry:
     return Registry.load(settings, cards_dir, ScriptedEgress(), VirtualClock())
-
-
-def found(registry: Registry, name: str) -> Provider:
-    provider = registry.get(name)
-    assert provider is not None
-    return provider
 
 
 def test_built_in_cards_are_there_without_settings() -> None:
@@ -88,6 +82,7 @@ def test_settings_go_before_the_card() -> None:
             fallback_after=timedelta(seconds=7),
             poll_every=timedelta(seconds=9),
             max_in_flight=3,
+            max_submits=7,
             submit_rate=SubmitRate(1, 10.0),
         ),
     )
@@ -96,7 +91,7 @@ def test_settings_go_before_the_card() -> None:
     assert apimodels.verify == "trust"
     assert (apimodels.fallback_after_s, apimodels.poll_every_s, apimodels.max_in_flight) == (7.0, 9.0, 3)
     assert (apimodels.timing("generate").fallback_after_s, apimodels.timing("generate").poll_every_s) == (7.0, 9.0)
-    assert [apimodels.limits.enter().granted for _ in range(2)] == [True, False]
+    assert (apimodels.submits.room(), apimodels.max_submits) == (1, 7)
 
 
 async def test_base_url_replaces_the_origin_and_keeps_the_path(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from service.db.writer import Writer
 from service.egress import Answer, Call
 from service.errors import Conflict, EgressCut, EgressNotSent
 from service.ids import Ids
-from service.jobs import claims
+from service.jobs import claims, queries
 from service.jobs.facts import CancelAsked, ResubmitAsked
 from service.jobs.intake import Caller
 from service.jobs.request import parse
@@ -150,6 +150,46 @@ def _answer(status: int, body: dict[str, Any], headers: Mapping[str, str] | None
     return Answer(status, headers or {}, json.dumps(body).encode(), truncated=False, duration_ms=1)
 
 
+def base_on(path: Path, clock: VirtualClock, randomness: SeededRandomness, egress: Any, registry: Registry) -> Base:
+    """What a process stands on: an inline store, and whatever network it is given."""
+    connection = InlineConnection(path)
+    writer, reader = Writer(connection, clock), InlineReader(connection)
+    box = open_box(connection.raw, path, "a key of at least 32 characters!!", randomness)
+    return Base(
+        settings=load({"REMORA_PUBLIC_URL": PUBLIC, "REMORA_JOB_TTL": "2d"}, path.parent),
+        clock=clock,
+        randomness=randomness,
+        ids=Ids(clock, randomness),
+        metrics=Metrics(),
+        store=Store(path, LockFile(path), writer, reader, box, fresh=False),
+        egress=egress,
+        registry=registry,
+        links=ResultLinks(box.derive("results"), PUBLIC),
+        keys=Keys(reader, writer, clock),
+        owner=randomness.bytes(4).hex(),
+    )
+
+
+async def begin(base: Base) -> Stages:
+    """Wire the way of a job and start the writer, as a process does; an earlier one's leases are void."""
+    stages, store = wire(base), base.store
+    for register in (claims.register, accounts.register, bootstrap.register):
+        register(store.writer)
+    store.writer.start()
+    await bootstrap.ensure_default(
+        writer=store.writer,
+        reader=store.reader,
+        box=store.box,
+        ids=base.ids,
+        randomness=base.randomness,
+        database=store.path,
+        given="an admin key that is long enough",
+    )
+    await store.writer.run(claims.VoidLeases())
+    stages.tracker.tasks.load(await queries.at_providers(store.reader))
+    return stages
+
+
 class World:
     """One process at a time, which can be killed and started again on the same store."""
 
@@ -170,42 +210,11 @@ class World:
     async def start(self) -> None:
         """Start a process."""
         self._before = asyncio.all_tasks()
-        connection = InlineConnection(self.path)
-        writer = Writer(connection, self.clock)
-        reader = InlineReader(connection)
-        box = open_box(connection.raw, self.path, "a key of at least 32 characters!!", self.randomness)
-        store = Store(self.path, LockFile(self.path), writer, reader, box, fresh=False)
-        ids = Ids(self.clock, self.randomness)
-        provider = ProviderSettings(api_key=SecretStr("sk"), verify=self.chance.choice(["fetch", "trust"]))
-        settings = load({"REMORA_PUBLIC_URL": PUBLIC, "REMORA_JOB_TTL": "2d"}, self.path.parent)
-        self.base = Base(
-            settings=settings,
-            clock=self.clock,
-            randomness=self.randomness,
-            ids=ids,
-            metrics=Metrics(),
-            store=store,
-            egress=self.network,
-            registry=Registry.load({"apimodels": provider}, None, self.network, self.clock),
-            links=ResultLinks(box.derive("results"), PUBLIC),
-            keys=Keys(reader, writer, self.clock),
-            owner=self.randomness.bytes(4).hex(),
-        )
-        self.stages = wire(self.base)
-        for register in (claims.register, accounts.register, bootstrap.register):
-            register(writer)
-        writer.start()
-        await bootstrap.ensure_default(
-            writer=writer,
-            reader=reader,
-            box=box,
-            ids=ids,
-            randomness=self.randomness,
-            database=self.path,
-            given="an admin key that is long enough",
-        )
-        self.account_id = (await reader.rows("SELECT id FROM accounts"))[0]["id"]
-        await writer.run(claims.VoidLeases())
+        settings = ProviderSettings(api_key=SecretStr("sk"), verify=self.chance.choice(["fetch", "trust"]))
+        registry = Registry.load({"apimodels": settings}, None, self.network, self.clock)
+        self.base = base_on(self.path, self.clock, self.randomness, self.network, registry)
+        self.stages = await begin(self.base)
+        self.account_id = (await self.base.store.reader.rows("SELECT id FROM accounts"))[0]["id"]
         await self.stages.sender.start()
 
     async def kill(self) -> None:

@@ -10,6 +10,8 @@ from sqlmodel import Field, SQLModel
 from service.db.tables.columns import added, blob, json, long
 
 _ACTIVE = "('queued', 'submitting', 'submit_unknown', 'running')"
+_TO_SUBMIT = "status = 'queued'"
+_TO_POLL = "due_at IS NOT NULL AND status NOT IN ('queued', 'submitting')"
 
 
 class Job(SQLModel, table=True):
@@ -30,8 +32,12 @@ class Job(SQLModel, table=True):
         Index("ix_jobs_for_list", "account_id", "id"),
         Index("ix_jobs_for_list_by_status", "account_id", "status", "id"),
         Index("ix_jobs_for_task", "provider_task_id", sqlite_where=text("provider_task_id IS NOT NULL")),
-        Index("ix_jobs_for_submit", "provider", "account_id", "due_at", sqlite_where=text("status = 'queued'")),
-        Index("ix_jobs_for_poll", "due_at", sqlite_where=text("due_at IS NOT NULL AND status <> 'queued'")),
+        # What is due for a provider; and, where that is more than fits, whose turn it is. The claims name the same conditions.
+        Index("ix_jobs_for_submit", "provider", "due_at", sqlite_where=text(_TO_SUBMIT)),
+        Index("ix_jobs_for_submit_in_turn", "provider", "account_id", "due_at", sqlite_where=text(_TO_SUBMIT)),
+        Index("ix_jobs_for_poll", "provider", "due_at", sqlite_where=text(_TO_POLL)),
+        Index("ix_jobs_for_poll_in_turn", "provider", "account_id", "due_at", sqlite_where=text(_TO_POLL)),
+        Index("ix_jobs_for_abandoned", "due_at", sqlite_where=text("status = 'submitting'")),
         Index("ix_jobs_for_expiry", "expires_at", sqlite_where=text(f"status IN {_ACTIVE}")),
         Index("ix_jobs_for_overdue", "overdue_at", sqlite_where=text("overdue_at IS NOT NULL")),
     )
@@ -54,6 +60,9 @@ class Job(SQLModel, table=True):
     submission_id: str | None = None  # the one that counts now
     submit_tries: int = 0
     submit_failures: int = 0  # of those, answers that say the provider itself is broken; three end the job
+    refusals: str | None = (
+        long()
+    )  # tries in a row that were refused alike, as JSON: they share their rows on the timeline
     provider_task_id: str | None = None
     task_confirmed: bool = True  # False: adopted from an unverified callback, a fetch has to confirm it
     provider_status: str | None = None

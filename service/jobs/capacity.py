@@ -1,0 +1,206 @@
+"""What each provider takes now, of submissions and of polls: its limits, its breaker, and the tasks it still works on.
+
+It must not know how work is claimed or done.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+from service.clock import Clock
+from service.jobs.claims import NO_SHARE, Share
+from service.jobs.row import JobRow
+from service.providers.breaker import Breakers
+from service.providers.limits import Limiter, Slot
+from service.providers.registry import Provider, Registry
+from service.states import JobStatus
+
+GONE_AT_ONCE: Final = 10  # pieces of work for a provider whose card is gone; they only say so
+
+KEPT_BACK: Final = 10  # one in so many places is kept for accounts with few tasks
+TENANT_S: Final = 86_400.0  # seconds for which an account counts as a user of a provider
+
+_RESERVED: Final = 1  # it has a slot
+_BEGUN: Final = 2  # its request is out, or its task runs
+_AT_THE_PROVIDER: Final = frozenset({JobStatus.SUBMITTING, JobStatus.RUNNING})
+
+
+class UnfinishedTasks:
+    """How many tasks each provider works on; those that are about to be submitted count from the moment they have a slot.
+
+    An overdue task no longer counts, since one that the provider lost would take a place until its deadline, and neither
+    does one in `submit_unknown`, of which nobody knows whether it exists.
+    """
+
+    def __init__(self) -> None:
+        self._why: defaultdict[str, dict[str, int]] = defaultdict(dict)  # by provider and job: why it counts
+        self._by_account: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def load(self, jobs: Iterable[tuple[str, str, str]]) -> None:
+        """After a start: provider, account and id of the jobs that count."""
+        for provider, account_id, job_id in jobs:
+            self._add(provider, account_id, job_id, _BEGUN)
+
+    def count(self, provider: str) -> int:
+        """How many there are."""
+        return len(self._why[provider])
+
+    def by_account(self, provider: str) -> Counter[str]:
+        """How many of them are whose."""
+        return self._by_account[provider]
+
+    def reserve(self, job: JobRow) -> None:
+        """The job is about to be submitted."""
+        self._add(job.provider, job.account_id, job.id, _RESERVED)
+
+    def release(self, job: JobRow) -> None:
+        """Its submission was answered, or did not come about."""
+        self._drop(job, _RESERVED)
+
+    def follow(self, job: JobRow) -> None:
+        """The job as it is now, committed."""
+        if job.status in _AT_THE_PROVIDER and not job.overdue:
+            self._add(job.provider, job.account_id, job.id, _BEGUN)
+        else:
+            self._drop(job, _BEGUN)
+
+    def _add(self, provider: str, account_id: str, job_id: str, why: int) -> None:
+        jobs = self._why[provider]
+        if job_id not in jobs:
+            self._by_account[provider][account_id] += 1
+        jobs[job_id] = jobs.get(job_id, 0) | why
+
+    def _drop(self, job: JobRow, why: int) -> None:
+        jobs = self._why[job.provider]
+        if job.id not in jobs:
+            return
+        jobs[job.id] &= ~why
+        if not jobs[job.id]:
+            del jobs[job.id]
+            counts = self._by_account[job.provider]
+            counts[job.account_id] -= 1
+            if not counts[job.account_id]:
+                del counts[job.account_id]
+
+
+class _Tenants:
+    """Whether more than one account used a provider lately: the two that came last are enough to know."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: dict[str, tuple[str, float]] = {}
+        self._other: dict[str, float] = {}  # when the last one came before it
+
+    def note(self, provider: str, account_id: str) -> None:
+        """A job of the account came."""
+        now = self._clock.monotonic()
+        last = self._last.get(provider)
+        if last is not None and last[0] != account_id:
+            self._other[provider] = last[1]
+        self._last[provider] = (account_id, now)
+
+    def several(self, provider: str) -> bool:
+        """Whether there were two."""
+        other = self._other.get(provider)
+        return other is not None and self._clock.monotonic() - other < TENANT_S
+
+
+class _Capacity:
+    """What both kinds of work have in common: a limiter for each provider, also where its card is gone."""
+
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        self._registry = registry
+        self._gone = Limiter(clock, at_once=GONE_AT_ONCE)
+
+    def _limiter(self, provider: Provider) -> Limiter:
+        raise NotImplementedError
+
+    def _of(self, name: str) -> Limiter:
+        provider = self._registry.get(name)
+        return self._gone if provider is None else self._limiter(provider)
+
+
+class PollCapacity(_Capacity):
+    """See `pool.Limits`: polls, those that verify callbacks included."""
+
+    def _limiter(self, provider: Provider) -> Limiter:
+        return provider.polls
+
+    def room(self, provider: str) -> int:
+        """See `pool.Limits`."""
+        return self._of(provider).room()
+
+    def share(self, provider: str) -> Share:
+        """See `pool.Limits`; a poll is over soon, and nothing is kept back."""
+        return NO_SHARE
+
+    def note(self, job: JobRow) -> None:
+        """See `pool.Limits`."""
+
+    def wait_s(self, provider: str) -> float | None:
+        """See `pool.Limits`."""
+        return self._of(provider).wait_s()
+
+    def enter(self, job: JobRow) -> Slot:
+        """See `pool.Limits`."""
+        return self._of(job.provider).enter()
+
+    def leave(self, job: JobRow, slot: Slot) -> None:
+        """See `pool.Limits`."""
+        slot.leave()
+
+
+class SubmitCapacity(_Capacity):
+    """See `pool.Limits`: submissions. A provider that is down gets one at a time, to see whether it is back.
+
+    Where several accounts use a provider, a tenth of its places is kept for those that hold fewer than that: whoever has
+    a million jobs, or such as take hours, must not be in the way of who has a few.
+    """
+
+    def __init__(self, registry: Registry, breakers: Breakers, tasks: UnfinishedTasks, clock: Clock) -> None:
+        super().__init__(registry, clock)
+        self._breakers = breakers
+        self._tasks = tasks
+        self._tenants = _Tenants(clock)
+
+    def _limiter(self, provider: Provider) -> Limiter:
+        return provider.submits
+
+    def room(self, provider: str) -> int:
+        """See `pool.Limits`."""
+        limiter, breaker = self._of(provider), self._breakers.of(provider)
+        if not breaker.allows():
+            return 0
+        room = min(limiter.room(), self._places(provider) - self._tasks.count(provider))
+        return max(0, min(room, 1 - limiter.in_use) if breaker.is_open else room)
+
+    def share(self, provider: str) -> Share:
+        """See `pool.Limits`."""
+        if not self._tenants.several(provider) or self._breakers.of(provider).is_open:
+            return NO_SHARE
+        kept = min(self._places(provider), self._of(provider).at_once) // KEPT_BACK
+        return Share(kept, self._tasks.by_account(provider)) if kept else NO_SHARE
+
+    def note(self, job: JobRow) -> None:
+        """See `pool.Limits`."""
+        self._tenants.note(job.provider, job.account_id)
+
+    def wait_s(self, provider: str) -> float | None:
+        """See `pool.Limits`."""
+        return self._of(provider).wait_s()
+
+    def enter(self, job: JobRow) -> Slot:
+        """See `pool.Limits`."""
+        self._tasks.reserve(job)
+        return self._of(job.provider).enter()
+
+    def leave(self, job: JobRow, slot: Slot) -> None:
+        """See `pool.Limits`."""
+        self._tasks.release(job)
+        slot.leave()
+
+    def _places(self, name: str) -> int:
+        provider = self._registry.get(name)
+        return GONE_AT_ONCE if provider is None else provider.max_in_flight
