@@ -26,16 +26,16 @@ from service.states import ErrorCode, JobStatus, ResolvedBy, Source
 
 
 class Refusals(msgspec.Struct):
-    """Tries in a row that were refused alike: they share two rows of the timeline, since a provider may refuse for days.
+    """Tries in a row of which the provider took none, by verdict: each verdict has one row on the timeline, with its count.
 
-    Args:
-        like: What they have in common: the verdict, and the status of the answer.
-        since_ms: When the first one was refused.
+    A provider may refuse for days. `since_ms` is when the first of them was refused.
     """
 
-    like: tuple[str, int | None]
     count: int
     since_ms: int
+
+
+_refusals = msgspec.json.Decoder(dict[str, Refusals])
 
 
 def begin(draft: Draft, fact: SubmitBegun) -> bool:
@@ -226,15 +226,13 @@ def _own_wait_s(tries: int, fact: SubmitAnswered) -> float:
 
 
 def _note_refusal(draft: Draft, outcome: SubmitOutcome, wait_s: float) -> None:
-    job, like = draft.job, (outcome.verdict.value, outcome.http_status)
+    known = _refusals.decode(draft.job.refusals) if draft.job.refusals else {}
+    same = known.setdefault(outcome.verdict.value, Refusals(0, draft.now_ms))
+    same.count += 1
+    draft.job.refusals = msgspec.json.encode(known).decode()
     detail = {"reason": outcome.message, "http_status": outcome.http_status, "retry_in_s": round(wait_s, 3)}
-    last = msgspec.json.decode(job.refusals, type=Refusals) if job.refusals else None
-    if repeats := last is not None and last.like == like:
-        last.count += 1
-        detail |= {"count": last.count, "since": iso(last.since_ms)}
-    else:
-        last = Refusals(like, 1, draft.now_ms)
-    job.refusals = msgspec.json.encode(last).decode()
+    if repeats := same.count > 1:
+        detail |= {"count": same.count, "since": iso(same.since_ms)}
     draft.note(f"submit.{outcome.verdict.value}", Source.SUBMIT, detail, repeats=repeats)
 
 

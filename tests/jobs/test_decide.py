@@ -159,6 +159,45 @@ def test_refused_or_unsent_submit_goes_back_to_the_queue(verdict: Verdict) -> No
     assert types(made) == [f"submit.{verdict.value}"]
 
 
+def test_job_that_a_pausing_provider_refused_keeps_its_place() -> None:
+    """The provider waits, not the job: it must not fall behind what came later."""
+    made = draft(JobStatus.SUBMITTING, created_at=NOW - 5_000)
+    outcome = SubmitOutcome(Verdict.REFUSED, error_code=ErrorCode.RATE_LIMITED, http_status=429, retry_after_s=30)
+    decide(made, replace(answered(outcome), pause_s=30.0), RULES)
+
+    assert made.job.status is JobStatus.QUEUED
+    assert made.job.due_at == NOW - 5_000
+    assert b'"retry_in_s":30.0' in (made.notes[0].detail or "").encode()
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        SubmitOutcome(Verdict.ACCEPTED, Observation(seen=Seen.QUEUED, task_id="t1")),
+        SubmitOutcome(Verdict.UNKNOWN, message="cut"),
+        SubmitOutcome(Verdict.REJECTED, error_code=ErrorCode.PROVIDER_FUNDS),
+    ],
+)
+def test_refusals_are_counted_until_something_else_comes(after: SubmitOutcome) -> None:
+    """Each verdict has one row for all its tries in a row; what follows later begins anew."""
+    refused = SubmitOutcome(Verdict.REFUSED, error_code=ErrorCode.RATE_LIMITED, http_status=429)
+    unsent = SubmitOutcome(Verdict.NOT_SENT, message="refused")
+    refusals: str | None = None
+    repeats: list[bool] = []
+    for outcome in (refused, refused, unsent, refused, unsent):
+        made = draft(JobStatus.SUBMITTING, refusals=refusals)
+        decide(made, answered(outcome), RULES)
+        refusals = made.job.refusals
+        repeats.append(made.notes[0].repeats)
+    counts = msgspec.json.decode(refusals or "{}")
+    ended = draft(JobStatus.SUBMITTING, refusals=refusals)
+    decide(ended, answered(after), RULES)
+
+    assert repeats == [False, True, False, True, True]
+    assert {verdict: each["count"] for verdict, each in counts.items()} == {"refused": 3, "not_sent": 2}
+    assert ended.job.refusals is None
+
+
 def test_broken_provider_gets_three_tries_in_all() -> None:
     """A documented retryable 5xx is tried three times, then the job fails."""
     outcome = SubmitOutcome(Verdict.REFUSED, error_code=ErrorCode.PROVIDER_UNAVAILABLE, http_status=502)

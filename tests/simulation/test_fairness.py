@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
+from service.db.invariants import breaches
 from service.notation import SubmitRate
 from tests.simulation.crowd import TASK_S, Crowd, Manner, crowd
 
@@ -143,3 +145,35 @@ async def test_limit_of_tasks_holds_over_a_restart(tmp_path: Path) -> None:
     assert states == {"running": 3, "queued": 6}
     assert at.outside.peak["good"] == 3
     assert ended == {"completed": 9}
+
+
+async def test_refusals_in_a_row_share_their_rows_on_the_timeline(tmp_path: Path) -> None:
+    """Two hours of 429 are two rows, with a count, and the rows before and after them stay as they are."""
+    async with crowd(tmp_path, {"good": "refusing"}) as at:
+        [job_id] = await at.take(await at.tenant(), "good")
+        await at.run_slowly(7_200, step_s=5.0)
+        asked = at.outside.asked["good POST"]
+        at.outside.manners["good"] = "well"
+        await at.run_slowly(700, step_s=1.0)
+        rows = at.raw.execute(
+            "SELECT seq, at, type, detail FROM events WHERE job_id = ? ORDER BY seq", (job_id,)
+        ).fetchall()
+        broken = breaches(at.raw)
+
+    polls = [row["type"] for row in rows if row["type"] == "poll.answered"]
+    others = [row for row in rows if row["type"] != "poll.answered"]
+    refusal = json.loads(next(row["detail"] for row in rows if row["type"] == "submit.refused"))
+    assert asked > 10
+    assert [row["type"] for row in others] == [
+        "job.queued",
+        "submit.refused",
+        "job.submitting",
+        "job.submitted",
+        "job.running",
+        "job.completed",
+    ]
+    assert (refusal["count"], refusal["http_status"]) == (asked, 429)
+    assert json.loads(others[2]["detail"])["try"] == asked + 1
+    assert [row["at"] for row in rows] == sorted(row["at"] for row in rows)
+    assert len(polls) < 10
+    assert broken == []

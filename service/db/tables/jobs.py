@@ -62,7 +62,7 @@ class Job(SQLModel, table=True):
     submit_failures: int = 0  # of those, answers that say the provider itself is broken; three end the job
     refusals: str | None = (
         long()
-    )  # tries in a row that were refused alike, as JSON: they share their rows on the timeline
+    )  # tries in a row of which the provider took none, by verdict, as JSON: they share rows on the timeline
     provider_task_id: str | None = None
     task_confirmed: bool = True  # False: adopted from an unverified callback, a fetch has to confirm it
     provider_status: str | None = None
