@@ -131,7 +131,8 @@ class Remora:
             "BASE_URL": world.provider_url,
             "VERIFY": verify,
             "FALLBACK_AFTER": "1h",
-            "MAX_IN_FLIGHT": "256",
+            "MAX_IN_FLIGHT": "1000000",
+            "MAX_SUBMITS": "256",
         }
         env = {
             "REMORA_DATABASE_URL": f"sqlite:///{database}",

@@ -1,4 +1,4 @@
-"""Asking a provider for a task: for the poller, and to verify what an unsigned callback said."""
+"""Asking a provider for a task: because it is time to, or to verify what an unsigned callback said."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Fetcher:
         """Poll, and tell the breaker, the limits and the metrics how it went."""
         slot.sent()
         outcome = await provider.poll(operation, task_id, poll_url)
-        if outcome.http_status == TOO_MANY:
+        if outcome.http_status == TOO_MANY or (outcome.verdict is PollVerdict.RETRY and outcome.retry_after_s):
             provider.polls.refused(outcome.retry_after_s)
         elif outcome.http_status is not None:
             provider.polls.accepted()

@@ -256,7 +256,8 @@ class Intake:
             )
         name = request.operation or provider.default_operation
         if name is None:
-            raise _at("/operation", f"{provider.name} has several operations; name one", "unknown_operation")
+            known = ", ".join(sorted(provider.card.operations))
+            raise _at("/operation", f"is needed here: {provider.name} has {known}", "unknown_operation")
         if provider.operation(name) is None:
             known = ", ".join(sorted(provider.card.operations))
             raise _at(

@@ -138,7 +138,7 @@ class Submitter:
             if await self.writer.run(Track(begun)) is not True:
                 return  # cancelled, expired, or somebody else's by now
         except StoreUnavailable:
-            return  # nothing was written and nothing was sent; the rescuer comes back to it
+            return  # nothing was written and nothing was sent; it is claimed again when its lease ends
         self.breakers.of(provider.name).begin()
         slot.sent()
         answered = await self._send(provider, job, given, begun, token)
@@ -161,9 +161,10 @@ class Submitter:
         return SubmitAnswered(job.id, begun.submission_id, begun.epoch, outcome, spread, probing, pause_s)
 
     def _pace(self, provider: Provider, outcome: SubmitOutcome) -> None:
-        """Tell the limits: a provider that wants no more for now gets nothing from anybody for a while."""
+        """Tell the limits: a provider that wants no more for now (429, or any refusal that names a time) gets nothing from anybody."""
         limiter = provider.submits
-        if outcome.error_code is not ErrorCode.RATE_LIMITED:
+        wants_less = outcome.verdict is Verdict.REFUSED and outcome.retry_after_s is not None
+        if not wants_less and outcome.error_code is not ErrorCode.RATE_LIMITED:
             if outcome.http_status is not None:
                 limiter.accepted()
             return

@@ -177,3 +177,17 @@ async def test_refusals_in_a_row_share_their_rows_on_the_timeline(tmp_path: Path
     assert [row["at"] for row in rows] == sorted(row["at"] for row in rows)
     assert len(polls) < 10
     assert broken == []
+
+
+async def test_thousands_of_deadlines_hold_up_no_other(tmp_path: Path) -> None:
+    """What passes its deadline together ends within one sweep, and so does what another left in flight."""
+    async with crowd(tmp_path, {"good": "well"}, max_in_flight=1) as at:
+        jobs = await at.take(await at.tenant(), "good", 1_000)
+        at.raw.execute(
+            "UPDATE jobs SET expires_at = ?, due_at = ? WHERE status = 'queued'", (at.clock.now_ms() + 100,) * 2
+        )
+        await at.run(0.7)
+        states = at.statuses("good")
+
+    assert len(jobs) == 1_000
+    assert states["expired"] == 999
