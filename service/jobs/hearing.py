@@ -57,6 +57,8 @@ def follow(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
     job, observation = draft.job, fact.observation
     if fact.submission_id != job.submission_id:
         return observe.contradiction(draft, observation, Source.CALLBACK, verified=fact.evidence, replaced=True)
+    if job.status is JobStatus.QUEUED and not _taken_after_all(draft, observation):
+        return True
     fits = not (job.provider_task_id and observation.task_id and job.provider_task_id != observation.task_id)
     if fact.evidence and fits and observation.seen is not None:
         _adopt(draft, fact, confirmed=True)
@@ -68,6 +70,22 @@ def follow(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
     else:
         _adopt(draft, fact, confirmed=False)
     return _ask_soon(draft, fact, rules)
+
+
+def _taken_after_all(draft: Draft, observation: Observation) -> bool:
+    """A callback of a submission that the provider seemed to refuse: only what it took can be under way or done.
+
+    That it failed says no more than the refusal did, and the job waits for its next try.
+    """
+    if observation.seen not in {Seen.QUEUED, Seen.RUNNING, Seen.COMPLETED}:
+        return False
+    draft.job.refusals = None
+    draft.move(JobStatus.SUBMITTING)
+    draft.move(JobStatus.SUBMIT_UNKNOWN)
+    draft.wake_at(draft.job.expires_at)
+    reason = "the provider called back for a submission that it had seemed to refuse"
+    draft.announce("job.submit_unknown", Source.CALLBACK, {"reason": reason, "http_status": None})
+    return True
 
 
 def _adopt(draft: Draft, fact: CallbackHeard, *, confirmed: bool) -> None:

@@ -198,6 +198,32 @@ def test_refusals_are_counted_until_something_else_comes(after: SubmitOutcome) -
     assert ended.job.refusals is None
 
 
+@pytest.mark.parametrize(
+    ("evidence", "status"), [(True, JobStatus.COMPLETED), (False, JobStatus.SUBMIT_UNKNOWN)], ids=["proof", "hint"]
+)
+def test_callback_of_a_refused_submission_proves_that_it_was_taken(*, evidence: bool, status: JobStatus) -> None:
+    """Refused, said the answer, and then it is done: it must not be sent again, and its result is kept or asked for."""
+    made = draft(JobStatus.QUEUED, submission_id="sbm_1")
+    decide(made, heard(DONE, evidence=evidence), RULES)
+
+    assert made.job.status is status
+    assert made.job.provider_task_id == "t1"
+    assert (made.job.due_at == NOW) is not evidence  # a hint is asked about at once
+    assert decide(draft(made.job.status), SubmitBegun("job_1", 3, "sbm_9", b"hash", 90_000), RULES) is False
+
+
+@pytest.mark.parametrize("seen", [Seen.FAILED, Seen.CANCELLED, None])
+@pytest.mark.parametrize("evidence", [True, False])
+def test_refused_submission_that_also_calls_back_as_failed_is_tried_again(seen: Seen | None, *, evidence: bool) -> None:
+    """Some providers report a refusal twice; the job waits for its next try all the same."""
+    made = draft(JobStatus.QUEUED, submission_id="sbm_1", due_at=NOW + 5_000)
+    decide(made, heard(Observation(seen=seen, task_id="t1"), evidence=evidence), RULES)
+
+    assert made.job.status is JobStatus.QUEUED
+    assert made.job.due_at == NOW + 5_000
+    assert types(made) == ["callback.received"]
+
+
 def test_broken_provider_gets_three_tries_in_all() -> None:
     """A documented retryable 5xx is tried three times, then the job fails."""
     outcome = SubmitOutcome(Verdict.REFUSED, error_code=ErrorCode.PROVIDER_UNAVAILABLE, http_status=502)

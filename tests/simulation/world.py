@@ -36,6 +36,7 @@ from service.jobs.facts import CancelAsked, ResubmitAsked
 from service.jobs.intake import Caller
 from service.jobs.request import parse
 from service.jobs.track import Track
+from service.notation import SubmitRate
 from service.providers.registry import Registry
 from service.results.links import ResultLinks
 from service.settings import ProviderSettings, load
@@ -210,12 +211,19 @@ class World:
     async def start(self) -> None:
         """Start a process."""
         self._before = asyncio.all_tasks()
-        settings = ProviderSettings(api_key=SecretStr("sk"), verify=self.chance.choice(["fetch", "trust"]))
+        settings = ProviderSettings(
+            api_key=SecretStr("sk"),
+            verify=self.chance.choice(["fetch", "trust"]),
+            max_in_flight=self.chance.choice([1, 3, None]),
+            max_submits=self.chance.choice([1, 2, None]),
+            submit_rate=self.chance.choice([SubmitRate(1, 10.0), SubmitRate(5, 1.0), None]),
+        )
         registry = Registry.load({"apimodels": settings}, None, self.network, self.clock)
         self.base = base_on(self.path, self.clock, self.randomness, self.network, registry)
         self.stages = await begin(self.base)
         self.account_id = (await self.base.store.reader.rows("SELECT id FROM accounts"))[0]["id"]
         await self.stages.sender.start()
+        self.loops = [asyncio.create_task(each.run_forever()) for each in (self.stages.submits, self.stages.polls)]
 
     async def kill(self) -> None:
         """Kill -9: whatever runs stops where it is, and nothing is tidied up."""
