@@ -27,7 +27,7 @@ from service.egress.connections import PROGRESS, GatedConnector, Progress
 from service.egress.faults import FAULTS, fault
 from service.egress.gate import Gate, Network
 from service.egress.names import NOT_FOUND, Lookup, Names, system_lookup
-from service.egress.target import Target, is_documentation, read_target
+from service.egress.target import Target, is_documentation, read_link, read_target
 from service.errors import EgressError, EgressNotSent, EgressRefused
 
 CONNECT_S = 10.0  # for TCP and TLS with one address; the next address is tried after that, if there is time left
@@ -130,7 +130,7 @@ class Door:
 
     async def fetch(self, url: str, *, timeout_s: float, stall_s: float) -> Download:
         """See `Files`."""
-        target = read_target(url)
+        target = read_link(url)
         progress = self._begin()
         until_s = asyncio.get_running_loop().time() + timeout_s
         try:

@@ -1,6 +1,7 @@
-"""What a URL asks us to reach: read once, strictly, and cached; pure.
+"""What a URL asks us to reach; pure.
 
-It refuses what two readers could read differently, so that the host that is judged is the host that is dialled.
+Callers' URLs are read strictly, links to files leniently, and the host of both strictly: what two readers could read
+differently is refused, so that the host that is judged is the host that is dialled.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from yarl import URL
 
 from service.errors import EgressRefused
+from service.fileurls import MAX_LINK_BYTES, escaped, link_parts
 
 MAX_LENGTH = 2048  # characters of a URL
 REMEMBERED = 4096  # URLs that are kept read
@@ -25,9 +27,6 @@ _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-
 
 #: A last label that makes readers of URLs take the whole host for an IPv4 address (WHATWG URL, "ends in a number").
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-
-#: A URL that can be sent as it is (RFC 3986); anything else is percent-encoded first.
-_SENDABLE = re.compile(r"(?:[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
 
 _AUTHORITY = re.compile(r"https?://([^/?]*)", re.IGNORECASE)
 
@@ -60,7 +59,23 @@ def read_target(url: str) -> Target:
     if not port:
         raise _invalid("has port 0: use a port from 1 to 65535")
     address = _v6(host) if "[" in authority else _address(host)
-    return Target(_exact(url, parsed), host, address)
+    rest = url.partition("://")[2][len(authority) :]
+    return Target(_exact(parsed, escaped(rest)), host, address)
+
+
+def read_link(link: str) -> Target:
+    """Read a link to a file, as a provider or a file host gave it: what HTTP carries goes out byte for byte.
+
+    Blanks around it and its fragment are left out; `fileurls` says what is encoded.
+
+    Raises:
+        EgressRefused: See `read_target`.
+    """
+    parts = link_parts(link)
+    if parts is None:
+        raise _invalid(f"must be a whole URL that starts with https:// or http://, of {MAX_LINK_BYTES} bytes at most")
+    target = read_target(parts[0])
+    return Target(_exact(target.url, parts[1].partition("#")[0]), target.host, target.address)
 
 
 def is_documentation(host: str) -> bool:
@@ -68,18 +83,13 @@ def is_documentation(host: str) -> bool:
     return host.rstrip(".").endswith(".example")
 
 
-def _exact(url: str, parsed: URL) -> URL:
-    """Path and query as they were written: yarl would turn %2F in a query into /, and a URL may carry a signature."""
-    if not _SENDABLE.fullmatch(url):
-        return parsed
-    written = URL(url, encoded=True)
-    return URL.build(
-        scheme=parsed.scheme,
-        authority=parsed.raw_authority,
-        path=written.raw_path,
-        query_string=written.raw_query_string,
-        encoded=True,
-    )
+def _exact(origin: URL, rest: str) -> URL:
+    """Path and query as they were written: a URL may carry a signature, and yarl would turn %2F in a query into /.
+
+    All of it is the path, since yarl would leave out the ? of an empty query.
+    """
+    path = rest if rest.startswith("/") else f"/{rest}"
+    return URL.build(scheme=origin.scheme, authority=origin.raw_authority, path=path, encoded=True)
 
 
 def _authority(url: str) -> str:

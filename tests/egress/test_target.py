@@ -97,6 +97,7 @@ def test_target_leaves_path_and_query_as_they_were(path: str) -> None:
         ("https://BACKEND.test", "https://backend.test/"),
         ("https://backend.test?q=1", "https://backend.test/?q=1"),
         ('https://backend.test/{a}"?b=100%', "https://backend.test/%7Ba%7D%22?b=100%25"),
+        ("https://backend.test/{a}?sig=%2F%7e+&b", "https://backend.test/%7Ba%7D?sig=%2F%7e+&b"),
         ("https://bücher.test/ü?ü", "https://xn--bcher-kva.test/%C3%BC?%C3%BC"),
         ("http://[::FFFF:10.0.0.1]:81/A", "http://[::ffff:a00:1]:81/A"),
     ],

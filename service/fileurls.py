@@ -1,0 +1,143 @@
+"""The URLs at which a provider says that a file is: http(s) links and `data:` URLs, read leniently, since they are paid for.
+
+What HTTP can carry stays byte for byte as it was written: a link may hold a signature over it. Pure. It does not decide where
+a link may lead; `egress.target` does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import quote, unquote, unquote_to_bytes, urljoin
+
+from yarl import URL
+
+MAX_LINK_BYTES: Final = 16_384  # of an http(s) link in UTF-8; presigned links with session tokens have thousands
+_HEAD_CHARS: Final = 1_024  # of a `data:` URL, within which its comma stands
+_STEP_BYTES: Final = 65_536  # that are percent-decoded at once: every escape costs an object meanwhile
+
+#: What is cut off at both ends, as browsers do: controls and blanks, and what editors leave there.
+_OUTSIDE: Final = "".join(map(chr, range(0x21))) + "\x7f\x85\xa0\u2028\u2029\ufeff"
+
+#: What a URL may hold (RFC 3986), beside letters, digits and `-._~`.
+_SENDABLE: Final = "!#$%&'()*+,/:;=?@[]"
+_LONE_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+#: A link: scheme, authority, and the rest. No blank and no backslash stands in an authority, and nothing is encoded there:
+#: two readers could take it for two hosts.
+_LINK: Final = re.compile(r"(https?://)([^/?#\\\s]+)([/?#].*)?", re.IGNORECASE | re.DOTALL)
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_AFTER_AUTHORITY: Final = re.compile(r"[/?#]")
+
+_ENCODED_COMMA: Final = re.compile(r"%2c", re.IGNORECASE)
+_LINE_BREAKS: Final = b"\t\n\r"
+_BLANKS: Final = b" \t\n\f\r"
+_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
+
+
+def trimmed(text: str) -> str:
+    """The text without blanks and controls at both ends."""
+    return text.strip(_OUTSIDE)
+
+
+def escaped(text: str) -> str:
+    """The text with whatever a URL cannot hold percent-encoded, each character by itself, and all else as it was.
+
+    Raises:
+        UnicodeEncodeError: It holds a lone surrogate; those of a header that is not UTF-8 become its bytes again.
+    """
+    return _LONE_PERCENT.sub("%25", quote(text, safe=_SENDABLE, errors="surrogateescape"))
+
+
+def link_in(text: str) -> str | None:
+    """The http(s) link that a text is, ready to be sent; None where it is none, or a longer one than is taken."""
+    parts = link_parts(text)
+    return None if parts is None else "".join(parts)
+
+
+def link_parts(text: str) -> tuple[str, str] | None:
+    """The same in two parts: scheme and authority, and what follows them."""
+    match = _LINK.fullmatch(trimmed(text)) if len(text) <= MAX_LINK_BYTES else None
+    if match is None:
+        return None
+    scheme, authority, rest = match.groups(default="")
+    try:
+        place = URL(f"http://{authority}/")
+        if not place.host or len(text.encode("utf-8", "surrogateescape")) > MAX_LINK_BYTES:
+            return None
+        return scheme + (authority if authority.isascii() else place.raw_authority), escaped(rest)
+    except ValueError:  # a port that is no number, a bracket that is not closed, a lone surrogate
+        return None
+
+
+def resolved(base: str, reference: str) -> str:
+    """Where a reference leads that was found at `base`; only `../x` and its like change by it.
+
+    Raises:
+        ValueError: Its host cannot be read.
+    """
+    text = trimmed(reference)
+    if _SCHEME.match(text):
+        return text
+    scheme, _, rest = trimmed(base).partition("://")
+    if text.startswith("//"):
+        return f"{scheme}:{text}"
+    if text.startswith("/"):
+        return f"{scheme}://{_AFTER_AUTHORITY.split(rest, maxsplit=1)[0]}{text}"
+    return urljoin(base, text)
+
+
+def is_data_url(text: str) -> bool:
+    """Whether a text is a `data:` URL; what it holds is not looked at."""
+    return _parts(text) is not None
+
+
+def data_in(url: str) -> bytes | None:
+    """The bytes that a `data:` URL holds; None where it holds none. Slow for a large one.
+
+    Read as browsers do (RFC 2397, and "forgiving-base64" of WHATWG Infra), and beyond that with the alphabet of base64url,
+    with `base64` at any place before the comma, and with that part percent-encoded. The media type is not believed.
+    """
+    parts = _parts(url)
+    if parts is None:
+        return None
+    head, body = parts
+    try:
+        raw = body.partition("#")[0].encode().translate(None, _LINE_BREAKS)
+    except UnicodeEncodeError:  # a lone surrogate
+        return None
+    data = b"".join(_percent_decoded(raw))
+    words = {word.strip().lower() for word in head.split(";")}
+    return (_base64_decoded(data) if "base64" in words else data) or None
+
+
+def _parts(text: str) -> tuple[str, str] | None:
+    """What stands before and behind the comma of a `data:` URL; None where it is none."""
+    text = trimmed(text)
+    start = text[:_HEAD_CHARS]
+    comma = re.search(",", start) or _ENCODED_COMMA.search(start)
+    if comma is None or start[:5].lower() != "data:":
+        return None
+    return unquote(text[5 : comma.start()]), text[comma.end() :]
+
+
+def _percent_decoded(raw: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(raw):
+        end = at + _STEP_BYTES
+        escape = raw.rfind(b"%", end - 2, end) if end < len(raw) else -1
+        if escape != -1:  # an escape is not cut in two
+            end = escape
+        yield unquote_to_bytes(raw[at:end])
+        at = end
+
+
+def _base64_decoded(text: bytes) -> bytes | None:
+    digits = text.translate(_STANDARD_ALPHABET, _BLANKS).rstrip(b"=")
+    try:
+        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+    except binascii.Error:
+        return None

@@ -1,0 +1,100 @@
+"""`data:` URLs in every spelling that providers use, and references to files."""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.fileurls import data_in, is_data_url, resolved
+
+
+@pytest.mark.parametrize(
+    ("url", "data"),
+    [
+        ("data:image/png;base64,AAEC", b"\x00\x01\x02"),
+        ("DATA:IMAGE/PNG;BASE64,AAEC", b"\x00\x01\x02"),
+        (" \n data:image/png;base64,AAEC \r\n", b"\x00\x01\x02"),
+        ("data:image/png;base64,AA\r\n EC\t\n", b"\x00\x01\x02"),
+        ("data:image/png;base64,AAE", b"\x00\x01"),
+        ("data:image/png;base64,AAE=", b"\x00\x01"),
+        ("data:image/png;base64,AAE%3D", b"\x00\x01"),
+        ("data:image/png;base64,%2B%2f%2B/", b"\xfb\xff\xbf"),
+        ("data:image/png;base64,-_-_", b"\xfb\xff\xbf"),
+        ("data:image/png;base64,%41%41EC%0A", b"\x00\x01\x02"),
+        ("data:image/png; base64,AAEC", b"\x00\x01\x02"),
+        ("data:image/png;charset=utf-8;base64,AAEC", b"\x00\x01\x02"),
+        ("data:image/png;base64;name=a.png,AAEC", b"\x00\x01\x02"),
+        ("data:image%2Fpng%3Bbase64%2CAAEC", b"\x00\x01\x02"),
+        ("data:;base64,AAEC", b"\x00\x01\x02"),
+        ("data:image/png;base64,AAEC#frag", b"\x00\x01\x02"),
+        ("data:image/png,%89PNG%0D%0a", b"\x89PNG\r\n"),
+        ("data:image/png,%89P\r\nNG", b"\x89PNG"),
+        ("data:,100%", b"100%"),
+        ("data:,é", "é".encode()),
+        ("data:image/png;base64,A", None),
+        ("data:image/png;base64,AA=C", None),
+        ("data:image/png;base64,%%%", None),
+        ("data:image/png;base64,\u00e9", None),
+        ("data:image/png;base64,\ud800", None),
+        ("data:image/png;base64,", None),
+        ("data:image/png;base64", None),
+        (f"data:{'x' * 2_000},a", None),
+        ("https://cdn.example/a,b.png", None),
+        ("", None),
+    ],
+)
+def test_data_url_is_read_as_browsers_read_it(url: str, data: bytes | None) -> None:
+    """Line breaks, missing padding, capitals, escapes and parameters change nothing; what is no base64 is none."""
+    assert data_in(url) == data
+
+
+@given(st.binary(min_size=1, max_size=300), st.sampled_from(["", "=", "\n", "%"]), st.integers(1, 80))
+def test_bytes_survive_every_spelling(data: bytes, style: str, width: int) -> None:
+    """Wrapped at any width, with padding or without, percent-encoded or not: the same bytes."""
+    text = base64.b64encode(data).decode()
+    match style:
+        case "":
+            text = text.rstrip("=")
+        case "\n":
+            text = "\r\n".join(text[at : at + width] for at in range(0, len(text), width))
+        case "%":
+            text = quote(text, safe="")
+
+    assert data_in(f"data:image/png;base64,{text}") == data
+    assert data_in(f"data:image/png,{quote(data)}") == data
+
+
+@pytest.mark.parametrize("shift", range(3))
+def test_escape_at_the_edge_of_a_step_is_not_cut(shift: int) -> None:
+    """A large percent-encoded picture is decoded in steps, wherever an escape stands."""
+    data = b"x" * shift + bytes([0xFF]) * 200_000
+
+    assert data_in(f"data:,{quote(data)}") == data
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_data_url_or_none(text: str) -> None:
+    """Nothing raises, and only what begins with `data:` is one."""
+    assert data_in(text) is None or is_data_url(text)
+
+
+@pytest.mark.parametrize(
+    ("reference", "target"),
+    [
+        ("https://b.test/x/../y?#f", "https://b.test/x/../y?#f"),
+        (" https://b.test/a b ", "https://b.test/a b"),
+        ("//b.test/x", "http://b.test/x"),
+        ("/x/../y?z", "http://a.test:81/x/../y?z"),
+        ("x?y=%2F", "http://a.test:81/p/x?y=%2F"),
+        ("../x", "http://a.test:81/x"),
+        ("?z", "http://a.test:81/p/q?z"),
+        ("javascript:alert(1)", "javascript:alert(1)"),
+    ],
+)
+def test_reference_leads_where_it_says(reference: str, target: str) -> None:
+    """A whole URL stays as it is; the rest is completed from where it was found."""
+    assert resolved("http://a.test:81/p/q?r#s", reference) == target
