@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from litestar import HttpMethod, Request, Response, route
 from litestar.params import FromPath
@@ -20,15 +20,14 @@ from service.api.body import header
 from service.api.context import Context, context_of
 from service.api.ranges import Span, span_of
 from service.errors import EgressRefused, FileMissing, Gone, NotFound, StorageUnavailable, Unavailable
-from service.jobs.view import ERASED
+from service.fileurls import escaped, is_data_url, trimmed
+from service.jobs.view import ERASED, is_link
 from service.results import queries, thumbnails
-from service.results.inline import sound_picture
+from service.results.inline import inline_picture
 from service.results.queries import Held
 from service.results.sniff import ENDINGS
 from service.results.storage import Storage
 
-#: What may stand in a URL as it is; everything else is escaped, so that no provider writes into our headers.
-_URL_CHARS: Final = "!#$%&'()*+,/:;=?@[]~"
 _NOT_IN_A_HOST: Final = frozenset("/?#@\\%\ufffd")
 _FILE_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -116,7 +115,7 @@ async def _copy(
     except FileMissing:
         return None
     except StorageUnavailable as error:
-        if held.source_url.lower().startswith("http"):
+        if is_link(held.source_url):
             return None  # the provider may still have it
         raise _later(error) from error
     return _streamed(pieces, span, size, held, headers)
@@ -157,13 +156,13 @@ def _later(error: StorageUnavailable) -> Unavailable:
 
 
 async def _providers(context: Context, held: Held) -> Response[Any]:
-    if held.source_url[:5].lower() == "data:":
-        picture = await asyncio.to_thread(sound_picture, held.source_url)
+    if is_data_url(held.source_url):
+        picture = await asyncio.to_thread(inline_picture, held.source_url)
         if picture is None:
             raise NotFound("the provider gave no picture that can be shown here", code="not_a_picture")
         headers = _FILE_HEADERS | {"Content-Disposition": "attachment"}
         return Response(picture.data, media_type=picture.content_type, headers=headers)
-    location = quote(held.source_url, safe=_URL_CHARS)
+    location = escaped(trimmed(held.source_url))  # so that no provider writes into our headers
     try:
         # Nobody is led to where our own requests may not go either, whatever a provider says.
         await context.egress.check(_origin(location), unresolved_ok=True)

@@ -45,7 +45,7 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """One file that a job produced; `source_url` is the provider's."""
+    """One file that a job produced; `source_url` is the provider's, empty where it gave none."""
 
     idx: int
     source_url: str
@@ -102,7 +102,7 @@ def result_view(job_id: str, result: ResultRow, links: Links, *, in_event: bool 
     return {
         "index": result.idx,
         "url": url,
-        "source_url": shown(result.source_url),
+        "source_url": result.source_url if is_link(result.source_url) else None,
         "content_type": result.content_type,
         "size_bytes": result.size_bytes,
         "sha256": result.sha256,
@@ -112,6 +112,11 @@ def result_view(job_id: str, result: ResultRow, links: Links, *, in_event: bool 
         "error": result.error,
         "expires_at": iso(result.expires_at),
     }
+
+
+def is_link(url: str) -> bool:
+    """Whether a result has an address: a picture in a `data:` URL has none, nor what is left of that once it has a copy."""
+    return url[:8].lower().startswith(("http://", "https://"))
 
 
 def event_body(event_type: str, at: int, seq: int, job: dict[str, Any], **more: Any) -> bytes:

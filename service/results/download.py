@@ -6,22 +6,22 @@ Nothing is kept here: a whole file lies in memory or in the spool, and its calle
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import io
 import os
 import re
 import secrets
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
-from urllib.parse import urljoin, urlsplit
 
 from service.egress import Download, Files
 from service.errors import EgressError, EgressRefused, StorageUnavailable
+from service.fileurls import data_in, is_data_url, resolved, trimmed
+from service.results.packed import Unpacker
 from service.results.retry import DEAD_STATUSES, Missed
-from service.results.sniff import Look, examine
+from service.results.sniff import TRUNCATED, WRONG_TYPE, Look, examine
 from service.results.storage import CHUNK_BYTES
 
 TOTAL_S: Final = 600.0  # for a file, redirects included
@@ -30,8 +30,10 @@ SLOW_AFTER_S: Final = 30.0  # from then on the host must have kept …
 SLOWEST_BYTES_PER_S: Final = 32_768  # … this pace on the whole: who drips would hold a place for all of the deadline
 MEMORY_BYTES: Final = 1 << 20  # larger files go to the spool
 MAX_REDIRECTS: Final = 3
+_WHOLE: Final = frozenset({200, 203})
+_PARTIAL: Final = 206
+_ENCODED: Final = "encoded"  # what would come out of it nobody can say
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_DATA_URL: Final = re.compile(r"data:[^,]{0,256};base64,", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Downloader:
         Raises:
             StorageUnavailable: The spool cannot be written.
         """
-        if url[:5].lower() == "data:":
+        if is_data_url(url):
             return await self._inline(url)
         try:
             async with asyncio.timeout(self.total_s):
@@ -97,26 +99,38 @@ class Downloader:
         if missed is not None:
             return missed
         body = _Body(self.spool, self.max_bytes)
-        began = asyncio.get_running_loop().time()
         try:
-            while piece := await download.read():
-                await body.add(piece)
-                took_s = asyncio.get_running_loop().time() - began
-                if took_s > self.slow_after_s and body.size < took_s * SLOWEST_BYTES_PER_S:
-                    return Missed("too_slow")
-            return await body.judged(_length(download))
+            return await self._received(download, body)
         except _TooLargeError:
             return Missed("too_large")
+        except zlib.error:
+            return Missed(_ENCODED)
         finally:
             body.close()
 
+    async def _received(self, download: Download, body: _Body) -> Fetched | Missed:
+        unpacker = Unpacker(download.headers.get("content-encoding", ""))
+        length, received = _length(download), 0
+        began = asyncio.get_running_loop().time()
+        more = True
+        while more:
+            piece = await download.read()
+            more, received = bool(piece), received + len(piece)
+            if received > self.max_bytes:
+                raise _TooLargeError
+            for part in unpacker.feed(piece):
+                await body.add(part)
+            took_s = asyncio.get_running_loop().time() - began
+            if more and took_s > self.slow_after_s and received < took_s * SLOWEST_BYTES_PER_S:
+                return Missed("too_slow")
+        if (length is not None and length != received) or not unpacker.whole:
+            return Missed(TRUNCATED)
+        found = await body.judged(length_known=length is not None or unpacker.unpacks)
+        return Missed(_ENCODED) if found == Missed(WRONG_TYPE) and unpacker.left_packed else found
+
     async def _inline(self, url: str) -> Fetched | Missed:
-        match = _DATA_URL.match(url)
-        if match is None:
-            return Missed("url_invalid")
-        try:
-            data = await asyncio.to_thread(base64.b64decode, url[match.end() :], validate=True)
-        except (binascii.Error, ValueError):  # ValueError: not ASCII
+        data = await asyncio.to_thread(data_in, url)
+        if data is None:
             return Missed("url_invalid")
         if len(data) > self.max_bytes:
             return Missed("too_large")
@@ -131,26 +145,34 @@ def _looked_at(data: bytes) -> Fetched | Missed:
 
 
 def _target(url: str, location: str) -> str | None:
+    """Where a redirect leads; None: nowhere that is followed."""
     if not location:
         return None
     try:
-        target = urljoin(url, location)
-        here, there = urlsplit(url).scheme.lower(), urlsplit(target).scheme.lower()
+        target = resolved(url, location)
     except ValueError:
         return None
-    return target.partition("#")[0] if there == "https" or (here == there == "http") else None
+    return None if _is_secure(url) and not _is_secure(target) else target
+
+
+def _is_secure(url: str) -> bool:
+    return trimmed(url)[:6].lower() == "https:"
 
 
 def _refused(download: Download, max_bytes: int) -> Missed | None:
     status = download.status
-    if status != 200:
+    if status not in _WHOLE and not (status == _PARTIAL and _is_all(download.headers.get("content-range", ""))):
         asked = download.headers.get("retry-after", "")
         retry_after_s = float(asked) if re.fullmatch(r"[0-9]{1,6}", asked) else None
         return Missed(f"http_{status}", dead=status in DEAD_STATUSES, retry_after_s=retry_after_s)
-    if download.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
-        return Missed("encoded")  # asked for as it is; what would come out of it nobody can say
     length = _length(download)
     return Missed("too_large") if length is not None and length > max_bytes else None
+
+
+def _is_all(content_range: str) -> bool:
+    """Whether a part that nobody asked for is the whole."""
+    match = re.fullmatch(r"bytes 0-([0-9]{1,15})/([0-9]{1,15})", content_range.strip(), re.IGNORECASE)
+    return match is not None and int(match[1]) + 1 == int(match[2])
 
 
 def _length(download: Download) -> int | None:
@@ -179,15 +201,13 @@ class _Body:
         if len(self._waiting) >= (MEMORY_BYTES if self._file is None else CHUNK_BYTES):
             await self._flush()
 
-    async def judged(self, length: int | None) -> Fetched | Missed:
-        """The whole file, if it is whole and one that is kept."""
-        if length is not None and length != self.size:
-            return Missed("truncated")
+    async def judged(self, *, length_known: bool) -> Fetched | Missed:
+        """The file, if it is whole and one that is kept; see `examine`."""
         if self._file is not None:
             await self._flush()
-            look = await asyncio.to_thread(examine, self._file, self.size, length_known=length is not None)
+            look = await asyncio.to_thread(examine, self._file, self.size, length_known=length_known)
         else:
-            look = await asyncio.to_thread(self._examine, length_known=length is not None)
+            look = await asyncio.to_thread(self._examine, length_known=length_known)
         if isinstance(look, str):
             return Missed(look)
         file: Path | bytes = bytes(self._waiting) if self._path is None else self._path

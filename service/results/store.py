@@ -12,10 +12,10 @@ from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.jobs.facts import ResultHappened
 from service.jobs.track import Tracker
-from service.jobs.view import ERASED, ResultRow, shown
+from service.jobs.view import ERASED, ResultRow, is_link, shown
 from service.results.retry import GONE
 
-LONG_URL: int = 4_096  # a longer one (a picture in a data: URL) is read when its turn comes, not kept in memory
+LONG_URL: int = 16_384  # a longer one (a picture in a data: URL) is read when its turn comes, not kept in memory
 EXPIRING_MS: int = 24 * 3_600_000  # before the end, when it is announced
 _HOST_CHARS = 300  # of a URL, in which its host ends
 _AFTER_HOST = re.compile(r"[/?#]")
@@ -226,7 +226,8 @@ class Results:
             if row is None or not _held(row, command.epoch) or row["expires_at"] <= tx.now_ms:
                 answers.append(False)
                 continue
-            source_url = shown(row["source_url"])  # the picture in a data: URL is in its place now
+            url = row["source_url"]
+            source_url = url if is_link(url) else shown(url)  # the picture in a data: URL is in its place now
             row |= {
                 "stored": True,
                 "due_at": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -36,6 +37,9 @@ async def test_link_shows_the_picture(served: Served) -> None:
         ("https://cdn.example/a/b.png?X-Sig=a%2Fb&c=d#e", "https://cdn.example/a/b.png?X-Sig=a%2Fb&c=d#e"),
         ("http://user@cdn.example/a.png", "http://user@cdn.example/a.png"),
         ("https://cdn.example/" + "a" * 3_000, "https://cdn.example/" + "a" * 3_000),
+        ("https://cdn.example/a?", "https://cdn.example/a?"),
+        (" \nHTTPS://cdn.example/a/../b?sig=%2F%7e+\r\n", "HTTPS://cdn.example/a/../b?sig=%2F%7e+"),
+        ("https://cdn.example/100%.png?s=%2F|%", "https://cdn.example/100%25.png?s=%2F%7C%25"),
         ("https://bücher.example/a.png", "https://b%C3%BCcher.example/a.png"),
         ("https://cdn.example/ä b.png", "https://cdn.example/%C3%A4%20b.png"),
         ("https://cdn.example/\r\nSet-Cookie: a=b", "https://cdn.example/%0D%0ASet-Cookie:%20a=b"),
@@ -64,6 +68,7 @@ async def test_link_leads_to_the_providers_file(served: Served, source: str, loc
         "data:image/png;base64,%%%",
         "data:image/png;base64,",
         "data:image/png,raw",
+        "sha256:00 (9 bytes)",
         "data:image/png;base64," + base64.b64encode(b"<html><script>alert(1)</script></html>").decode(),
         "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n<script>alert(1)</script>").decode(),
         "gopher://cdn.example/",
@@ -97,6 +102,42 @@ async def test_link_serves_nothing_that_is_no_picture(served: Served, source: st
 
     assert answer.status_code == 404
     assert "script" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "spelling", ["DATA:;BASE64,{}", " data:image/jpeg;charset=utf-8;base64,{} ", "data:image/png,{}"]
+)
+async def test_link_shows_a_picture_however_it_is_spelt(served: Served, spelling: str) -> None:
+    """A picture instead of an address: its bytes under their own type."""
+    out = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(out, "PNG")
+    encoded = base64.encodebytes(out.getvalue()).decode() if "64" in spelling else quote(out.getvalue())
+    job = await served.completed()
+    await served.sql("UPDATE results SET source_url = :source", source=spelling.format(encoded.rstrip("=\n")))
+    answer = await served.stranger.get(_path(job["results"][0]["url"]))
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    assert answer.content == out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        ("https://cdn.example/a?" + "x" * 8_000, "https://cdn.example/a?" + "x" * 8_000),
+        ("HTTP://cdn.example/a", "HTTP://cdn.example/a"),
+        ("data:image/png;base64,AAEC", None),
+        ("data:image/png;base64," + "A" * 8_000, None),
+        ("sha256:00 (9 bytes)", None),
+        ("", None),
+    ],
+)
+async def test_source_url_is_a_url_or_null(served: Served, stored: str, told: str | None) -> None:
+    """The provider's link, whole; null where it gave none, or the picture itself."""
+    job = await served.completed()
+    await served.sql("UPDATE results SET source_url = :source", source=stored)
+    [result] = (await served.client.get(f"/v1/jobs/{job['id']}")).json()["results"]
+
+    assert result["source_url"] == told
 
 
 async def test_link_ends_with_its_result(served: Served) -> None:

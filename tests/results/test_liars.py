@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import tracemalloc
+import zlib
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -56,6 +58,16 @@ def pieces(head: str, *some: bytes, pause: asyncio.Event | None = None, forever:
     return talk
 
 
+def redirect(location: bytes) -> Talk:
+    """To what may be no text."""
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n")
+        await writer.drain()
+
+    return talk
+
+
 @pytest.mark.parametrize(
     ("talk", "reason"),
     [
@@ -64,14 +76,23 @@ def pieces(head: str, *some: bytes, pause: asyncio.Event | None = None, forever:
         (answer(b"", "Content-Type: image/png"), "wrong_type"),
         (answer(b"\x89PNG\r\n\x1a\n<html>" + b" " * 64, "Content-Type: image/png"), "wrong_type"),
         (answer(png(60_000, 60_000), "Content-Type: image/png"), "too_many_pixels"),
-        (answer(gzip.compress(PNG), "Content-Encoding: gzip"), "encoded"),
-        (answer(PNG, "Content-Encoding: br"), "encoded"),
-        (answer(gzip.compress(b"\0" * 1_000_000)), "wrong_type"),
+        (answer(b"\x0b\x02\x80packed", "Content-Encoding: br"), "encoded"),
+        (answer(gzip.compress(gzip.compress(PNG)), "Content-Encoding: gzip, gzip"), "wrong_type"),
+        (answer(gzip.compress(PNG)[:40] + bytes(40), "Content-Encoding: gzip"), "encoded"),
+        (answer(gzip.compress(PNG)[:-4], "Content-Encoding: gzip"), "truncated"),
+        (answer(b"\x1f", "Content-Encoding: gzip"), "encoded"),
+        (answer(b"", "Content-Encoding: gzip"), "encoded"),
+        (answer(gzip.compress(b"<html></html>"), "Content-Encoding: gzip"), "wrong_type"),
+        (answer(gzip.compress(bytes(MAX_BYTES + 1)), "Content-Encoding: gzip"), "too_large"),
+        (answer(b"40;chunk-signature=00\r\n" + PNG, "Content-Encoding: aws-chunked"), "encoded"),
+        (answer(gzip.compress(PNG)), "wrong_type"),
+        (answer(b"plain", "Content-Encoding: utf-8"), "wrong_type"),
         (answer(PNG, length=MAX_BYTES + 1), "too_large"),
         (answer(PNG[: len(PNG) // 2], length=len(PNG)), "connection_cut"),
         (answer(PNG[: len(PNG) // 2], length=None), "truncated"),
         (answer(PNG[: len(PNG) // 2]), "truncated"),
         (answer(b"", status="206 Partial Content"), "http_206"),
+        (answer(PNG, f"Content-Range: bytes 0-{len(PNG) - 1}/999999", status="206 Partial Content"), "http_206"),
         (answer(b"", status="204 No Content"), "http_204"),
         (answer(b"", f"X-Long: {'x' * 60_000}"), "bad_answer"),
         (answer(b"", status="302 Found"), "url_invalid"),
@@ -90,6 +111,81 @@ async def test_lie_is_refused(host: FileServer, downloader: Downloader, talk: Ta
 
     assert isinstance(found, Missed)
     assert found.reason == reason
+
+
+@pytest.mark.parametrize(
+    "coding",
+    [
+        "aws-chunked",
+        "none",
+        "utf-8",
+        "UTF-8",
+        "binary",
+        "identity",
+        "",
+        "aws-chunked,identity",
+        "gzip",
+        "br",
+        "deflate",
+    ],
+)
+async def test_meaningless_coding_costs_no_file(host: FileServer, downloader: Downloader, coding: str) -> None:
+    """Whatever stands in `Content-Encoding`: a plain file is a plain file."""
+    found = await downloader.get(host.put("/a.png", answer(PNG, f"Content-Encoding: {coding}")))
+
+    assert isinstance(found, Fetched)
+    assert found.file == PNG
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100_000])
+@pytest.mark.parametrize(
+    ("packed", "coding"),
+    [
+        (gzip.compress(PNG), "gzip"),
+        (gzip.compress(PNG), "X-GZIP, aws-chunked"),
+        (zlib.compress(PNG), "deflate"),
+        (gzip.compress(PNG) + b"trailing", "gzip"),
+    ],
+)
+async def test_packed_picture_is_unpacked(
+    host: FileServer, downloader: Downloader, packed: bytes, coding: str, chunk: int
+) -> None:
+    """It is packed although nobody asked for that, and paid for all the same; size and digest are the picture's."""
+    head = f"Content-Encoding: {coding}\r\nContent-Length: {len(packed)}\r\n"
+    parts = [packed[at : at + chunk] for at in range(0, len(packed), chunk)]
+    found = await downloader.get(host.put("/a.png", pieces(head, *parts)))
+
+    assert isinstance(found, Fetched)
+    assert (found.file, found.size_bytes, found.sha256) == (PNG, len(PNG), hashlib.sha256(PNG).hexdigest())
+
+
+async def test_large_packed_picture_goes_through_the_spool(host: FileServer, downloader: Downloader) -> None:
+    """A few kilobytes become three megabytes, whole, and memory stays far below that."""
+    large = padded((64, 48), 3 << 20)
+    url = host.put("/a.png", answer(gzip.compress(large), "Content-Encoding: gzip"))
+    tracemalloc.start()
+    found = await downloader.get(url)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert isinstance(found, Fetched)
+    assert isinstance(found.file, Path)
+    assert found.file.read_bytes() == large
+    assert most < 3 << 20
+    found.file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("status", "header"),
+    [("203 Transformed", "X-A: b"), ("206 Partial Content", f"Content-Range: bytes 0-{len(PNG) - 1}/{len(PNG)}")],
+)
+async def test_whole_file_under_another_status_is_whole(
+    host: FileServer, downloader: Downloader, status: str, header: str
+) -> None:
+    """A cache that says so, and a part that is all of it."""
+    found = await downloader.get(host.put("/a.png", answer(PNG, header, status=status)))
+
+    assert isinstance(found, Fetched)
 
 
 async def test_endless_file_ends_at_the_cap(host: FileServer, downloader: Downloader) -> None:
@@ -137,9 +233,10 @@ async def test_spool_that_cannot_be_written_is_ours_to_mend(
 
 
 async def test_redirect_to_a_sound_file_is_followed(host: FileServer, downloader: Downloader) -> None:
-    """Up to three, each judged anew; a relative one too."""
-    host.put("/end.png", answer(PNG))
-    host.put("/two", answer(b"", f"Location: {host.url}/end.png", status="307 Temporary Redirect"))
+    """Up to three, each judged anew; a relative one too, and each leads where it says, byte for byte."""
+    host.put("/end.png?sig=%2F%7e&q=%20%C3%A9%FF?", answer(PNG))
+    end = f"{host.url}/end.png?sig=%2F%7e&q= \u00e9\xff?#f".encode("latin-1").replace(b"\xe9", "é".encode())
+    host.put("/two", redirect(end))
     found = await downloader.get(host.put("/one", answer(b"", "Location: two", status="302 Found")))
 
     assert isinstance(found, Fetched)

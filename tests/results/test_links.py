@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.results.inline import inline_picture
 from service.results.links import Linked, ResultLinks
 
 JOB = "job_019aa5f0-1234-7abc-8def-0123456789ab"
@@ -56,26 +54,3 @@ def test_changed_link_is_not_read() -> None:
 def test_no_text_is_a_link_by_chance(token: str) -> None:
     """Whatever is asked for is read or not found."""
     assert LINKS.read(token) is None
-
-
-@pytest.mark.parametrize(
-    ("url", "found"),
-    [
-        ("data:image/png;base64,AAEC", ("image/png", b"\x00\x01\x02")),
-        ("DATA:Image/JPEG;name=a.jpg;base64,AAEC", ("image/jpeg", b"\x00\x01\x02")),
-        ("data:image/png,AAEC", None),
-        ("data:image/svg+xml;base64,AAEC", None),
-        ("data:text/html;base64,AAEC", None),
-        ("data:;base64,AAEC", None),
-        ("data:image/png;base64,AAE", None),
-        ("data:image/png;base64,\u00e9", None),
-        ("data:image/png;base64,", None),
-        ("https://cdn.example/a.png", None),
-        ("", None),
-    ],
-)
-def test_only_pictures_are_taken_out_of_data_urls(url: str, found: tuple[str, bytes] | None) -> None:
-    """Base64 and a type that cannot run."""
-    picture = inline_picture(url)
-
-    assert (None if picture is None else (picture.content_type, picture.data)) == found
