@@ -88,11 +88,11 @@ class Fetcher:
 
     async def files_of(
         self, provider_name: str, operation: str, task_id: str | None, poll_url: str | None
-    ) -> tuple[str, ...] | None:
+    ) -> tuple[str | None, ...] | None:
         """Ask for the files of a task that is completed; nothing of its job changes.
 
         Returns:
-            Their addresses, none where nobody can be asked; None: nothing was learnt now.
+            See `Observation.results`, none where nobody can be asked; None: nothing was learnt now.
         """
         provider = self.registry.get(provider_name)
         if provider is None or task_id is None or not provider.configured or not provider.can_poll(operation):
@@ -109,7 +109,7 @@ class Fetcher:
             slot.leave()
         if outcome.verdict in {PollVerdict.RETRY, PollVerdict.DENIED}:
             return None
-        return () if outcome.observation is None else tuple(outcome.observation.urls)
+        return () if outcome.observation is None else outcome.observation.results
 
     async def _ask(
         self, provider: Provider, operation: str, task_id: str, poll_url: str | None, slot: Slot

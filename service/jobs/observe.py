@@ -14,6 +14,8 @@ from service.states import ErrorCode, JobStatus, ResolvedBy, Source
 
 _FINAL_WORDS = {Seen.COMPLETED: JobStatus.COMPLETED, Seen.FAILED: JobStatus.FAILED, Seen.CANCELLED: JobStatus.CANCELLED}
 MAX_RESULTS = 100  # files of one job
+NOT_A_URL = "url_invalid"  # the error of a result that has no address
+TOO_MANY = "too_many"  # why further results are left out
 
 
 def start_running(draft: Draft, source: Source) -> None:
@@ -43,7 +45,7 @@ def apply(draft: Draft, observation: Observation, source: Source, resolved_by: R
         case Seen.COMPLETED if observation.urls:
             _complete(draft, observation, source, resolved_by, rules)
         case Seen.COMPLETED:
-            _missing(draft, source, resolved_by, rules)
+            _missing(draft, observation, source, resolved_by, rules)
         case Seen.FAILED:
             _fail(draft, observation, source, resolved_by)
         case Seen.CANCELLED:
@@ -69,9 +71,11 @@ def _still_running(draft: Draft, source: Source, rules: Rules) -> None:
 def _complete(draft: Draft, observation: Observation, source: Source, resolved_by: ResolvedBy, rules: Rules) -> None:
     job = draft.job
     expires_at = draft.now_ms + rules.result_ttl_ms
-    urls = observation.urls[:MAX_RESULTS]
+    urls = observation.results[:MAX_RESULTS]
     if job.erased_at is None:
-        draft.results = [ResultRow(idx, url, expires_at) for idx, url in enumerate(urls)]
+        draft.results = [
+            ResultRow(idx, url or "", expires_at, error=None if url else NOT_A_URL) for idx, url in enumerate(urls)
+        ]
     else:  # it expired, and was erased: that it completed, and what it cost, is all that is kept
         draft.results = [ResultRow(idx, "", expires_at, error=ERASED) for idx, _ in enumerate(urls)]
     job.result_count = len(draft.results)
@@ -80,6 +84,17 @@ def _complete(draft: Draft, observation: Observation, source: Source, resolved_b
     job.submitted_at = job.submitted_at or draft.now_ms
     _charge(draft, observation)
     draft.finish(JobStatus.COMPLETED, source, resolved_by)
+    _note_lost(draft, observation, source)
+
+
+def _note_lost(draft: Draft, observation: Observation, source: Source) -> None:
+    """Tell on the timeline what of the results nobody will ever have."""
+    for result in draft.results:
+        if result.error == NOT_A_URL:
+            draft.note("result.lost", source, {"index": result.idx, "reason": NOT_A_URL})
+    left_out = observation.left_out + len(observation.results) - len(draft.results)
+    if left_out:
+        draft.note("result.lost", source, {"reason": TOO_MANY, "count": left_out})
 
 
 def _charge(draft: Draft, observation: Observation) -> None:
@@ -98,18 +113,20 @@ def _charge(draft: Draft, observation: Observation) -> None:
         job.cost_charged = job.cost_estimated
 
 
-def _missing(draft: Draft, source: Source, resolved_by: ResolvedBy, rules: Rules) -> None:
+def _missing(draft: Draft, observation: Observation, source: Source, resolved_by: ResolvedBy, rules: Rules) -> None:
     """Completed without a file is not completed: asked again for five minutes, then failed."""
     job = draft.job
     if job.status is JobStatus.EXPIRED:
         return
     if job.missing_since is None:
         job.missing_since = draft.now_ms
-        draft.note("result.missing", source)
+        detail = {"reason": NOT_A_URL, "count": len(observation.not_urls)} if observation.not_urls else None
+        draft.note("result.missing", source, detail)
     out_of_time = draft.now_ms - job.missing_since >= pace.MISSING_LIMIT_MS
     if out_of_time or not rules.can_poll or job.provider_task_id is None:
         job.error_code = ErrorCode.RESULT_MISSING.value
-        job.error_message = "the provider reports completion but gives no file"
+        but = ", and gives for files what is no URL" if observation.not_urls else " but gives no file"
+        job.error_message = f"the provider reports completion{but}"
         draft.finish(JobStatus.FAILED, source, resolved_by)
         return
     start_running(draft, source)

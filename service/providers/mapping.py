@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 from service.clock import parse_iso
 from service.providers.card import Errors, Operation
+from service.providers.filelist import file_list
 from service.providers.forms import FETCH_RESULT, RETRY
 from service.providers.observe import Cost, Moment, Observe
 from service.providers.origins import Origins
@@ -24,8 +24,6 @@ from service.providers.rules import ErrorReader, WordsReader
 from service.providers.text import WORD_CHARS, Scrubber, word
 from service.states import ErrorCode
 
-MAX_URLS: Final = 64  # of one task; more is not one request's result
-MAX_URL_CHARS: Final = 8192  # of an http(s) URL; a data: URL is as long as the answer may be
 MAX_TASK_ID_CHARS: Final = 256
 _MAX_USD: Final = Decimal(1_000_000)  # a higher price of one task is a misread field
 _TIMES_MS: Final = range(946_684_800_000, 4_102_444_800_000)  # 2000 to 2100: anything else is a misread unit
@@ -63,6 +61,8 @@ class Observation:
         seen: None: the document tells no state (garbled, wrong shape).
         provider_status: The provider's own word, cut to 64 characters.
         urls: http(s) or data: URLs, of a completed task only; a completed task may have none.
+        not_urls: The places among the results, from 0, at which something stands that is no URL.
+        left_out: How many more results there may be than are taken.
         error_message: Cut to 500 characters, without secrets.
         poll_url: Absolute, and on the card's own origin, as is `cancel_url`.
         word_known: False: a state word that the card does not list, which counts as running.
@@ -83,6 +83,15 @@ class Observation:
     cancel_url: str | None = None
     result_url: str | None = None
     awaits_result: bool = False
+    not_urls: tuple[int, ...] = ()
+    left_out: int = 0
+
+    @property
+    def results(self) -> tuple[str | None, ...]:
+        """The URLs in the order in which the provider gave them; None for what is no URL."""
+        urls = iter(self.urls)
+        count = len(self.urls) + len(self.not_urls)
+        return tuple(None if place in self.not_urls else next(urls, None) for place in range(count))
 
 
 NOTHING: Final = Observation(seen=None)
@@ -141,11 +150,13 @@ class Mapper:
             words = self._words.read(document) if said else self._origin.errors.words(document)
             code = code or self._origin.errors.failure(words)
             message = words.message or self._origin.scrubber.line(words.type or words.code)
+        found = self._urls.read(document) if self._urls and seen is Seen.COMPLETED else None
+        files = file_list(found, self._origin.origins)
         return Observation(
             seen=seen,
             task_id=task_id(self._task_id.read(document)) if self._task_id else None,
             provider_status=self._origin.scrubber.hide(said)[:WORD_CHARS] if said else None,
-            urls=_urls(self._urls.read(document)) if self._urls and seen is Seen.COMPLETED else (),
+            urls=files.urls,
             error_code=code,
             error_message=message,
             cost=self._costs(document, seen),
@@ -156,6 +167,8 @@ class Mapper:
             cancel_url=self._given(self._cancel_url, document),
             result_url=self._given(self._result_url, document) if awaits_result else None,
             awaits_result=awaits_result,
+            not_urls=files.not_urls,
+            left_out=files.left_out,
         )
 
     def speaks(self, status: int) -> bool:
@@ -243,25 +256,6 @@ class _StatusReader:
         """The meaning of the status itself, else of its hundred; None where the card says nothing."""
         text = str(status)
         return self._meanings.get(text) or (None if text in NOT_OF_THE_TASK else self._meanings.get(f"{text[0]}xx"))
-
-
-def _urls(value: object) -> tuple[str, ...]:
-    """The URLs among what was found: a text, or a list of texts; each once, in the order given."""
-    found = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    usable = [url.strip() for url in found if isinstance(url, str) and _is_url(url.strip())]
-    return tuple(dict.fromkeys(usable))[:MAX_URLS]
-
-
-def _is_url(text: str) -> bool:
-    if text.startswith("data:"):
-        return "," in text[:256]
-    if len(text) > MAX_URL_CHARS or not text.isprintable() or " " in text:
-        return False
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:
-        return False
 
 
 class _CostReader:

@@ -1,4 +1,4 @@
-"""Where our key may go: to the card's own origin and to the further ones that the card trusts.
+"""Where a provider's URLs lead, and where our key may go: to the card's own origin and to the further ones that it trusts.
 
 Pure. It must not know what is asked there.
 """
@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urljoin, urlsplit
+
+from service.fileurls import is_data_url, link_in, resolved, trimmed
 
 MAX_CHARS: Final = 8192  # of a URL that a provider gives
 _PORTS: Final = {"http": 80, "https": 443}
@@ -36,6 +38,18 @@ class Origins:
             absolute = urljoin(self._base, url)
             return absolute if self._known.fullmatch(_origin(absolute)) else None
         except ValueError:  # a port that is no number, a bracket that is not closed
+            return None
+
+    def file(self, text: str) -> str | None:
+        """The URL of a file in a text that the provider gave: anywhere, since no key goes there; None for what is none.
+
+        A `data:` URL is not looked into. One that begins with a slash is at the card's own origin, or of its scheme.
+        """
+        if is_data_url(text):
+            return trimmed(text)
+        try:
+            return link_in(resolved(self._base, text) if trimmed(text).startswith("/") else text)
+        except ValueError:
             return None
 
 

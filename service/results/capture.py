@@ -25,8 +25,8 @@ STORE_TRIES: Final = 20  # for a row whose file is in its place; then the lease 
 STORE_RETRY_S: Final = 2.0
 
 #: Asks a provider for a job's files again: provider, operation, task, address. None: nothing was learnt now; an empty
-#: answer: it cannot be asked, or has none.
-Asker = Callable[[str, str, str | None, str | None], Awaitable[tuple[str, ...] | None]]
+#: answer: it cannot be asked, or has none. As `Observation.results`.
+Asker = Callable[[str, str, str | None, str | None], Awaitable[tuple[str | None, ...] | None]]
 
 
 class Observer(Protocol):

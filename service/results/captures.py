@@ -80,6 +80,9 @@ class Captures:
         held: list[Capture] = []
         admitted: list[ResultRow] = []
         for result in results:
+            if result.error is not None:  # there is nothing to fetch
+                admitted.append(result)
+                continue
             warn_at = result.expires_at - EXPIRING_MS
             sweep_at = warn_at if warn_at > tx.now_ms else result.expires_at
             if len(result.source_url) <= LONG_URL and self._reserve(host_of(result.source_url)):

@@ -552,6 +552,42 @@ def test_completion_without_a_file_is_asked_again_for_five_minutes_then_fails() 
     assert made.job.error_code == "result_missing"
 
 
+def test_bad_result_beside_a_good_one_is_shown_with_its_error() -> None:
+    """The job is completed and charged; what has no URL keeps its place, and a row of the timeline tells why."""
+    made = draft(JobStatus.RUNNING)
+    decide(made, polled(replace(DONE, not_urls=(0, 2), left_out=5)), RULES)
+    rows = [(result.idx, result.source_url, result.error) for result in made.results]
+    lost = [(noted.type, msgspec.json.decode(noted.detail or "null")) for noted in made.notes[-3:]]
+
+    assert (made.job.status, made.job.result_count, made.job.cost_charged) == (JobStatus.COMPLETED, 3, 10_000)
+    assert rows == [(0, "", "url_invalid"), (1, "https://files.example/1.png", None), (2, "", "url_invalid")]
+    assert types(made)[-4:] == ["job.completed", "result.lost", "result.lost", "result.lost"]
+    assert lost == [
+        ("result.lost", {"index": 0, "reason": "url_invalid"}),
+        ("result.lost", {"index": 2, "reason": "url_invalid"}),
+        ("result.lost", {"reason": "too_many", "count": 5}),
+    ]
+
+
+def test_completion_with_bad_results_alone_is_asked_again_and_says_why() -> None:
+    """No URL is no result: asked again as where nothing stands, then failed, with the reason at both."""
+    made = draft(JobStatus.RUNNING)
+    decide(made, polled(replace(EMPTY, not_urls=(0, 1))), RULES)
+    waiting = (made.job.status, made.job.due_at, made.notes[-1].type, made.notes[-1].detail)
+    made.now_ms = NOW + 300_000
+    made.job.lease_owner = "me"
+    decide(made, polled(replace(EMPTY, not_urls=(0, 1))), RULES)
+
+    assert waiting == (
+        JobStatus.RUNNING,
+        NOW + 15_000,
+        "result.missing",
+        '{"reason":"url_invalid","count":2}',
+    )
+    assert (made.job.status, made.job.error_code) == (JobStatus.FAILED, "result_missing")
+    assert made.job.error_message == "the provider reports completion, and gives for files what is no URL"
+
+
 def test_poll_about_another_task_is_not_believed() -> None:
     """The answer's task id must be the stored one."""
     made = draft(JobStatus.RUNNING)

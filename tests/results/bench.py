@@ -84,8 +84,13 @@ class Bench:
         assert self.stages.keeping.captures is not None
         return self.stages.keeping.captures
 
-    async def complete(self, *urls: str) -> str:
-        """A job whose provider has just said that it is completed, with these files; returns its id, captures settled."""
+    async def complete(self, *files: str | None) -> str:
+        """A job whose provider has just said that it is completed, with these files; returns its id, captures settled.
+
+        None stands for what is no URL.
+        """
+        urls = tuple(file for file in files if file is not None)
+        not_urls = tuple(place for place, file in enumerate(files) if file is None)
         now_ms = self.clock.now_ms()
         job = JobRow(
             id=self.ids.new("job"),
@@ -101,7 +106,7 @@ class Bench:
             due_at=now_ms + 60_000,
         )
         await self.store.writer.run(Running(job))
-        said = Observation(seen=Seen.COMPLETED, task_id="t1", provider_status="completed", urls=urls)
+        said = Observation(seen=Seen.COMPLETED, task_id="t1", provider_status="completed", urls=urls, not_urls=not_urls)
         outcome = PollOutcome(PollVerdict.OBSERVED, said, http_status=200)
         assert await self.store.writer.run(Track(Polled(job.id, job.submission_id, job.lease_epoch, outcome))) is True
         await self.captures.settle()

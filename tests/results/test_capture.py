@@ -35,9 +35,9 @@ async def kept(tmp_path: Path, host: FileServer) -> AsyncIterator[Bench]:
         yield made
 
 
-def said(url: str) -> bytes:
+def said(*urls: str) -> bytes:
     """What the provider says of its task."""
-    data = {"taskId": "t1", "state": "completed", "resultUrls": [url], "createTime": 1, "completeTime": 2}
+    data = {"taskId": "t1", "state": "completed", "resultUrls": urls, "createTime": 1, "completeTime": 2}
     return json.dumps({"code": 200, "msg": "success", "data": data}).encode()
 
 
@@ -105,6 +105,28 @@ async def test_dead_link_is_replaced_by_a_fresh_one(kept: Bench, host: FileServe
 
     assert (row["stored"], row["source_url"], row["refreshed"]) == (1, fresh, 1)
     assert kept.events(job_id) == ["job.completed", "result.stored"]
+
+
+async def test_bad_link_beside_a_good_one_costs_only_itself(kept: Bench, host: FileServer) -> None:
+    """The good one is kept, also by a fresh link that stands behind the bad one; the bad one is never fetched or swept."""
+    fresh = host.put("/fresh.png", answer(PNG))
+    host.put(POLL, answer(said("no link", fresh), "Content-Type: application/json"))
+    job_id = await kept.complete(None, host.put("/old.png", answer(b"", status="404 Not Found")))
+    await kept.later(1)
+    good, bad = kept.result(job_id, 1), kept.result(job_id, 0)
+    await kept.later(8 * 86_400)
+
+    assert (good["stored"], good["source_url"]) == (1, fresh)
+    assert (bad["stored"], bad["source_url"], bad["error"], bad["due_at"]) == (0, "", "url_invalid", None)
+    assert kept.events(job_id) == ["job.completed", "result.lost", "result.stored", "result.expired"]
+
+
+async def test_long_link_outlives_its_copy(kept: Bench, host: FileServer) -> None:
+    """A presigned link of eight thousand characters is fetched, and stays what it is beside the copy."""
+    url = host.put("/a.png?sig=%2F%7e&token=" + "x" * 8_000, answer(PNG))
+    row = kept.result(await kept.complete(url))
+
+    assert (row["stored"], row["source_url"]) == (1, url)
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "403 Forbidden", "410 Gone"])
