@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urljoin
 
 from yarl import URL
 
-MAX_LINK_BYTES: Final = 16_384  # of an http(s) link in UTF-8; presigned links with session tokens have thousands
+MAX_LINK_CHARS: Final = 16_384  # of an http(s) link as it is sent; presigned links with session tokens have thousands
 _HEAD_CHARS: Final = 1_024  # of a `data:` URL, within which its comma stands
 _STEP_BYTES: Final = 65_536  # that are percent-decoded at once: every escape costs an object meanwhile
 
@@ -60,17 +60,20 @@ def link_in(text: str) -> str | None:
 
 def link_parts(text: str) -> tuple[str, str] | None:
     """The same in two parts: scheme and authority, and what follows them."""
-    match = _LINK.fullmatch(trimmed(text)) if len(text) <= MAX_LINK_BYTES else None
+    text = trimmed(text)
+    match = _LINK.fullmatch(text) if len(text) <= MAX_LINK_CHARS else None
     if match is None:
         return None
     scheme, authority, rest = match.groups(default="")
     try:
         place = URL(f"http://{authority}/")
-        if not place.host or len(text.encode("utf-8", "surrogateescape")) > MAX_LINK_BYTES:
+        if not place.host or len(rest.encode("utf-8", "surrogateescape")) > MAX_LINK_CHARS:
             return None
-        return scheme + (authority if authority.isascii() else place.raw_authority), escaped(rest)
+        origin = scheme + (authority if authority.isascii() else place.raw_authority)
+        rest = escaped(rest)
     except ValueError:  # a port that is no number, a bracket that is not closed, a lone surrogate
         return None
+    return (origin, rest) if len(origin) + len(rest) <= MAX_LINK_CHARS else None
 
 
 def resolved(base: str, reference: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.fileurls import data_in, is_data_url, resolved
+from service.fileurls import MAX_LINK_CHARS, data_in, is_data_url, link_in, resolved
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,11 @@ def test_any_text_is_a_data_url_or_none(text: str) -> None:
 def test_reference_leads_where_it_says(reference: str, target: str) -> None:
     """A whole URL stays as it is; the rest is completed from where it was found."""
     assert resolved("http://a.test:81/p/q?r#s", reference) == target
+
+
+@given(st.text(max_size=60) | st.text(alphabet="aé€%/? \\", min_size=2_000, max_size=6_000))
+def test_link_is_ready_after_one_reading(rest: str) -> None:
+    """What is kept of a link is read later: as the same link, and never as too long."""
+    link = link_in(f"https://cdn.example/{rest}")
+
+    assert link is None or (link_in(link) == link and len(link) <= MAX_LINK_CHARS)

@@ -20,7 +20,7 @@ from service.api.body import header
 from service.api.context import Context, context_of
 from service.api.ranges import Span, span_of
 from service.errors import EgressRefused, FileMissing, Gone, NotFound, StorageUnavailable, Unavailable
-from service.fileurls import escaped, is_data_url, trimmed
+from service.fileurls import MAX_LINK_CHARS, escaped, is_data_url, trimmed
 from service.jobs.view import ERASED, is_link
 from service.results import queries, thumbnails
 from service.results.inline import inline_picture
@@ -162,12 +162,16 @@ async def _providers(context: Context, held: Held) -> Response[Any]:
             raise NotFound("the provider gave no picture that can be shown here", code="not_a_picture")
         headers = _FILE_HEADERS | {"Content-Disposition": "attachment"}
         return Response(picture.data, media_type=picture.content_type, headers=headers)
-    location = escaped(trimmed(held.source_url))  # so that no provider writes into our headers
+    nowhere = NotFound("the provider gave no address that can be followed", code="not_a_picture")
+    source_url = trimmed(held.source_url)
+    if not is_link(source_url) or len(source_url) > MAX_LINK_CHARS:
+        raise nowhere
+    location = escaped(source_url)  # so that no provider writes into our headers
     try:
         # Nobody is led to where our own requests may not go either, whatever a provider says.
         await context.egress.check(_origin(location), unresolved_ok=True)
     except EgressRefused as error:
-        raise NotFound("the provider gave no address that can be followed", code="not_a_picture") from error
+        raise nowhere from error
     return empty_answer(302, {"Location": location, **_LEADING_HEADERS})
 
 

@@ -14,7 +14,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from yarl import URL
 
 from service.errors import EgressRefused
-from service.fileurls import MAX_LINK_BYTES, escaped, link_parts
+from service.fileurls import MAX_LINK_CHARS, escaped, link_parts
 
 MAX_LENGTH = 2048  # characters of a URL
 REMEMBERED = 4096  # URLs that are kept read
@@ -73,7 +73,9 @@ def read_link(link: str) -> Target:
     """
     parts = link_parts(link)
     if parts is None:
-        raise _invalid(f"must be a whole URL that starts with https:// or http://, of {MAX_LINK_BYTES} bytes at most")
+        raise _invalid(
+            f"must be a whole URL that starts with https:// or http://, of {MAX_LINK_CHARS} characters at most"
+        )
     target = read_target(parts[0])
     return Target(_exact(target.url, parts[1].partition("#")[0]), target.host, target.address)
 

@@ -37,18 +37,21 @@ def file_list(value: object, origins: Origins) -> FileList:
     """Read what an expression found: a text, or a list of texts."""
     entries, left_out = _entries(value)
     urls: dict[str, None] = {}
+    texts: set[str] = set()  # of these
     not_urls: list[int] = []
     for entry in entries:
-        url = origins.file(entry) if isinstance(entry, str) else None
-        if url in urls:
+        if isinstance(entry, str) and entry in texts:
             continue
         place = len(urls) + len(not_urls)
         if place == MAX_FILES:
             left_out += 1
-        elif url is None:
+            continue
+        url = origins.file(entry) if isinstance(entry, str) else None
+        if url is None:
             not_urls.append(place)
         else:
             urls[url] = None
+            texts.add(str(entry))
     return FileList(tuple(urls), tuple(not_urls), left_out)
 
 

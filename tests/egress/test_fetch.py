@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from service.egress.target import read_link
 from service.errors import EgressRefused
-from tests.egress.raw import opened, polite, serving
+from service.fileurls import MAX_LINK_CHARS
+from tests.egress.raw import opened, polite, saying, serving
 
 HEX = "0123456789ABCDEFabcdef"
 
@@ -72,6 +73,17 @@ async def targets(rests: Sequence[str]) -> list[str]:
 async def test_link_is_sent_as_it_was_given(rest: str, sent: str) -> None:
     """Only what HTTP forbids is encoded, each character by itself; a signature beside it stays what it is."""
     assert await targets([rest]) == [sent]
+
+
+async def test_redirect_may_hold_the_longest_link() -> None:
+    """A host may lead to a presigned link of any length that is taken."""
+    location = "https://cdn.test/?" + "x" * (MAX_LINK_CHARS - 18)
+    redirect = f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: {location}\r\n\r\n"
+    async with serving(saying(redirect.encode())) as server, opened() as door:
+        file = await door.fetch(server.url, timeout_s=5, stall_s=5)
+
+    assert file.headers["location"] == location
+    assert str(read_link(location).url) == location
 
 
 @settings(max_examples=30, deadline=None)
@@ -135,6 +147,7 @@ def test_link_is_read_leniently_around_its_host(link: str, host: str) -> None:
         "//cdn.test/a",
         "ftp://cdn.test/a",
         "https://cdn.test/" + "a" * 16_384,
+        "https://cdn.test/" + "é" * 2_800,
         "https://cdn.test/\ud800",
     ],
 )

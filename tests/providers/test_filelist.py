@@ -44,7 +44,7 @@ URL = "https://a.example/1"
         ("///etc/passwd", None),
         ("data:image/png;base64", None),
         ("https://a.example/" + "x" * 16_384, None),
-        ("https://a.example/" + "é" * 8_200, None),
+        ("https://a.example/" + "é" * 2_800, None),
     ],
 )
 def test_text_is_the_url_of_a_file_or_none(text: str, url: str | None) -> None:
@@ -69,6 +69,7 @@ def test_text_is_the_url_of_a_file_or_none(text: str, url: str | None) -> None:
         ({"url": URL}, FileList((), (0,))),
         (7, FileList((), (0,))),
         ([f"{URL}?{n}" for n in range(MAX_FILES + 3)], FileList(tuple(f"{URL}?{n}" for n in range(MAX_FILES)), (), 3)),
+        ([f"{URL}?{n}" for n in range(MAX_FILES)] * 2, FileList(tuple(f"{URL}?{n}" for n in range(MAX_FILES)))),
         ([7] * 70, FileList((), tuple(range(MAX_FILES)), 6)),
     ],
 )
