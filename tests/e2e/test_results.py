@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import hashlib
+import json
 import os
 import sqlite3
 from pathlib import Path
@@ -13,7 +15,9 @@ from typing import Any
 import httpx
 
 from service.results.storage import MARKER
+from service.settings import provider_variable
 from tests.e2e.rig import CAT, Rig, rig
+from tests.egress.raw import Peer, serving
 from tests.receiver import PATIENCE_S, Received
 from tests.results.files import picture
 
@@ -144,3 +148,57 @@ async def test_expiry_is_announced_and_the_copy_goes(tmp_path: Path) -> None:
     assert job["results"][0]["stored"] is False
     assert link.status_code == 410
     assert files == []
+
+
+async def test_every_result_of_a_provider_comes_home(tmp_path: Path) -> None:
+    """Strange links are fetched as they were given; what is none, or no picture, is a result that says why."""
+    png = picture("PNG")
+    text = base64.encodebytes(png).decode().rstrip("=\n")
+    files = {
+        "/a%20b.png?sig=%2F%7e%2B": (png, "X-A: b"),
+        f"/long.png?token={'x' * 8_000}": (png, "Content-Encoding: aws-chunked"),
+        "/packed.png?": (gzip.compress(png), "Content-Encoding: gzip"),
+        "/own.png": (png, "Content-Encoding: utf-8"),
+        "/page.png": (b"<html></html>", "Content-Type: image/png"),
+    }
+
+    async def provider(peer: Peer) -> None:
+        await peer.request()
+        method, target, _ = peer.heard[-1][0].split("\r\n")[0].split(" ")
+        here = f"http://127.0.0.1:{server.port}"
+        urls = [f" {here}/a b.png?sig=%2F%7e%2B#part ", 7, f"{here}/long.png?token={'x' * 8_000}", None, "no link"]
+        urls += [[f"{here}/packed.png?", "/own.png"], f"DATA:image/png;base64,{text}", f"{here}/page.png"]
+        done = {"code": 200, "msg": "ok", "data": {"taskId": "t1", "state": "completed", "resultUrls": urls}}
+        body, header = files.get(target, (b"", "X-A: b")) if method == "GET" else (json.dumps(done).encode(), "X-A: b")
+        await peer.say(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{header}\r\n\r\n".encode() + body)
+
+    def base_url() -> dict[str, str]:
+        return {provider_variable("apimodels", "BASE_URL"): f"http://127.0.0.1:{server.port}"}
+
+    async with serving(provider) as server, rig(tmp_path, env=base_url()) as machine:
+        job_id = (await machine.take())["id"]
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                results = (await machine.job(job_id))["results"]
+                if sum(result["stored"] for result in results) == 5:
+                    break
+                await asyncio.sleep(0.02)
+        lost = [row["detail"] for row in await machine.timeline(job_id) if row["type"] == "result.lost"]
+        async with httpx.AsyncClient(trust_env=False) as stranger:
+            copies = [(await stranger.get(result["url"])).content for result in results if result["stored"]]
+    here = f"http://127.0.0.1:{server.port}"
+
+    assert [result["stored"] for result in results] == [True, False, True, False, True, True, True, False]
+    assert [result["source_url"] for result in results] == [
+        f"{here}/a%20b.png?sig=%2F%7e%2B#part",
+        None,
+        f"{here}/long.png?token={'x' * 8_000}",
+        None,
+        f"{here}/packed.png?",
+        f"{here}/own.png",
+        None,
+        f"{here}/page.png",
+    ]
+    assert (results[1]["error"], results[3]["error"]) == ("url_invalid", "url_invalid")
+    assert copies == [png] * 5
+    assert lost == [{"index": 1, "reason": "url_invalid"}, {"index": 3, "reason": "url_invalid"}]
