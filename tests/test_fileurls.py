@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.fileurls import MAX_LINK_CHARS, data_in, is_data_url, link_in, resolved
+from service.fileurls import MAX_LINK_CHARS, data_in, escaped, is_data_url, link_in, resolved
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,13 @@ def test_link_is_ready_after_one_reading(rest: str) -> None:
     link = link_in(f"https://cdn.example/{rest}")
 
     assert link is None or (link_in(link) == link and len(link) <= MAX_LINK_CHARS)
+
+
+@given(st.text(max_size=60) | st.text(alphabet="aé€%2/?", max_size=60))
+def test_escaped_length_is_known_beforehand(text: str) -> None:
+    """The bound is held exactly, without the work."""
+    base = "https://cdn.example/"
+    longest = "x" * (MAX_LINK_CHARS - len(base) - len(escaped(text)))
+
+    assert link_in(base + longest + text.strip()) is not None
+    assert link_in(f"{base}{longest}x{text}.") is None

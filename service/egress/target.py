@@ -17,6 +17,7 @@ from service.errors import EgressRefused
 from service.fileurls import MAX_LINK_CHARS, escaped, link_parts
 
 MAX_LENGTH = 2048  # characters of a URL
+MAX_AUTHORITY = 300  # of these; to read longer ones in other alphabets takes long
 REMEMBERED = 4096  # URLs that are kept read
 
 #: Names that no name server may answer for: RFC 6761 and RFC 7686.
@@ -106,6 +107,8 @@ def _authority(url: str) -> str:
     authority = _AUTHORITY.match(url)
     if authority is None:
         raise _invalid("must be a whole URL that starts with https:// or http://")
+    if len(authority[1]) > MAX_AUTHORITY:
+        raise _invalid("has a host that is no valid name: no name is so long")
     if "@" in authority[1]:
         raise _invalid("has a user name or password: leave it out, and use a header or a query parameter instead")
     return authority[1]

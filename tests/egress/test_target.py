@@ -72,6 +72,7 @@ def test_target_reads_usable_urls(url: str, host: str, address: str | None) -> N
         ("http://-a.test/", "no valid name"),
         ("http://" + "a" * 64 + ".test/", "no valid name|not a URL"),
         ("http://a!b.test/", "no valid name"),
+        ("http://" + "a.é" * 101 + "/", "no valid name"),
         ("http://nowhere.invalid/", "never reachable"),
         ("http://expyuzz4wqqyqhjn.onion./", "never reachable"),
     ],

@@ -21,7 +21,7 @@ URL = "https://a.example/1"
         (" \nhttps://a.example/1\r\n", "https://a.example/1"),
         ("HTTPS://A.example/1", "HTTPS://A.example/1"),
         ("https://a.example/a b.png?sig=%2F#f g", "https://a.example/a%20b.png?sig=%2F#f%20g"),
-        ("https://bücher.example/ü", "https://xn--bcher-kva.example/%C3%BC"),
+        ("https://bücher.example/ü", "https://bücher.example/%C3%BC"),
         ("https://a.example/?" + "x" * 16_000, "https://a.example/?" + "x" * 16_000),
         ("https://user:pass@a.example/1", "https://user:pass@a.example/1"),
         ("//cdn.painter.example/1.png", "https://cdn.painter.example/1.png"),
