@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import ssl
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from service.egress.door import Door
 from service.errors import StorageUnavailable
 from service.results.download import Downloader, Fetched
 from service.results.retry import Missed
+from tests.egress.certificates import made_out, server_tls
+from tests.egress.raw import opened, saying, serving
 from tests.results.files import FileServer, Talk, answer, padded, picture
 from tests.results.test_sniff import png
 
@@ -241,6 +244,22 @@ async def test_redirect_to_a_sound_file_is_followed(host: FileServer, downloader
 
     assert isinstance(found, Fetched)
     assert found.file == PNG
+
+
+@pytest.mark.parametrize(
+    "location", ["http://{}/a.png", " HTTP://{}/a.png", "file:///etc/passwd", "data:image/png;base64,AA"]
+)
+async def test_redirect_away_from_tls_is_not_followed(host: FileServer, tmp_path: Path, location: str) -> None:
+    """Whoever listens would read the link, and change the file."""
+    host.put("/a.png", answer(PNG))
+    certificate = made_out(tmp_path, None)
+    head = f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: {location.format(host.url[7:])}\r\n\r\n"
+    trust = ssl.create_default_context(cafile=certificate)
+    async with serving(saying(head.encode()), tls=server_tls(certificate)) as server, opened(tls=trust) as door:
+        found = await Downloader(door, tmp_path, MAX_BYTES).get(server.url)
+
+    assert found == Missed("url_invalid")
+    assert host.requests == []
 
 
 async def test_large_file_goes_through_the_spool(host: FileServer, downloader: Downloader) -> None:
