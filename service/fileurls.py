@@ -29,7 +29,7 @@ _ESCAPE: Final = re.compile(rb"%[0-9A-Fa-f]{2}")
 
 #: A link: scheme, authority, and the rest. No blank and no backslash stands in an authority, and nothing is changed there:
 #: two readers could take it for two hosts.
-_LINK: Final = re.compile(r"(https?://)([^/?#\\\s]{1,300})([/?#].*)?", re.IGNORECASE | re.DOTALL)
+_LINK: Final = re.compile(r"(https?://)([^/?#\\\s\ud800-\udfff]{1,300})([/?#].*)?", re.IGNORECASE | re.DOTALL)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _AFTER_AUTHORITY: Final = re.compile(r"[/?#]")
 

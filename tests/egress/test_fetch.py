@@ -149,6 +149,7 @@ def test_link_is_read_leniently_around_its_host(link: str, host: str) -> None:
         "https://cdn.test/" + "a" * 16_384,
         "https://cdn.test/" + "é" * 2_800,
         "https://cdn.test/\ud800",
+        "https://\ud800/a",
     ],
 )
 def test_link_whose_host_could_be_read_in_two_ways_is_refused(link: str) -> None:
