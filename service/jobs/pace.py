@@ -75,7 +75,7 @@ def next_poll_ms(rules: Rules, age_ms: int, spread: float = 1.0) -> int:
         wait = schedule.next_wait_ms(age_ms)
     else:
         wait = schedule.next_wait_ms(age_ms) * spread
-    return round(min(max(wait, rules.poll_every_ms), SLOWEST_POLL_MS))
+    return round(max(min(wait, SLOWEST_POLL_MS), rules.poll_every_ms))
 
 
 def _unlearned_ms(rules: Rules, age_ms: int) -> int:

@@ -45,6 +45,11 @@ def test_wait_beyond_the_plan_is_spread() -> None:
     assert next_poll_ms(LEARNED, 800_000, spread=0.8) == 80_000
 
 
+def test_cadence_of_days_is_kept() -> None:
+    """Where the provider wants to be asked once a day, the rule of three hours does not make it more often."""
+    assert next_poll_ms(replace(CARD, poll_every_ms=86_400_000), 86_400_000) == 86_400_000
+
+
 @pytest.mark.parametrize("rules", [CARD, LEARNED, replace(CALLED_BACK, fallback_after_ms=0)])
 def test_floor_holds_whatever_the_spread(rules: Rules) -> None:
     """Nobody is asked more often than documented."""
