@@ -6,22 +6,27 @@ job moves. Nothing here is needed for a job to end well: without it the card's o
 What polling sees is not the moment but a stretch: after the last poll that said running, up to the first that said done.
 Such an observation is shared out over its stretch in proportion to what is known already (the self-consistent estimate of
 Turnbull 1976, one step per observation), with a little for what would be new.
+
+A hole in a histogram only says that nothing was seen there yet. So a part of what is unseen is spread over all ages that
+are planned for; and whatever the histogram says, `Durations.quiet` tells where a plan may rely on it.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
+from bisect import bisect_left
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from math import log2
+from itertools import accumulate
+from math import floor, inf, log2
 from typing import Any, NamedTuple
 
 import msgspec
 
 from service.jobs.pace import Rules
 from service.jobs.row import JobRow
-from service.jobs.schedule import POLL_PRICE_MS, Cell, plan
+from service.jobs.schedule import POLL_PRICE_MS, Cell, Quiet, latest_ms, plan
 from service.states import JobStatus, ResolvedBy
 
 MOST_KINDS = 512  # kinds of task that are remembered, the least recently used goes first; about 10 KB each
@@ -38,8 +43,11 @@ _CARD = 1.0  # observations that the card's typical duration counts for
 _NEWS = 0.02  # observations a bin is credited with when a stretch is shared out, so that what is new is believed
 _STRETCH_LIMIT = 8.0  # a stretch is taken to begin at no less than this fraction of its end
 _SMOOTH = 0.2  # of a bin goes to either neighbour, or the plan would follow the accidents of a hundred observations
-_UNSEEN = 1.0  # observations' worth that ends beyond all bins
-_NOISE = 0.002  # of an observation: bins with less are taken as empty
+_UNSEEN = 0.5  # observations' worth that is spread over all ages that are planned for, and as much beyond them
+_NOISE = 0.002  # of an observation: the first and the last bin with more are where plans begin and end
+_LATEST = 30  # tasks, below the quickest of which a plan may assume that nothing ends …
+_HALF = 0.5  # … but for one poll at this part of it
+_TARDY = 0.5  # of a cadence, by which polls may come later than planned: they are answered in time, not at once
 _LATE = 0.95  # share of tasks that have ended when a callback is called late
 _ENOUGH = 20  # observations, before the fallback behind callbacks is put off
 _STALE = 25  # observations at most, before a plan is made anew; earlier while there are few
@@ -73,43 +81,91 @@ class Durations:
         self.seen = 0
         self._weight = 1.0  # of the next observation; it grows instead of all others shrinking
         self._mass = array("d", bytes(8 * _BINS))
+        self._begins: deque[float] = deque(maxlen=_LATEST)  # ages from which on the latest tasks may have ended
+        self._doubt_ms = inf  # likewise the last one, where it was found late
         first, last = _bin(typical_ms / 8), _bin(typical_ms * 2)
         for at in range(first, last + 1):
             self._mass[at] = _CARD / (last + 1 - first)
 
-    def record(self, running_ms: float, done_ms: float) -> None:
-        """A task ended between these ages; equal ones say exactly when."""
+    def record(self, running_ms: float, done_ms: float, cadence_ms: int = 0) -> None:
+        """A task ended between these ages; equal ones say exactly when.
+
+        Args:
+            running_ms: Age at which it still ran; 0: nobody looked.
+            done_ms: Age at which it had ended.
+            cadence_ms: The wait between polls that the provider documents.
+        """
         self.seen += 1
         self._age()
-        last = _bin(done_ms)
         begin_ms = max(running_ms, done_ms / _STRETCH_LIMIT)
-        first = _bin(begin_ms)
+        self._note_lateness(running_ms, begin_ms, done_ms, cadence_ms)
+        first, last = _bin(begin_ms), _bin(done_ms)
         if first >= last:
             self._mass[last] += self._weight
             return
-        shares = [each + _NEWS * self._weight for each in self._mass[first : last + 1]]
-        shares[0] *= _part(first, begin_ms, _EDGES[first + 1])
-        shares[-1] *= _part(last, _EDGES[last], done_ms)
+        shares = self._shares(begin_ms, done_ms)
         scale = self._weight / sum(shares)
         for at, share in enumerate(shares, first):
             self._mass[at] += share * scale
 
     def cells(self) -> list[Cell]:
-        """The shares of tasks by age; a little is left for what was never seen."""
+        """The shares of tasks by age, without a hole; a little is left for what takes longer than all."""
         least = _NOISE * self._weight
-        total = sum(self._mass) + _UNSEEN * self._weight
+        unseen = _UNSEEN * self._weight
         around = zip([0.0, *self._mass[:-1]], self._mass, [*self._mass[1:], 0.0], strict=True)
         smooth = [_SMOOTH * (before + after) + (1 - 2 * _SMOOTH) * mass for before, mass, after in around]
-        return [Cell(_EDGES[at], _EDGES[at + 1], mass / total) for at, mass in enumerate(smooth) if mass > least]
+        some = [at for at, mass in enumerate(smooth) if mass > least]
+        first, last = min(some[0], _bin(_HALF * self._quickest_ms())), some[-1]
+        total = sum(smooth[first : last + 1]) + 2 * unseen
+        new = unseen / (last + 1 - first)
+        return [Cell(_EDGES[at], _EDGES[at + 1], (smooth[at] + new) / total) for at in range(first, last + 1)]
+
+    def quiet(self, cadence_ms: int) -> tuple[Quiet, Quiet]:
+        """When a plan may assume that nothing ends: before the quickest of the latest tasks, but for one poll.
+
+        That poll finds tasks that have become twice as fast. Where the last task was found in a wait longer than the
+        bound allows, it may have ended long before, and the next one is asked for as if it had.
+        """
+        quickest_ms = min(self._quickest_ms(), self._doubt_ms)
+        half_ms = min(_HALF * self._quickest_ms(), self._doubt_ms)
+        return Quiet(0.0, half_ms), Quiet(floor(latest_ms(half_ms, cadence_ms)), quickest_ms)
 
     def late_ms(self) -> int:
         """The age at which nearly all tasks have ended."""
-        left = _LATE * sum(self._mass)
-        for at, mass in enumerate(self._mass):
-            left -= mass
-            if left <= 0:
-                return round(_EDGES[at + 1])
-        return round(_EDGES[_BINS])
+        return round(self._age_by(_LATE))
+
+    def _note_lateness(self, running_ms: float, begin_ms: float, done_ms: float, cadence_ms: int) -> None:
+        """Remember from which age on the task may have ended, and whether that is longer ago than the bound allows."""
+        due_ms = done_ms - _TARDY * cadence_ms
+        if due_ms <= latest_ms(running_ms, cadence_ms):
+            self._doubt_ms = inf
+            self._begins.append(begin_ms)
+            return
+        # Whatever took half as long as the quickest was in time at the one poll before; only what is left is doubtful.
+        found_late = due_ms > latest_ms(max(running_ms, _HALF * self._quickest_ms()), cadence_ms)
+        self._doubt_ms = running_ms if found_late else inf
+        self._begins.append(self._likely_ms(begin_ms, done_ms))
+
+    def _shares(self, begin_ms: float, done_ms: float) -> list[float]:
+        """How likely a task ended in each of the bins of a stretch of more than one, in proportion."""
+        first, last = _bin(begin_ms), _bin(done_ms)
+        shares = [each + _NEWS * self._weight for each in self._mass[first : last + 1]]
+        shares[0] *= _part(first, begin_ms, _EDGES[first + 1])
+        shares[-1] *= _part(last, _EDGES[last], done_ms)
+        return shares
+
+    def _likely_ms(self, begin_ms: float, done_ms: float) -> float:
+        """An age in a stretch before and after which a task ended about as likely; rather too early than too late."""
+        so_far = list(accumulate(self._shares(begin_ms, done_ms)))
+        return max(begin_ms, _EDGES[_bin(begin_ms) + bisect_left(so_far, so_far[-1] / 2)])
+
+    def _quickest_ms(self) -> float:
+        return min(self._begins, default=0.0)
+
+    def _age_by(self, share: float) -> float:
+        """The age at which this share of tasks has ended, up to the end of its bin."""
+        ended = list(accumulate(self._mass))
+        return _EDGES[min(bisect_left(ended, share * ended[-1]), _BINS - 1) + 1]
 
     def _age(self) -> None:
         self._weight *= 1.0 + 1.0 / _MEMORY
@@ -139,6 +195,7 @@ class _Known:
     base: Rules
     rules: Rules | None = None
     planned_at: int = 0  # observations seen by then
+    bounded_at: int = 0  # likewise, when the plan's bound was looked at last
 
 
 @dataclass(slots=True)
@@ -169,7 +226,7 @@ class Learned:
             done_ms: Age when it was first known to have ended.
         """
         if base.can_poll and done_ms > 0:
-            self._known(kind, base).durations.record(min(max(running_ms, 0), done_ms), done_ms)
+            self._known(kind, base).durations.record(min(max(running_ms, 0), done_ms), done_ms, base.poll_every_ms)
 
     def rules(self, kind: Kind, base: Rules) -> Rules:
         """The rules from card and settings, with what was learned about polling."""
@@ -179,7 +236,10 @@ class Learned:
         seen = known.durations.seen
         if known.rules is None or seen - known.planned_at >= min(_STALE, 1 + seen // 8):
             known.rules = self._learned(known.durations, base)
-            known.planned_at = seen
+            known.planned_at = known.bounded_at = seen
+        elif known.bounded_at != seen:
+            known.rules = _bounded(known.rules, known.durations)
+            known.bounded_at = seen
         return known.rules
 
     def warm(self, rows: Iterable[tuple[Kind, Rules, int, int]]) -> None:
@@ -203,8 +263,19 @@ class Learned:
         if not base.called_back:
             if durations.seen < _FEW:  # a plan made of the card's guess alone would let short tasks wait for long ones
                 return base
-            return replace(base, schedule=plan(durations.cells(), base.poll_every_ms, self.price_ms))
-        return replace(base, late_ms=durations.late_ms()) if durations.seen >= _ENOUGH else base
+            cells, quiet = durations.cells(), durations.quiet(base.poll_every_ms)
+            return replace(base, schedule=plan(cells, base.poll_every_ms, self.price_ms, quiet))
+        if durations.seen < _ENOUGH:
+            return base
+        return replace(base, late_ms=durations.late_ms())
+
+
+def _bounded(rules: Rules, durations: Durations) -> Rules:
+    """The same plan with the bound that follows from the latest task, which does not wait for a new plan."""
+    if rules.schedule is None:
+        return rules
+    quiet = durations.quiet(rules.poll_every_ms)
+    return rules if quiet == rules.schedule.quiet else replace(rules, schedule=replace(rules.schedule, quiet=quiet))
 
 
 def duration_of(job: JobRow) -> tuple[int, int] | None:

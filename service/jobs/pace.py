@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import floor
 
-from service.jobs.schedule import BACK_OFF_GROWTH, Schedule
+from service.jobs.schedule import BACK_OFF_GROWTH, Schedule, latest_ms
 
 SLOWEST_POLL_MS = 3 * 3_600_000  # a job that has been stuck for days is asked for eight times a day
 CALLBACK_GROWTH = 4  # with callbacks, the wait is a quarter of the age: the poll is a fallback
@@ -60,6 +61,8 @@ def first_poll_ms(rules: Rules) -> int:
 def next_poll_ms(rules: Rules, age_ms: int, spread: float = 1.0) -> int:
     """The wait after a poll that found the task still running, `age_ms` after it was submitted.
 
+    Without callbacks it ends by `schedule.latest_ms`, or after `SLOWEST_POLL_MS`.
+
     Args:
         rules: Of the job's operation, with what was learned where anything was.
         age_ms: Since the submission.
@@ -70,7 +73,7 @@ def next_poll_ms(rules: Rules, age_ms: int, spread: float = 1.0) -> int:
     if rules.called_back:
         wait = max(max(rules.fallback_after_ms, rules.late_ms) - age_ms, age_ms // CALLBACK_GROWTH) * spread
     elif schedule is None:
-        wait = _unlearned_ms(rules, age_ms) * spread
+        wait = min(_unlearned_ms(rules, age_ms) * spread, floor(latest_ms(age_ms, rules.poll_every_ms)) - age_ms)
     elif schedule.covers(age_ms):
         wait = schedule.next_wait_ms(age_ms)
     else:
@@ -79,7 +82,7 @@ def next_poll_ms(rules: Rules, age_ms: int, spread: float = 1.0) -> int:
 
 
 def _unlearned_ms(rules: Rules, age_ms: int) -> int:
-    """Through the typical duration at the documented cadence, then backing off."""
+    """Through the typical duration at the documented cadence, or slower where that is long, then backing off."""
     if age_ms < rules.typical_ms:
         return max(rules.poll_every_ms, rules.typical_ms // MOST_TYPICAL)
     return age_ms // BACK_OFF_GROWTH

@@ -45,6 +45,17 @@ def test_wait_beyond_the_plan_is_spread() -> None:
     assert next_poll_ms(LEARNED, 800_000, spread=0.8) == 80_000
 
 
+@pytest.mark.parametrize("spread", [0.8, 1.0, 1.2])
+@pytest.mark.parametrize("poll_every_ms", [1, 1_000, 60_000])
+@pytest.mark.parametrize("typical_ms", [1_000, 120_000, 6 * 3_600_000, 30 * 86_400_000])
+def test_long_typical_duration_lets_no_short_task_wait(typical_ms: int, poll_every_ms: int, spread: float) -> None:
+    """Before anything was learned, too, an end is seen within two documented cadences and a fifth of the age."""
+    rules = Rules(can_poll=True, poll_every_ms=poll_every_ms, typical_ms=typical_ms)
+    ages_ms = [round(1.05**power) for power in range(420)]
+
+    assert all(next_poll_ms(rules, age_ms, spread) <= 2 * poll_every_ms + 0.2 * age_ms for age_ms in ages_ms)
+
+
 def test_cadence_of_days_is_kept() -> None:
     """Where the provider wants to be asked once a day, the rule of three hours does not make it more often."""
     assert next_poll_ms(replace(CARD, poll_every_ms=86_400_000), 86_400_000) == 86_400_000

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import inf
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.jobs.schedule import Cell, Schedule, plan
+from service.jobs.schedule import Cell, Quiet, Schedule, latest_ms, plan
 
 WEEK_MS = 7 * 86_400_000
 #: Nine of ten tasks end evenly between 30 and 120 s, in steps of 5 s; the rest later.
@@ -63,6 +64,23 @@ def test_gap_between_two_humps_is_left_out() -> None:
     assert not any(26_500 < poll < 100_000 for poll in polls)
 
 
+def test_gap_is_asked_in_where_nothing_is_called_quiet() -> None:
+    """The same two humps under the bound from 20 s on: in the gap a wait is two cadences and a fifth of the age."""
+    cells = [Cell(20_000.0, 24_000.0, 0.6), Cell(100_000.0, 120_000.0, 0.39)]
+    polls = ages(plan(cells, floor_ms=2_000, price_ms=200, quiet=[Quiet(0, 20_000)]), until_ms=118_000)
+
+    assert all(later <= 1.2 * earlier + 4_000 for earlier, later in pairwise(polls))
+    assert len([poll for poll in polls if 26_500 < poll < 100_000]) <= 5
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "latest"), [(0, 16_000), (9_999, 16_000), (10_000, 16_000), (16_000, 40_000), (30_000, 40_000)]
+)
+def test_quiet_stretch_is_waited_through(age_ms: int, latest: int) -> None:
+    """From within a stretch at which nothing ends the bound counts from its end; elsewhere from the age itself."""
+    assert latest_ms(age_ms, 2_000, [Quiet(0, 10_000), Quiet(16_000, 30_000)]) == latest
+
+
 def test_late_poll_falls_into_the_plan() -> None:
     """Polls come late; from any age the plan goes on, neither at once nor a whole step behind."""
     schedule = plan(EVEN, floor_ms=2_000, price_ms=200)
@@ -93,16 +111,21 @@ _WIDTHS = st.lists(st.tuples(st.floats(0, 1e5), st.floats(10, 2e6), st.floats(1e
 
 
 @settings(max_examples=60, deadline=None)
-@given(widths=_WIDTHS, floor_ms=st.sampled_from([1_000, 2_000, 5_000]), price_ms=st.sampled_from([1.0, 200.0, 5_000.0]))
+@given(
+    widths=_WIDTHS,
+    floor_ms=st.sampled_from([1_000, 2_000, 5_000]),
+    price_ms=st.sampled_from([1.0, 200.0, 5_000.0]),
+    quiet_ms=st.sampled_from([0.0, 30_000.0, inf]),
+)
 def test_any_spread_keeps_the_floor_and_the_bound(
-    widths: list[tuple[float, float, float]], floor_ms: int, price_ms: float
+    widths: list[tuple[float, float, float]], floor_ms: int, price_ms: float, quiet_ms: float
 ) -> None:
     """Whatever was seen: never faster than documented, and under 200 polls in seven days, the slowest three hours."""
     cells, at, total = [], 0.0, 1.01 * sum(share for _, _, share in widths)
     for gap, width, share in widths:
         cells.append(Cell(at + gap, at + gap + width, share / total))
         at += gap + width
-    schedule, age_ms, polls = plan(cells, floor_ms, price_ms), 0, 0
+    schedule, age_ms, polls = plan(cells, floor_ms, price_ms, [Quiet(0, quiet_ms)]), 0, 0
     while age_ms < WEEK_MS:
         wait_ms = schedule.next_wait_ms(age_ms)
         assert wait_ms >= floor_ms
