@@ -49,6 +49,8 @@ _LATEST = 30  # tasks, below the quickest of which a plan may assume that nothin
 _HALF = 0.5  # … but for one poll at this part of it
 _TARDY = 0.5  # of a cadence, by which polls may come later than planned: they are answered in time, not at once
 _LATE = 0.95  # share of tasks that have ended when a callback is called late
+_EARLY = 0.1  # share of tasks that have ended by an age …
+_AS_LONG_AGAIN = 2.0  # … that is waited so many times for a callback, at most, on top of the wait from the settings
 _ENOUGH = 20  # observations, before the fallback behind callbacks is put off
 _STALE = 25  # observations at most, before a plan is made anew; earlier while there are few
 
@@ -130,9 +132,13 @@ class Durations:
         half_ms = min(_HALF * self._quickest_ms(), self._doubt_ms)
         return Quiet(0.0, half_ms), Quiet(floor(latest_ms(half_ms, cadence_ms)), quickest_ms)
 
-    def late_ms(self) -> int:
-        """The age at which nearly all tasks have ended."""
-        return round(self._age_by(_LATE))
+    def late_ms(self, fallback_after_ms: int = 0) -> int:
+        """The age from which on a callback is late: nearly all tasks have ended.
+
+        Where durations differ much, the callback of a quick task that was lost is not waited for as long as the slow
+        ones take: nine lost callbacks in ten are missed after `fallback_after_ms` and as long again as the task took.
+        """
+        return round(min(self._age_by(_LATE), fallback_after_ms + _AS_LONG_AGAIN * self._age_by(_EARLY)))
 
     def _note_lateness(self, running_ms: float, begin_ms: float, done_ms: float, cadence_ms: int) -> None:
         """Remember from which age on the task may have ended, and whether that is longer ago than the bound allows."""
@@ -267,7 +273,7 @@ class Learned:
             return replace(base, schedule=plan(cells, base.poll_every_ms, self.price_ms, quiet))
         if durations.seen < _ENOUGH:
             return base
-        return replace(base, late_ms=durations.late_ms())
+        return replace(base, late_ms=durations.late_ms(base.fallback_after_ms))
 
 
 def _bounded(rules: Rules, durations: Durations) -> Rules:

@@ -133,6 +133,15 @@ def test_fallback_is_put_off_once_enough_was_seen() -> None:
     assert 200_000 <= after <= 250_000
 
 
+def test_lost_callback_of_a_quick_task_does_not_wait_for_slow_ones() -> None:
+    """A third takes ten minutes: a callback that is due after 25 s is missed after a minute and as long again."""
+    learned = Learned()
+    learned.warm([(KIND, CALLED_BACK, age, age) for age in (25_000, 600_000, 25_000) * 20])
+    first_ms = first_poll_ms(learned.rules(KIND, CALLED_BACK))
+
+    assert first_ms <= 60_000 + 2 * 1.1 * 25_000
+
+
 def test_start_is_warm_with_what_the_store_remembers() -> None:
     """The same observations in the same order make the same plan, whether seen or read back."""
     seen, read = Learned(), Learned()
