@@ -126,8 +126,8 @@ def plan(
         quiet: As for `Schedule`.
     """
     edges = _edges(cells, floor_ms, price_ms)
-    while _usual_polls(edges) > _MOST_USUAL:
-        price_ms *= 1.25
+    while (usual := _usual_polls(edges)) > _MOST_USUAL:
+        price_ms *= max(1.25, (usual / _MOST_USUAL) ** 2)  # the measure falls with its root, and slower at the floor
         edges = _edges(cells, floor_ms, price_ms)
     begins = [begin_ms for begin_ms, _ in quiet]
     edges = _edges(_cut(cells, begins), floor_ms, price_ms, quiet)
