@@ -1,8 +1,9 @@
 """What may come back on a connection: aiohttp's handler of answers, with bounds on all that is no body.
 
-aiohttp bounds one head and its lines, but skips interim answers and blank lines for ever, parses all that came in one
-piece at once, and loses an answer when rubbish follows it in the same piece. So what comes is handed to it head by head
-and piece by piece, and what follows a whole answer is not handed to it at all. Knows nothing of requests and addresses.
+aiohttp refuses heads that browsers read, skips interim answers and blank lines for ever, parses all that came in one
+piece at once, and loses an answer when rubbish follows it in the same piece. So what comes is handed to it head by
+head, each mended, and piece by piece, and what follows a whole answer is not handed to it at all. Knows nothing of
+requests and addresses.
 """
 
 from __future__ import annotations
@@ -13,17 +14,24 @@ from aiohttp import ClientError, StreamReader
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 
-HEAD_BYTES = 64 << 10  # of the answer's head and all that came before it
+from service.egress.heads import END, HEAD_BYTES, HEADER_LINES, HeadInvalid, mended
+
 INTERIM = 8  # answers 1xx before the final one
 PIECE_BYTES = 8 << 10  # parsed between two looks at the bounds: some 3 ms at worst
 FRAMING_BYTES = 32 << 10  # of chunk sizes, extensions and trailers, beside
 FRAMING_SHARE = 8  # one byte for so many of the body: chunks of 48 bytes and more are welcome without end
-
-_END = b"\r\n\r\n"
+KEPT_BYTES = 2 << 10  # of a head, for those who want to know why an answer could not be read
+_BLANK = b"\r\n"
+_PROTOCOL = b"HTTP/"
+_JUNK = 4  # bytes that may stand before it, such as a byte order mark
 
 
 class BadAnswer(ClientError):
     """The body is no HTTP, or mostly framing. Set on the body; a bad head is aiohttp's own error."""
+
+
+class OutOfBounds(HttpProcessingError):
+    """An answer that is refused by us and not by aiohttp's parser; `message` goes on after "it answered with"."""
 
 
 class AnswerHandler(ResponseHandler):
@@ -33,17 +41,20 @@ class AnswerHandler(ResponseHandler):
     _over = False  # nothing more is read: the answer was bad, or whole and followed by something
     _chunked = False
     _held = b""  # came while the body's reader was behind
-    _last = b""  # the end of a head's beginning, where its blank line may begin
+    _begun = b""  # a head that is not whole yet
     _before = 0  # bytes of heads
     _heads = 0  # blank lines before the final head
     _interims = 0
     _framed = 0  # bytes of a chunked body with its framing
+    head = b""  # the beginning of the last head, as it came
 
     def set_response_params(self, **params: Any) -> None:
         """See `ResponseHandler`."""
         self._answered = self._chunked = False
-        self._held = self._last = b""
+        self._held = self._begun = self.head = b""
         self._before = self._heads = self._interims = self._framed = 0
+        # What a mended head may have is bounded here already.
+        params |= {"max_line_size": HEAD_BYTES, "max_field_size": HEAD_BYTES, "max_headers": HEADER_LINES}
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -82,35 +93,59 @@ class AnswerHandler(ResponseHandler):
         elif 100 <= head.code <= 199 and head.code != 101:
             self._interims += 1
         else:
-            self._refuse()
+            self._refuse("a status that means nothing")
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """See `ResponseHandler`: aiohttp does not tell the reader of a body that the rest of it could not be parsed."""
         if isinstance(exc, HttpProcessingError):
             self._over = True
             if self._payload is not None and not self._payload.is_eof():
-                self._payload.set_exception(BadAnswer())
+                self._payload.set_exception(BadAnswer(exc.message if isinstance(exc, OutOfBounds) else ""))
         super().set_exception(exc, *cause)
 
     def _take_head(self, data: bytes, at: int) -> int:
         """Parse up to the next blank line, so that what follows the final head cannot spoil it."""
-        room = min(PIECE_BYTES, HEAD_BYTES - self._before)
+        room = HEAD_BYTES - self._before
         if not room:
-            self._refuse()
+            self._refuse(f"a head of more than {HEAD_BYTES >> 10} KiB")
             return at
-        found = (self._last + data[at : at + room]).find(_END)
-        end = at + room if found < 0 else at + found + len(_END) - len(self._last)
-        piece = data[at:end]
-        self._before += len(piece)
-        if found < 0:
-            self._last = (self._last + piece)[1 - len(_END) :]
-        else:
-            self._last = b""
+        known = len(self._begun)
+        begun = self._begun + data[at : at + min(PIECE_BYTES, room)]
+        found = END.search(begun, max(0, known - 2))
+        head = begun if found is None else begun[: found.end()]
+        self._before += len(head) - known
+        self.head = head[:KEPT_BYTES]
+        if found is not None:
+            self._begun = b""
             self._heads += 1
-        super().data_received(piece)
+            self._parse_head(head)
+        elif _is_foreign(head.lstrip(_BLANK)):
+            super().data_received(head)  # nobody waits for the end of it
+        else:
+            self._begun = head
         if not self._answered and max(self._heads, self._interims) > INTERIM:
-            self._refuse()
-        return end
+            self._refuse(f"more than {INTERIM} interim answers or blank lines")
+        return at + len(head) - known
+
+    def _parse_head(self, head: bytes) -> None:
+        head = head.lstrip(_BLANK)
+        if not head:
+            return
+        try:
+            head, last = mended(head)
+        except HeadInvalid as error:
+            self._refuse(str(error))
+            return
+        super().data_received(head)
+        if last:
+            self._should_close = True
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """See `ResponseHandler`, which tells whoever waits whether an answer had begun."""
+        if self._begun and self._parser is not None and not self._over:
+            begun, self._begun = self._begun, b""
+            super().data_received(begun)
+        super().connection_lost(exc)
 
     def _take_body(self, data: bytes, at: int) -> int:
         piece = data[at : at + PIECE_BYTES]
@@ -125,14 +160,20 @@ class AnswerHandler(ResponseHandler):
 
     def _weigh(self, body_bytes: int) -> None:
         if self._framed - body_bytes > FRAMING_BYTES + body_bytes // FRAMING_SHARE:
-            self._refuse()
+            self._refuse("a body that is mostly framing")
 
-    def _refuse(self) -> None:
+    def _refuse(self, what: str) -> None:
         if not self._over:
-            self.set_exception(HttpProcessingError(message="out of bounds"))
+            self.set_exception(OutOfBounds(message=what))
             self._close()
 
     def _close(self) -> None:
         self._over = self._should_close = True
         if self.transport is not None:
             self.transport.abort()
+
+
+def _is_foreign(begun: bytes) -> bool:
+    """Whether it is clear by now that this is the head of no HTTP."""
+    first = begun[: _JUNK + len(_PROTOCOL)]
+    return len(first) == _JUNK + len(_PROTOCOL) and _PROTOCOL not in first.upper()

@@ -43,6 +43,7 @@ class Progress:
     reached_s: float | None = None  # the server took the connection
     secured_s: float | None = None  # the TLS handshake was over
     answered_s: float | None = None  # the answer's head was there
+    answer: AnswerHandler | None = None  # what reads the answer
 
     def timing(self) -> Timing:
         """What the notes say of the parts of the request."""
@@ -135,6 +136,8 @@ class GatedConnector(TCPConnector):
             raise EgressCut("connection_cut", "the connection was cut before an answer came")
         connection = await super().connect(req, traces, timeout)
         progress.left = True
+        if isinstance(connection.protocol, AnswerHandler):
+            progress.answer = connection.protocol
         return connection
 
     async def _create_connection(

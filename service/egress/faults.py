@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import aiohttp
 import httpx
 
-from service.egress.answers import BadAnswer
+from service.egress.answers import BadAnswer, OutOfBounds
 from service.egress.connections import Progress
 from service.errors import EgressCut, EgressError, EgressNotSent, EgressRefused
 
@@ -34,7 +34,7 @@ _NOT_SENT = {
 _CUT = {
     "timeout": "{host} gave no whole answer in time",
     "connection_cut": "{host} cut the connection before its answer was whole",
-    "bad_answer": "{host} answered with something that is not HTTP",
+    "bad_answer": "{host} answered with {what}",
 }
 #: What OpenSSL says of a certificate (X509_V_ERR_…, x509_vfy.h); whatever else it says means that it is not trusted.
 _CERTIFICATE = {9: "tls_not_yet_valid", 10: "tls_expired", 62: "tls_wrong_name", 64: "tls_wrong_name"}
@@ -63,7 +63,7 @@ def _fault(error: Exception, host: str, headers: Mapping[str, str], *, left: boo
         return EgressRefused("headers_invalid", "a header cannot be sent: use letters, digits and spaces in one line")
     if left:
         reason = _cut(error)
-        return EgressCut(reason, _CUT[reason].format(host=host))
+        return EgressCut(reason, _CUT[reason].format(host=host, what=_what(error)))
     if isinstance(error, httpx.InvalidURL | aiohttp.InvalidURL):
         return EgressRefused("url_invalid", "the URL cannot be sent: write it as https://host/path")
     reason = _not_sent(error)
@@ -98,3 +98,10 @@ def _cut(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "timeout"
     return "bad_answer" if isinstance(error, aiohttp.ClientResponseError | BadAnswer) else "connection_cut"
+
+
+def _what(error: Exception) -> str:
+    """What was answered instead of HTTP that we read."""
+    if isinstance(error, BadAnswer):
+        return str(error) or "a body that is not HTTP"
+    return error.__cause__.message if isinstance(error.__cause__, OutOfBounds) else "something that is not HTTP"
