@@ -81,6 +81,7 @@ class EgressError(RemoraError):
         super().__init__(message)
         self.reason = reason
         self.timing = UNTIMED
+        self.head = b""  # how the head of an answer that could not be read began
 
 
 class EgressRefused(EgressError):

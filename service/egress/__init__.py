@@ -6,16 +6,19 @@ package; only the composition root also knows `service.egress.door`. Nothing her
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from service.errors import UNTIMED, Timing
+from service.errors import UNTIMED, EgressCut, Timing
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server said: its body ends at the byte cap, and is as it was sent (never unpacked)."""
+    """What a server said: its body ends at the byte cap, and is as it was sent (never unpacked).
+
+    Large ones share a room in memory; whoever asks for more than 4 MiB calls `close` when the answer was read.
+    """
 
     status: int
     headers: Mapping[str, str]  # names in lower case, repeated ones joined by ", "
@@ -23,6 +26,24 @@ class Answer:
     truncated: bool  # there was more than the cap; the rest was not read
     duration_ms: int
     timing: Timing = UNTIMED
+    head: bytes = field(default=b"", repr=False)  # its beginning, as it came; of a call only
+    cut: str | None = None  # why the body broke off, in an `AnswerCut` only
+    release: Callable[[], None] | None = field(default=None, repr=False, compare=False)
+
+    def close(self) -> None:
+        """Give its room to the next large one."""
+        if self.release is not None:
+            self.release()
+
+
+class AnswerCut(EgressCut):
+    """The head of an answer came, and only a part of its body: `answer` is what came."""
+
+    def __init__(self, error: EgressCut, answer: Answer) -> None:
+        super().__init__(error.reason, str(error))
+        self.answer = answer
+        self.timing = error.timing
+        self.head = answer.head
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +91,9 @@ class Egress(Protocol):
             timeout_s: See `deliver`.
             read_bytes: See `deliver`.
             fresh: Dial a connection for this call alone and send the request once at most.
+
+        Raises:
+            AnswerCut: As `EgressCut`, but a part of the body came, which may hold all that was to be said.
         """
 
     async def check(self, url: str, *, unresolved_ok: bool = False) -> None:

@@ -45,6 +45,11 @@ class Progress:
     answered_s: float | None = None  # the answer's head was there
     answer: AnswerHandler | None = None  # what reads the answer
 
+    @property
+    def head(self) -> bytes:
+        """The beginning of the answer's head, as it came."""
+        return b"" if self.answer is None else self.answer.head
+
     def timing(self) -> Timing:
         """What the notes say of the parts of the request."""
         first_byte_ms = _ms(self.began_s, self.answered_s)

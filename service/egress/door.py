@@ -11,7 +11,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from io import BytesIO
 from typing import cast
@@ -22,18 +22,22 @@ from httpx_aiohttp import AiohttpTransport
 from multidict import CIMultiDictProxy
 
 from service.clock import Clock
-from service.egress import Answer, Call, Download
+from service.egress import Answer, AnswerCut, Call, Download
 from service.egress.connections import PROGRESS, GatedConnector, Progress
 from service.egress.faults import FAULTS, fault
 from service.egress.gate import Gate, Network
 from service.egress.names import NOT_FOUND, Lookup, Names, system_lookup
+from service.egress.room import Room
 from service.egress.target import Target, is_documentation, read_link, read_target
-from service.errors import EgressError, EgressNotSent, EgressRefused
+from service.errors import EgressCut, EgressError, EgressNotSent, EgressRefused
 
 CONNECT_S = 10.0  # for TCP and TLS with one address; the next address is tried after that, if there is time left
 LARGE_BYTES = 1 << 20  # above it aiohttp warns of bodies in one piece, which hold up the event loop
 CHUNK_BYTES = 64 << 10  # the pieces in which such a body is sent
 LINK_FIELD_BYTES = 20 << 10  # of a header in the answer of a file host, whose redirect may hold the longest link
+SMALL_BYTES = 4 << 20  # of an answer that needs no room; what lies beyond waits in the network until there is some
+#: For all large answers of the process together; one that is being read takes up to five times its size.
+ROOM_BYTES = 256 << 20
 
 _HEADERS = {"User-Agent": "remora", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -69,6 +73,7 @@ class Door:
         self._tls = tls
         self._kept: _Clients | None = None
         self._fresh: _Clients | None = None
+        self._room = Room(ROOM_BYTES)
 
     async def start(self) -> None:
         """Make the clients; no connection yet."""
@@ -113,21 +118,44 @@ class Door:
         target = read_target(call.url)
         progress = self._begin(once=fresh)
         client = self._open(self._fresh if fresh else self._kept).httpx
+        body = _Body(read_bytes, self._room)
+        response: httpx.Response | None = None
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as deadline:
                 response = await client.send(_request(client, target, call), stream=True)
                 progress.answered_s = self._clock.monotonic()
                 try:
-                    read, truncated = await _read_raw(response, read_bytes)
+                    await body.read(response, deadline)
                 finally:
                     await response.aclose()
+            return await self._answer(response, body, progress)
         except EgressError as error:
             error.timing = progress.timing()
             raise
         except FAULTS as error:
-            raise fault(error, target.host, call.headers, progress) from None
-        duration_ms = self._since_ms(progress.began_s)
-        return Answer(response.status_code, dict(response.headers), read, truncated, duration_ms, progress.timing())
+            made = fault(error, target.host, call.headers, progress)
+            made.head = progress.head
+            if isinstance(made, EgressCut) and response is not None:
+                made = AnswerCut(made, await self._answer(response, body, progress, str(made)))
+            raise made from None
+        except BaseException:
+            body.release()
+            raise
+
+    async def _answer(
+        self, response: httpx.Response, body: _Body, progress: Progress, cut: str | None = None
+    ) -> Answer:
+        return Answer(
+            response.status_code,
+            dict(response.headers),
+            await body.whole(),
+            body.truncated,
+            self._since_ms(progress.began_s),
+            progress.timing(),
+            progress.head,
+            cut,
+            body.release,
+        )
 
     async def fetch(self, url: str, *, timeout_s: float, stall_s: float) -> Download:
         """See `Files`."""
@@ -274,17 +302,52 @@ async def _read(response: aiohttp.ClientResponse, read_bytes: int) -> tuple[byte
     return b"".join(chunks)[:read_bytes], True
 
 
-async def _read_raw(response: httpx.Response, read_bytes: int) -> tuple[bytes, bool]:
-    """As `_read`; raw, since httpx would unpack what a server packed against our wish."""
-    chunks: list[bytes] = []
-    size = 0
-    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as pieces:
-        async for piece in pieces:
-            chunks.append(piece)
-            size += len(piece)
-            if size > read_bytes:
-                return b"".join(chunks)[:read_bytes], True
-    return b"".join(chunks), False
+@dataclass(slots=True)
+class _Body:
+    """As `_read`; raw, since httpx would unpack what a server packed against our wish, and a large one only where there is room."""
+
+    read_bytes: int
+    room: Room
+    truncated: bool = False
+    _taken: int = 0
+    _size: int = 0
+    _pieces: list[bytes] = field(default_factory=list)
+
+    async def read(self, response: httpx.Response, deadline: asyncio.Timeout) -> None:
+        """Read up to the cap, and know whether there was more."""
+        async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as pieces:
+            async for piece in pieces:
+                self._pieces.append(piece)
+                self._size += len(piece)
+                if self._size > self.read_bytes:
+                    self.truncated = True
+                    return
+                if self._size > SMALL_BYTES and not self._taken:
+                    await self._take_room(response, deadline)
+
+    async def whole(self) -> bytes:
+        """What was read, in one piece."""
+        joined = (
+            b"".join(self._pieces) if self._size <= LARGE_BYTES else await asyncio.to_thread(b"".join, self._pieces)
+        )
+        self._pieces.clear()
+        return joined[: self.read_bytes]
+
+    async def _take_room(self, response: httpx.Response, deadline: asyncio.Timeout) -> None:
+        """Wait for room, which is no fault of the server: its deadline is put off by as much."""
+        length = response.headers.get("content-length", "")
+        size = min(int(length), self.read_bytes) if length.isdigit() and len(length) < 12 else self.read_bytes
+        loop, until = asyncio.get_running_loop(), deadline.when()
+        began = loop.time()
+        deadline.reschedule(None)
+        self._taken = await self.room.take(size)
+        deadline.reschedule(None if until is None else until + loop.time() - began)
+
+    def release(self) -> None:
+        """Give the room back; once, however often it is called."""
+        taken, self._taken = self._taken, 0
+        if taken:
+            self.room.leave(taken)
 
 
 def _request(client: httpx.AsyncClient, target: Target, call: Call) -> httpx.Request:
