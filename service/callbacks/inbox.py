@@ -17,9 +17,11 @@ from service.jobs.facts import CallbackHeard
 from service.jobs.submit import token_hash
 from service.jobs.track import Tracker
 from service.providers.mapping import Observation
+from service.providers.reading import CALLBACK_BYTES
 from service.providers.registry import Registry
+from service.providers.signatures import Judged
 
-MAX_BODY_BYTES = 256 * 1024  # what is kept of a body
+MAX_BODY_BYTES = CALLBACK_BYTES  # what is kept of a body
 MAX_BODIES = 100  # distinct ones kept for a submission
 MAX_TOKEN = 128  # characters; ours have 43
 
@@ -133,6 +135,8 @@ class Inbox:
         judged = None
         if provider is not None:
             judged = provider.judge_callback(operation, command.body, command.headers, url=command.url)
+        if judged is not None and judged.valid is False and len(command.body) == MAX_BODY_BYTES:
+            judged = Judged(None, False, "it was cut, and no signature fits a part")
         evidence = judged is not None and judged.evidence
         forged = judged is not None and judged.valid is False
         adoptable = not forged and (submission["provider"], said.task_id or "") not in taken

@@ -43,6 +43,7 @@ def heard(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
             "provider_task_id": observation.task_id,
             "evidence": fact.evidence,
             "signed": fact.signed,
+            **({"reason": f"its body {observation.fault}"} if observation.fault else {}),
         }
         draft.note("callback.received", Source.CALLBACK, detail)
     if fact.submission_id == job.submission_id and job.status is JobStatus.SUBMITTING:
@@ -57,8 +58,10 @@ def follow(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
     job, observation = draft.job, fact.observation
     if fact.submission_id != job.submission_id:
         return observe.contradiction(draft, observation, Source.CALLBACK, verified=fact.evidence, replaced=True)
-    if job.status is JobStatus.QUEUED and not _taken_after_all(draft, observation):
-        return True
+    if job.status is JobStatus.QUEUED:
+        if fact.signed is False or observation.seen in {Seen.FAILED, Seen.CANCELLED}:
+            return True  # that it failed says no more than the refusal did: the job waits for its next try
+        _taken_after_all(draft)
     fits = not (job.provider_task_id and observation.task_id and job.provider_task_id != observation.task_id)
     if fact.evidence and fits and observation.seen is not None:
         _adopt(draft, fact, confirmed=True)
@@ -72,20 +75,14 @@ def follow(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
     return _ask_soon(draft, fact, rules)
 
 
-def _taken_after_all(draft: Draft, observation: Observation) -> bool:
-    """A callback of a submission that the provider seemed to refuse: only what it took can be under way or done.
-
-    That it failed says no more than the refusal did, and the job waits for its next try.
-    """
-    if observation.seen not in {Seen.QUEUED, Seen.RUNNING, Seen.COMPLETED}:
-        return False
+def _taken_after_all(draft: Draft) -> None:
+    """The provider seemed to refuse a submission and calls back about it all the same: nothing is sent a second time."""
     draft.job.refusals = None
     draft.move(JobStatus.SUBMITTING)
     draft.move(JobStatus.SUBMIT_UNKNOWN)
     draft.wake_at(draft.job.expires_at)
-    reason = "the provider called back for a submission that it had seemed to refuse"
+    reason = "the provider calls back about a request that it had seemed to refuse"
     draft.announce("job.submit_unknown", Source.CALLBACK, {"reason": reason, "http_status": None})
-    return True
 
 
 def _adopt(draft: Draft, fact: CallbackHeard, *, confirmed: bool) -> None:
@@ -123,6 +120,7 @@ def polled(draft: Draft, fact: Polled, rules: Rules) -> bool:
         "provider_status": outcome.observation.provider_status if outcome.observation else None,
         "reason": outcome.message,
         "duration_ms": outcome.duration_ms,
+        **({"head": outcome.head} if outcome.head else {}),
     }
     draft.note("poll.answered", Source.POLL, detail)
     holds_lease = fact.epoch == job.lease_epoch and job.lease_owner is not None

@@ -18,10 +18,11 @@ import structlog
 from pydantic import SecretStr
 
 from service.clock import Clock
-from service.egress import Call, Egress
+from service.egress import Answer, Call, Egress
 from service.errors import EgressError, SettingsInvalid
 from service.jobs.moderation import MAX_CATEGORIES, Asked, Judgement, Moderator, Silent, plain
 from service.jobs.wordlist import MAX_BYTES, WordList
+from service.providers.reading import beside, read
 from service.settings import Settings
 from service.telemetry import SparingLog
 
@@ -152,7 +153,7 @@ class HTTPModerator:
             return Silent(f"{error.reason}: {error}")
         if answer.status != 200 or answer.truncated:
             return Silent(f"it answered {answer.status}" + (", too much of it" if answer.truncated else ""))
-        said = _judgement(answer.body, len(asked.texts))
+        said = await beside(answer.body, answer.headers, _judgement, answer, len(asked.texts))
         if said is None:
             return Silent("its answer is none of a moderator")
         return Judgement(said.flagged, tuple(map(self._scrubbed, said.categories)))
@@ -167,12 +168,9 @@ class HTTPModerator:
         return HIDDEN if any(piece in seen for piece in pieces) else category
 
 
-def _judgement(body: bytes, texts: int) -> Judgement | None:
+def _judgement(answer: Answer, texts: int) -> Judgement | None:
     """What an answer says; None where it is not what the form wants, one result for each text included."""
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return None
+    document = read(answer.body, answer.headers).document
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, list) or len(results) != texts:
         return None

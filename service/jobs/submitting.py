@@ -117,7 +117,7 @@ def answered(draft: Draft, fact: SubmitAnswered, rules: Rules) -> bool:
         _accepted(draft, outcome, rules)
     elif outcome.verdict is Verdict.UNKNOWN or waiting is not None:
         # A callback with this submission's token proves that the provider took what it seems to have refused.
-        _unknown(draft, outcome.message or "the provider's answer never came", outcome)
+        _unknown(draft, outcome.message or "the provider's answer never came", outcome, rules)
     elif outcome.verdict is Verdict.REJECTED or job.status is JobStatus.SUBMIT_UNKNOWN:
         _rejected(draft, outcome, outcome.error_code or ErrorCode.PROVIDER_REJECTED)
     else:
@@ -183,13 +183,17 @@ def _accepted(draft: Draft, outcome: SubmitOutcome, rules: Rules) -> None:
     draft.wake_at(observe.wake_up(draft, rules, pace.first_poll_ms(rules)))
 
 
-def _unknown(draft: Draft, message: str, outcome: SubmitOutcome | None) -> None:
-    if draft.job.status is JobStatus.SUBMIT_UNKNOWN:
+def _unknown(draft: Draft, message: str, outcome: SubmitOutcome, rules: Rules) -> None:
+    job, named = draft.job, outcome.observation.task_id if outcome.observation else None
+    if named is not None and job.provider_task_id is None:
+        # As from a callback that proves nothing: the first poll confirms it, or forgets it.
+        job.provider_task_id, job.task_confirmed = named, 0
+    if job.status is JobStatus.SUBMIT_UNKNOWN:
         return
     draft.move(JobStatus.SUBMIT_UNKNOWN)
-    draft.wake_at(draft.job.expires_at)
-    detail = {"reason": message, "http_status": outcome.http_status if outcome else None}
-    draft.announce("job.submit_unknown", Source.SUBMIT, detail)
+    draft.wake_at(observe.wake_up(draft, rules, 0))
+    head = {"head": outcome.head} if outcome.head else {}
+    draft.announce("job.submit_unknown", Source.SUBMIT, {"reason": message, "http_status": outcome.http_status, **head})
 
 
 def _rejected(draft: Draft, outcome: SubmitOutcome, code: ErrorCode) -> None:

@@ -13,8 +13,8 @@ from typing import Literal
 from service.clock import Clock
 from service.egress import Answer, Call
 from service.errors import AdapterFailed
-from service.providers.adapters import Adapter, Ask, Heard, answered
-from service.providers.answers import Answers
+from service.providers.adapters import Adapter, Ask, Heard, answered, unpacked_for
+from service.providers.answers import Answers, read_answer
 from service.providers.build import Bound, Requests
 from service.providers.card import Auth, Card, Operation
 from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict
@@ -90,6 +90,8 @@ class AdaptedAnswers(Answers):
     def submitted(self, answer: Answer) -> SubmitOutcome:
         """See `Answers`; an adapter that fails leaves open whether the task was taken."""
         by_card = super().submitted(answer)
+        if answer.cut and read_answer(answer).fault is not None:
+            return by_card
         try:
             outcome = self._adapter.parse_submit(answered(self._operation, answer), by_card)
         except AdapterFailed as error:
@@ -105,6 +107,8 @@ class AdaptedAnswers(Answers):
         return self._read(answer, super().resulted(known, answer))
 
     def _read(self, answer: Answer, by_card: PollOutcome) -> PollOutcome:
+        if answer.cut and read_answer(answer).fault is not None:
+            return by_card
         try:
             outcome = self._adapter.parse_poll(answered(self._operation, answer), by_card)
         except AdapterFailed as error:
@@ -115,9 +119,8 @@ class AdaptedAnswers(Answers):
         """See `Answers`; an adapter that fails has seen nothing, and the provider is asked."""
         named = {name.lower(): value for name, value in headers.items()}
         try:
-            return self._adapter.parse_callback(
-                Heard(self._operation, 0, named, body), super().called_back(body, headers)
-            )
+            heard = unpacked_for(Heard(self._operation, 0, named, body))
+            return self._adapter.parse_callback(heard, super().called_back(body, named))
         except AdapterFailed:
             return NOTHING
 

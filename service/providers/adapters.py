@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import PurePath
 from typing import Any, Final, Literal, Self, TypeVar
@@ -20,8 +20,9 @@ from service.egress import Answer, Call
 from service.errors import AdapterFailed
 from service.providers.client import PollOutcome, SubmitOutcome
 from service.providers.mapping import Observation
-from service.providers.paths import decode
+from service.providers.reading import read
 from service.providers.signatures import Judged
+from service.providers.unpacking import is_packed, unpacked
 
 GROUP: Final = "remora.adapters"
 FUNCTIONS: Final = ("build", "parse_submit", "parse_poll", "parse_callback", "verify")
@@ -58,6 +59,7 @@ class Heard:
     Args:
         status: Of an answer; 0 for a callback.
         headers: Names in lower case.
+        body: As it came to `verify`; for the others without its content codings.
         url: What a callback asked for, with the query; empty for an answer.
         now_ms: The time, for tolerances.
     """
@@ -71,8 +73,8 @@ class Heard:
 
     @property
     def document(self) -> Any:
-        """The body as JSON; None when it is none."""
-        return decode(self.body)
+        """The body as JSON, read as leniently as a card's; None when it is none."""
+        return read(self.body, self.headers).document
 
 
 class Adapter:
@@ -176,4 +178,14 @@ def _place(error: Exception) -> str:
 
 def answered(operation: str, answer: Answer) -> Heard:
     """An answer, as an adapter reads it."""
-    return Heard(operation, answer.status, answer.headers, b"" if answer.truncated else answer.body)
+    return unpacked_for(Heard(operation, answer.status, answer.headers, b"" if answer.truncated else answer.body))
+
+
+def unpacked_for(heard: Heard) -> Heard:
+    """What was heard without its content codings, where they can be undone."""
+    encoding = heard.headers.get("content-encoding")
+    made = unpacked(heard.body, encoding) if is_packed(heard.body, encoding) else None
+    if made is None or made.fault is not None:
+        return heard
+    headers = {name: value for name, value in heard.headers.items() if name != "content-encoding"}
+    return replace(heard, headers=headers, body=made.data)

@@ -18,9 +18,11 @@ from service.providers.card import Card, Operation
 from service.providers.client import CancelOutcome, CancelVerdict, PollOutcome, PollVerdict, SubmitOutcome, Verdict
 from service.providers.mapping import FINAL, Mapper, Observation, OperationMapper, Seen
 from service.providers.origins import Origins
-from service.providers.paths import compiled, decode
+from service.providers.paths import compiled
+from service.providers.reading import Reading, read, read_callback
 from service.providers.rules import Meaning, Submitted, status_fits
 from service.providers.text import Scrubber
+from service.providers.unpacking import MOST_BYTES
 from service.settings import provider_variable
 from service.states import ErrorCode
 
@@ -39,13 +41,25 @@ class Answers:
 
     def submitted(self, answer: Answer) -> SubmitOutcome:
         """What an answer to a submission means."""
-        document = None if answer.truncated else decode(answer.body)
-        status = self._mapper.errors.status(answer.status, document)
-        outcome = self._judged(answer, status, document)
+        reading = read_answer(answer)
+        if answer.cut and reading.fault is not None:
+            message = f"no whole answer came, so the task may have been taken: {answer.cut}"
+            outcome = SubmitOutcome(Verdict.UNKNOWN, None, ErrorCode.SUBMIT_UNKNOWN, self._scrubber.line(message))
+        else:
+            outcome = self._judged(answer, self._mapper.errors.status(answer.status, reading.document), reading)
+        head = None
+        if outcome.verdict is Verdict.UNKNOWN:
+            head = self._scrubber.head(answer.head)
+            if 200 <= answer.status < 300:
+                task_id = self._mapper.submit.named(reading.document or reading.beginning)
+                outcome = replace(outcome, observation=Observation(None, task_id) if task_id else None)
         waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
-        return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
+        return replace(
+            outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms, head=head
+        )
 
-    def _judged(self, answer: Answer, status: int, document: object) -> SubmitOutcome:
+    def _judged(self, answer: Answer, status: int, reading: Reading) -> SubmitOutcome:
+        document = reading.document
         if 200 <= status < 300:
             observation = self._taken(answer.status, document)
             if observation is not None:
@@ -55,7 +69,7 @@ class Answers:
         meaning = self._mapper.errors.meaning(status, document)
         verdict = _SUBMIT_VERDICTS[meaning.submit]
         code = ErrorCode.SUBMIT_UNKNOWN if verdict is Verdict.UNKNOWN else meaning.error
-        return SubmitOutcome(verdict, None, code, self._said(status, meaning))
+        return SubmitOutcome(verdict, None, code, self._said(status, meaning, reading.fault))
 
     def _taken(self, http_status: int, document: object) -> Observation | None:
         """The task that was taken: one with an id to follow, or one that is at its end already."""
@@ -70,34 +84,38 @@ class Answers:
 
     def polled(self, answer: Answer) -> PollOutcome:
         """What an answer to a poll means."""
-        document = None if answer.truncated else decode(answer.body)
-        status = self._mapper.errors.status(answer.status, document)
-        outcome = self._told(self._mapper.poll, answer, status, document)
-        waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
-        return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
+        return self._heard(self._mapper.poll, answer)
 
     def resulted(self, known: Observation, answer: Answer) -> PollOutcome:
         """What the answer to a poll's second request means, for what the first one told."""
-        document = None if answer.truncated else decode(answer.body)
-        status = self._mapper.errors.status(answer.status, document)
-        outcome = self._told(self._mapper.result, answer, status, document)
+        outcome = self._heard(self._mapper.result, answer)
+        return replace(outcome, observation=_together(known, outcome.observation) if outcome.observation else None)
+
+    def _heard(self, mapper: Mapper, answer: Answer) -> PollOutcome:
+        reading = read_answer(answer)
+        if answer.cut and reading.fault is not None:
+            outcome = PollOutcome(PollVerdict.RETRY, message=self._scrubber.line(answer.cut))
+        else:
+            status = self._mapper.errors.status(answer.status, reading.document)
+            outcome = self._told(mapper, answer, status, reading)
+        head = self._scrubber.head(answer.head) if outcome.verdict is PollVerdict.RETRY else None
         waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
-        told = _together(known, outcome.observation) if outcome.observation else None
         return replace(
-            outcome, observation=told, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms
+            outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms, head=head
         )
 
-    def _told(self, mapper: Mapper, answer: Answer, status: int, document: object) -> PollOutcome:
+    def _told(self, mapper: Mapper, answer: Answer, status: int, reading: Reading) -> PollOutcome:
+        document = reading.document
         if 200 <= status < 300 or mapper.speaks(status):
             observation = mapper.read(document, status)
             if observation.seen is not None:
                 return PollOutcome(PollVerdict.OBSERVED, observation)
-            message = f"{self._name} answered {answer.status} without a state that can be read"
-            return PollOutcome(PollVerdict.RETRY, message=message)
+            why = f", but its body {reading.fault}" if reading.fault else " without a state that can be read"
+            return PollOutcome(PollVerdict.RETRY, message=f"{self._name} answered {answer.status}{why}")
         if 300 <= status < 400:
             return PollOutcome(PollVerdict.RETRY, message=self._redirected(answer))
         meaning = self._mapper.errors.meaning(status, document)
-        message = self._said(status, meaning)
+        message = self._said(status, meaning, reading.fault)
         if meaning.poll == "failed":
             failed = Observation(Seen.FAILED, error_code=meaning.error, error_message=message)
             return PollOutcome(PollVerdict.OBSERVED, failed, message)
@@ -105,15 +123,19 @@ class Answers:
 
     def cancelled(self, answer: Answer) -> CancelOutcome:
         """What an answer to a cancel means."""
-        document = None if answer.truncated else decode(answer.body)
-        status = self._mapper.errors.status(answer.status, document)
-        outcome = self._given_up(answer, status, document)
+        reading = read_answer(answer)
+        if answer.cut and reading.fault is not None:
+            outcome = CancelOutcome(CancelVerdict.RETRY, message=self._scrubber.line(answer.cut))
+        else:
+            status = self._mapper.errors.status(answer.status, reading.document)
+            outcome = self._given_up(answer, status, reading)
         waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
         return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
 
-    def _given_up(self, answer: Answer, status: int, document: object) -> CancelOutcome:
+    def _given_up(self, answer: Answer, status: int, reading: Reading) -> CancelOutcome:
+        document = reading.document
         if self._cancel is not None and status_fits(self._cancel.too_late, status):
-            message = self._said(status, self._mapper.errors.meaning(status, document))
+            message = self._said(status, self._mapper.errors.meaning(status, document), reading.fault)
             return CancelOutcome(CancelVerdict.TOO_LATE, message=message)
         if self._cancel is not None and status_fits(self._cancel.accepted, status):
             observation = self._mapper.cancel.read(document)
@@ -126,20 +148,25 @@ class Answers:
         if 300 <= status < 400:
             return CancelOutcome(CancelVerdict.RETRY, message=self._redirected(answer))
         meaning = self._mapper.errors.meaning(status, document)
-        return CancelOutcome(_cancel_refused(status, meaning), message=self._said(status, meaning))
+        return CancelOutcome(_cancel_refused(status, meaning), message=self._said(status, meaning, reading.fault))
 
     def called_back(self, body: bytes, headers: Mapping[str, str]) -> Observation:
         """What a callback says."""
-        document = decode(body)
+        reading = read_callback(body, headers)
+        document = reading.document
+        if reading.fault is not None:
+            named = self._mapper.callback.named(reading.beginning)
+            return Observation(None, named, fault=reading.fault)
         said = self._mapper.callback.read(document)
         refetch_when = self._mapper.refetch_when
         if said.awaits_result or (refetch_when is not None and refetch_when.read(document)):
             return replace(said, seen=None, urls=())  # a hint, whoever signed it
         return said
 
-    def _said(self, status: int, meaning: Meaning) -> str:
+    def _said(self, status: int, meaning: Meaning, fault: str | None) -> str:
         if 200 <= status < 300:
-            return f"{self._name} answered {status} without a task that can be followed"
+            why = f", but its body {fault}" if fault else " without a task that can be followed"
+            return f"{self._name} answered {status}{why}"
         words = meaning.words.message or meaning.words.type or meaning.words.code
         return self._scrubber.line(f"{self._name} answered {status}" + (f": {words}" if words else "")) or self._name
 
@@ -148,6 +175,12 @@ class Answers:
         to = _origin_of(answer.headers.get("location", ""))
         said = f"{self._name} answered {answer.status}, a redirect{to}, and none is followed: check {variable}"
         return self._scrubber.line(said) or self._name
+
+
+def read_answer(answer: Answer) -> Reading:
+    """What can be read of an answer's body."""
+    missing = f"is larger than {MOST_BYTES >> 20} MiB" if answer.truncated else answer.cut and "broke off"
+    return read(answer.body, answer.headers, missing=missing)
 
 
 _SUBMIT_VERDICTS: Final[dict[Submitted, Verdict]] = {

@@ -27,7 +27,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SubmitOutcome:
-    """What is known after a submission."""
+    """What is known after a submission.
+
+    The observation of one that is `UNKNOWN` has at most a task id, which a part of the answer named.
+    """
 
     verdict: Verdict
     observation: Observation | None = None
@@ -36,6 +39,7 @@ class SubmitOutcome:
     http_status: int | None = None
     retry_after_s: float | None = None
     duration_ms: int = 0
+    head: str | None = None  # of an answer that told nothing, for the timeline
 
 
 class PollVerdict(StrEnum):
@@ -57,6 +61,7 @@ class PollOutcome:
     http_status: int | None = None
     retry_after_s: float | None = None
     duration_ms: int = 0
+    head: str | None = None  # see `SubmitOutcome`
 
 
 class CancelVerdict(StrEnum):

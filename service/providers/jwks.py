@@ -16,7 +16,7 @@ from service.clock import Clock
 from service.egress import Answer, Call
 from service.errors import EgressError
 from service.providers.client import Outbound
-from service.providers.paths import decode
+from service.providers.reading import read
 
 VALID_S: Final = 86_400.0  # fal's page: "cache the keys, but not longer than 24 hours"
 RENEW_S: Final = 43_200.0  # early enough that keys rarely run out while nobody talks to the provider
@@ -77,7 +77,7 @@ class KeySet:
 
 def _keys(answer: Answer) -> tuple[Ed25519PublicKey, ...]:
     """The Ed25519 keys of a JWKS; what is no such key is passed over."""
-    document = decode(answer.body) if answer.status == 200 and not answer.truncated else None
+    document = read(answer.body, answer.headers).document if answer.status == 200 and not answer.truncated else None
     entries = document.get("keys") if isinstance(document, dict) else None
     found = [_key(entry) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     return tuple(key for key in found if key is not None)[:MAX_KEYS]

@@ -20,11 +20,12 @@ from service.providers.forms import FETCH_RESULT, RETRY
 from service.providers.observe import Cost, Moment, Observe
 from service.providers.origins import Origins
 from service.providers.paths import Expression, compiled
+from service.providers.reading import REPLACEMENT, Written
 from service.providers.rules import ErrorReader, WordsReader
 from service.providers.text import WORD_CHARS, Scrubber, word
 from service.states import ErrorCode
 
-MAX_TASK_ID_CHARS: Final = 256
+MAX_TASK_ID_CHARS: Final = 1_024
 _MAX_USD: Final = Decimal(1_000_000)  # a higher price of one task is a misread field
 _TIMES_MS: Final = range(946_684_800_000, 4_102_444_800_000)  # 2000 to 2100: anything else is a misread unit
 _MICRO: Final = Decimal(1_000_000)
@@ -67,6 +68,7 @@ class Observation:
         poll_url: Absolute, and on the card's own origin, as is `cancel_url`.
         word_known: False: a state word that the card does not list, which counts as running.
         awaits_result: The task is at its end, and a second request, at `result_url`, tells which.
+        fault: Why a callback's body told nothing, as it goes on after "its body".
     """
 
     seen: Seen | None
@@ -85,6 +87,7 @@ class Observation:
     awaits_result: bool = False
     not_urls: tuple[int, ...] = ()
     left_out: int = 0
+    fault: str | None = None
 
     @property
     def results(self) -> tuple[str | None, ...]:
@@ -154,7 +157,7 @@ class Mapper:
         files = file_list(found, self._origin.origins)
         return Observation(
             seen=seen,
-            task_id=task_id(self._task_id.read(document)) if self._task_id else None,
+            task_id=self.named(document),
             provider_status=self._origin.scrubber.hide(said)[:WORD_CHARS] if said else None,
             urls=files.urls,
             error_code=code,
@@ -170,6 +173,10 @@ class Mapper:
             not_urls=files.not_urls,
             left_out=files.left_out,
         )
+
+    def named(self, document: object) -> str | None:
+        """The id of the task, of which the rest of the document may say anything."""
+        return task_id(self._task_id.read(document)) if self._task_id else None
 
     def speaks(self, status: int) -> bool:
         """Whether the card says what this status means, whatever stands in the body."""
@@ -219,9 +226,13 @@ class OperationMapper:
 
 
 def task_id(value: object) -> str | None:
-    """A task's id as text; None for what cannot be one."""
+    """A task's id as text, a number as it was written; None for what cannot be one."""
+    if isinstance(value, Written):
+        value = value.text
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
+    if isinstance(value, str) and REPLACEMENT in value:
+        return None  # a part of it could not be decoded: this would ask for another task
     usable = isinstance(value, str) and 0 < len(value) <= MAX_TASK_ID_CHARS and value.isprintable()
     text = value.strip() if usable and isinstance(value, str) else ""
     return text if text.strip(".") else None  # `..` in the path of a poll would lead elsewhere

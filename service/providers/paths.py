@@ -1,6 +1,7 @@
-"""Reading documents of a provider: JSON that may be anything, and the JMESPath expressions that look into it.
+"""Looking into documents of a provider: the JMESPath expressions of cards.
 
-Nothing here raises for anything that a document holds: what cannot be read is None. It must not know what is looked for.
+Nothing here raises for anything that a document holds: what is not there is None. It must not know what is looked for, nor
+how a body becomes a document (reading).
 """
 
 from __future__ import annotations
@@ -10,28 +11,17 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import jmespath
-import msgspec
 from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions, signature
 
-MAX_BYTES: Final = 4 * 1024 * 1024  # no status document is longer; what is cut there is not read at all
-
-
-def decode(body: bytes) -> object:
-    """The JSON document; None when it is none (NaN, bad UTF-8 and endless nesting included) or too long."""
-    if len(body) > MAX_BYTES:
-        return None
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+from service.providers.reading import read_text
 
 
 class _CardFunctions(Functions):
     @signature({"types": []})
     def _func_json(self, value: Any) -> object:
         """Open JSON that came inside a string; anything else stays what it is."""
-        return decode(value.encode()) if isinstance(value, str) else value
+        return read_text(value) if isinstance(value, str) else value
 
 
 _OPTIONS: Final = jmespath.Options(custom_functions=_CardFunctions())

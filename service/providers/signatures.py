@@ -20,7 +20,8 @@ from cryptography.exceptions import InvalidSignature
 from service import signing
 from service.clock import Clock
 from service.providers.jwks import KeySet
-from service.providers.paths import compiled, decode
+from service.providers.paths import compiled
+from service.providers.reading import Written, read_callback
 from service.providers.verify import Ed25519, Hmac, Piece, Scheme, StandardWebhooks, Static, Timestamp, pieces
 
 _MAX_SIGNATURES: Final = 4  # in one header; a sender that rotates has two, and each costs a check with every key
@@ -207,7 +208,7 @@ class _StaticCheck:
             return received.headers.get(self._header)
         if self._query is not None:
             return _query(received.url).get(self._query, [""])[0]
-        found = self._body.read(decode(received.body)) if self._body else None
+        found = self._body.read(read_callback(received.body, received.headers).document) if self._body else None
         return found if isinstance(found, str) else None
 
 
@@ -257,7 +258,7 @@ class _Parts:
     def _content(self, received: Received, named: Mapping[str, str]) -> bytes:
         document: object = None
         if any(piece.kind == "body" for piece, _ in self._pieces):
-            document = decode(received.body)
+            document = read_callback(received.body, received.headers).document
         return b"".join(
             _bytes(piece, _text(path.read(document)) if path is not None else None, received, named)
             for piece, path in self._pieces
@@ -286,7 +287,9 @@ def _bytes(piece: Piece, in_body: str | None, received: Received, named: Mapping
 
 
 def _text(value: object) -> str | None:
-    """A text as it is; a number as JSON writes it."""
+    """A text as it is; a number as it was written."""
+    if isinstance(value, Written):
+        return value.text
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) else None

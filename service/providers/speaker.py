@@ -6,10 +6,12 @@ jobs, retries or states of ours. Nothing here raises for anything that a provide
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from service.clock import Clock
-from service.egress import Answer, Call
+from service.egress import Answer, AnswerCut, Call
 from service.errors import AdapterFailed, EgressCut, EgressNotSent, EgressRefused
 from service.providers.adapted import AdaptedAnswers, AdaptedRequests
 from service.providers.adapters import Adapter
@@ -27,9 +29,12 @@ from service.providers.client import (
 )
 from service.providers.mapping import Observation
 from service.providers.origins import Origins
-from service.providers.paths import MAX_BYTES
+from service.providers.reading import beside
 from service.providers.text import Scrubber
+from service.providers.unpacking import MOST_BYTES
 from service.states import ErrorCode
+
+_Made = TypeVar("_Made")
 
 
 class CardSpeaker:
@@ -74,13 +79,11 @@ class CardSpeaker:
         """See `Speaker`; on a connection of its own, so that none is reused that the provider was about to close."""
         requests = self._requests[operation]
         began = self._clock.monotonic()
+        head: str | None = None
         try:
-            answer = await self._egress.call(
-                requests.submit(given, callback_url),
-                timeout_s=requests.submit_timeout_s,
-                read_bytes=MAX_BYTES,
-                fresh=True,
-            )
+            call = requests.submit(given, callback_url)
+            read = self._answers[operation].submitted
+            return await self._asked(call, requests.submit_timeout_s, read, fresh=True)
         except (EgressRefused, EgressNotSent) as error:
             verdict, code, message = Verdict.NOT_SENT, ErrorCode.PROVIDER_UNAVAILABLE, str(error)
         except AdapterFailed as error:
@@ -88,9 +91,9 @@ class CardSpeaker:
         except EgressCut as error:
             verdict, code = Verdict.UNKNOWN, ErrorCode.SUBMIT_UNKNOWN
             message = f"no whole answer came, so the task may have been taken: {error}"
-        else:
-            return self._answers[operation].submitted(answer)
-        return SubmitOutcome(verdict, None, code, self._scrubber.line(message), duration_ms=self._since_ms(began))
+            head = self._scrubber.head(error.head)
+        line = self._scrubber.line(message)
+        return SubmitOutcome(verdict, None, code, line, duration_ms=self._since_ms(began), head=head)
 
     async def poll(self, operation: str, task_id: str, poll_url: str | None) -> PollOutcome:
         """See `Speaker`; where the answer holds no result, the request for it follows at once."""
@@ -100,20 +103,31 @@ class CardSpeaker:
             call = requests.poll(task_id, poll_url)
             if call is None:
                 return PollOutcome(PollVerdict.RETRY, message="there is no address to ask for this task")
-            outcome = answers.polled(await self._asked(requests, call))
+            outcome = await self._asked(call, requests.poll_timeout_s, answers.polled)
             known = outcome.observation
             if known is None or not known.awaits_result:
                 return outcome
             call = requests.result(task_id, known.result_url)
             if call is None:
                 return PollOutcome(PollVerdict.RETRY, message="there is no address to fetch the result at")
-            return answers.resulted(known, await self._asked(requests, call))
+            return await self._asked(call, requests.poll_timeout_s, partial(answers.resulted, known))
         except (AdapterFailed, EgressRefused, EgressNotSent, EgressCut) as error:
-            message = self._scrubber.line(str(error))
-            return PollOutcome(PollVerdict.RETRY, message=message, duration_ms=self._since_ms(began))
+            line = self._scrubber.line(str(error))
+            head = self._scrubber.head(error.head) if isinstance(error, EgressCut) else None
+            return PollOutcome(PollVerdict.RETRY, message=line, duration_ms=self._since_ms(began), head=head)
 
-    async def _asked(self, requests: Requests, call: Call) -> Answer:
-        return await self._egress.call(call, timeout_s=requests.poll_timeout_s, read_bytes=MAX_BYTES)
+    async def _asked(
+        self, call: Call, timeout_s: float, read: Callable[[Answer], _Made], *, fresh: bool = False
+    ) -> _Made:
+        """Ask, and read what came, also where the rest of it was cut."""
+        try:
+            answer = await self._egress.call(call, timeout_s=timeout_s, read_bytes=MOST_BYTES, fresh=fresh)
+        except AnswerCut as error:
+            answer = error.answer
+        try:
+            return await beside(answer.body, answer.headers, read, answer)
+        finally:
+            answer.close()
 
     async def cancel(self, operation: str, task_id: str, cancel_url: str | None) -> CancelOutcome:
         """See `Speaker`; a cut answer is worth another try, since cancelling twice does nothing worse than once."""
@@ -123,11 +137,10 @@ class CardSpeaker:
             call = requests.cancel(task_id, cancel_url)
             if call is None:
                 return CancelOutcome(CancelVerdict.DENIED, message="there is no address to cancel this task at")
-            answer = await self._egress.call(call, timeout_s=requests.cancel_timeout_s, read_bytes=MAX_BYTES)
+            return await self._asked(call, requests.cancel_timeout_s, self._answers[operation].cancelled)
         except (AdapterFailed, EgressRefused, EgressNotSent, EgressCut) as error:
             message = self._scrubber.line(str(error))
             return CancelOutcome(CancelVerdict.RETRY, message=message, duration_ms=self._since_ms(began))
-        return self._answers[operation].cancelled(answer)
 
     def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
         """See `Speaker`."""

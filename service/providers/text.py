@@ -1,8 +1,10 @@
-"""Words of a provider, made fit for our records: one line, short, and without what must stay secret."""
+"""Words of a provider, made fit for our records: short, and without what must stay secret."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote
 
@@ -10,6 +12,15 @@ MESSAGE_CHARS: Final = 500
 WORD_CHARS: Final = 64
 HIDDEN: Final = "[secret]"
 
+HEAD_CHARS: Final = 2_048  # of an answer's head
+
+#: Headers whose values nobody may see.
+_SECRET_HEADERS: Final = re.compile(
+    r"cookie|auth|token|secret|session|signature|credential|passw|api-?key", re.IGNORECASE
+)
+_QUERY: Final = re.compile(r"\?[^\s,;>\"']*")
+_HEADER: Final = re.compile(r"([^:\s]+)(:[ \t]*)(.*)")
+_JSON: Final = json.JSONEncoder(ensure_ascii=False)
 _READ_CHARS: Final = 65_536  # of a message that may be megabytes long
 _CALLBACK_PATH: Final = "/callbacks"
 _CALLBACK_TOKEN: Final = re.compile(r"(/callbacks(?:/|%2[Ff]))[^\s\"'<>&?#/]+")
@@ -31,14 +42,26 @@ class Scrubber:
     """Makes messages of a provider fit to be shown: without our key and the tokens of our callback URLs."""
 
     def __init__(self, *secrets: str | None) -> None:
-        self._secrets = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""))}
+        self._secrets = {
+            form
+            for secret in secrets
+            if secret
+            for form in (secret, quote(secret, safe=""), _JSON.encode(secret)[1:-1])
+        }
 
     def line(self, value: object) -> str | None:
-        """A message as one line of at most 500 characters; None when there is none."""
+        """A message as one line of at most 500 characters, an object or a list as its JSON; None when there is none."""
+        if isinstance(value, dict | list):
+            value = _json_start(value) if value else None
         if not isinstance(value, str):
             return None
         text = _UNPRINTABLE.sub(" ", self.hide(value[:_READ_CHARS])).strip()
         return text[:MESSAGE_CHARS].strip() or None
+
+    def head(self, raw: bytes) -> str | None:
+        """The head of an answer as it came, line by line, at most 2,048 characters of it; None when there is none."""
+        lines = self.hide(raw[: 2 * HEAD_CHARS].decode("utf-8", "replace")).splitlines()
+        return "\n".join(map(_shown, filter(None, lines)))[:HEAD_CHARS] or None
 
     def hide(self, text: str) -> str:
         """The text with every secret replaced; done before anything is cut, so that no half of one is left over."""
@@ -47,3 +70,28 @@ class Scrubber:
         if _CALLBACK_PATH not in text:  # every callback asks, and preparing the replacement costs more than looking
             return text
         return _CALLBACK_TOKEN.sub(rf"\1{HIDDEN}", text)
+
+
+def _shown(line: str) -> str:
+    """A line of a head without what opens doors: cookies, keys, and the queries of addresses."""
+    found = _HEADER.fullmatch(line)
+    if found is not None and _SECRET_HEADERS.search(found[1]):
+        return f"{found[1]}{found[2]}{HIDDEN}"
+    return _QUERY.sub(f"?{HIDDEN}", _UNPRINTABLE.sub(" ", line)) if "://" in line else _UNPRINTABLE.sub(" ", line)
+
+
+def _json_start(value: object) -> str:
+    """The JSON of a value, which may be megabytes long, up to where nobody reads on."""
+    try:
+        return "".join(_until_long(_JSON.iterencode(value)))
+    except RecursionError:
+        return ""
+
+
+def _until_long(pieces: Iterable[str]) -> Iterable[str]:
+    length = 0
+    for piece in pieces:
+        yield piece[:_READ_CHARS]
+        length += len(piece)
+        if length > _READ_CHARS:
+            return

@@ -198,23 +198,9 @@ def test_refusals_are_counted_until_something_else_comes(after: SubmitOutcome) -
     assert ended.job.refusals is None
 
 
-@pytest.mark.parametrize(
-    ("evidence", "status"), [(True, JobStatus.COMPLETED), (False, JobStatus.SUBMIT_UNKNOWN)], ids=["proof", "hint"]
-)
-def test_callback_of_a_refused_submission_proves_that_it_was_taken(*, evidence: bool, status: JobStatus) -> None:
-    """Refused, said the answer, and then it is done: it must not be sent again, and its result is kept or asked for."""
-    made = draft(JobStatus.QUEUED, submission_id="sbm_1")
-    decide(made, heard(DONE, evidence=evidence), RULES)
-
-    assert made.job.status is status
-    assert made.job.provider_task_id == "t1"
-    assert (made.job.due_at == NOW) is not evidence  # a hint is asked about at once
-    assert decide(draft(made.job.status), SubmitBegun("job_1", 3, "sbm_9", b"hash", 90_000), RULES) is False
-
-
-@pytest.mark.parametrize("seen", [Seen.FAILED, Seen.CANCELLED, None])
+@pytest.mark.parametrize("seen", [Seen.FAILED, Seen.CANCELLED])
 @pytest.mark.parametrize("evidence", [True, False])
-def test_refused_submission_that_also_calls_back_as_failed_is_tried_again(seen: Seen | None, *, evidence: bool) -> None:
+def test_refused_submission_that_also_calls_back_as_failed_is_tried_again(seen: Seen, *, evidence: bool) -> None:
     """Some providers report a refusal twice; the job waits for its next try all the same."""
     made = draft(JobStatus.QUEUED, submission_id="sbm_1", due_at=NOW + 5_000)
     decide(made, heard(Observation(seen=seen, task_id="t1"), evidence=evidence), RULES)
@@ -353,6 +339,52 @@ def test_early_callback_overrules_a_refusal() -> None:
     decide(made, answered(SubmitOutcome(Verdict.REFUSED, error_code=ErrorCode.RATE_LIMITED, http_status=429)), RULES)
 
     assert made.job.status is JobStatus.SUBMIT_UNKNOWN
+
+
+@pytest.mark.parametrize("says", [Observation(None), Observation(None, "t1"), PROCESSING, DONE])
+@pytest.mark.parametrize("evidence", [False, True])
+def test_late_callback_overrules_a_refusal(says: Observation, *, evidence: bool) -> None:
+    """A job that waits in the queue after a refusal is not sent again once its provider calls back about it."""
+    job = draft(JobStatus.QUEUED, submission_id="sbm_1", due_at=NOW + 5_000)
+
+    decide(job, CallbackHeard("job_1", "sbm_1", says, evidence, NOW), RULES)
+
+    ends = {Seen.RUNNING: JobStatus.RUNNING, Seen.COMPLETED: JobStatus.COMPLETED}
+    believed: dict[Seen | None, JobStatus] = {**ends} if evidence else {}
+    assert job.job.status is believed.get(says.seen, JobStatus.SUBMIT_UNKNOWN)
+    assert job.job.provider_task_id == says.task_id
+
+
+def test_forged_callback_stops_no_queued_job() -> None:
+    """One whose signature does not fit proves nothing of what the provider took."""
+    job = draft(JobStatus.QUEUED, submission_id="sbm_1", due_at=NOW + 5_000)
+
+    decide(job, CallbackHeard("job_1", "sbm_1", Observation(None), False, NOW, signed=False), RULES)
+
+    assert job.job.status is JobStatus.QUEUED
+
+
+def test_part_of_an_answer_that_names_the_task_heals_the_submit() -> None:
+    """The id of a broken answer is asked for at once, unconfirmed, and the head of the answer is on the timeline."""
+    job = draft(JobStatus.SUBMITTING, submission_id="sbm_1")
+    outcome = SubmitOutcome(
+        Verdict.UNKNOWN, Observation(None, "t1"), message="its body is broken", head="HTTP/1.1 200 OK"
+    )
+
+    decide(job, SubmitAnswered("job_1", "sbm_1", 3, outcome), RULES)
+
+    assert (job.job.status, job.job.provider_task_id, job.job.task_confirmed) == (JobStatus.SUBMIT_UNKNOWN, "t1", 0)
+    assert job.job.due_at == NOW
+    assert msgspec.json.decode(job.notes[-1].detail or "")["head"] == "HTTP/1.1 200 OK"
+
+
+def test_part_of_an_answer_waits_for_the_deadline_where_nobody_can_be_asked() -> None:
+    """Without a poll the id alone decides nothing."""
+    job = draft(JobStatus.SUBMITTING, submission_id="sbm_1")
+
+    decide(job, SubmitAnswered("job_1", "sbm_1", 3, SubmitOutcome(Verdict.UNKNOWN, Observation(None, "t1"))), BLIND)
+
+    assert (job.job.status, job.job.due_at) == (JobStatus.SUBMIT_UNKNOWN, job.job.expires_at)
 
 
 def test_fetch_confirms_what_a_callback_healed() -> None:

@@ -13,7 +13,7 @@ from service.clock import VirtualClock
 from service.egress import Answer
 from service.errors import EgressCut, EgressError, EgressNotSent, EgressRefused
 from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict
-from service.providers.mapping import Money, Seen
+from service.providers.mapping import Money, Observation, Seen
 from service.settings import ProviderSettings
 from service.states import ErrorCode
 from tests.providers.scripted import CALLBACK_URL, KEY, ScriptedEgress, answer, provider, quoted
@@ -119,33 +119,40 @@ async def test_submit_tells_a_moderated_prompt_from_a_wrong_one() -> None:
     assert (outcome.verdict, outcome.error_code) == (Verdict.REJECTED, ErrorCode.CONTENT_MODERATED)
 
 
+NO_TASK = " without a task that can be followed"
+
+
 @pytest.mark.parametrize(
-    "body",
+    ("body", "why"),
     [
-        b"",
-        b"<html>busy</html>",
-        b'{"code":200,"msg":"success","data":{}}',
-        b'{"code":200,"data":{"taskId":"","state":"pending"}}',
-        b'{"code":200,"data":{"taskId":{"no":"text"},"state":"pending"}}',
-        b'{"code":1001,"msg":"busy","data":null}',
-        b'{"code":NaN,"data":{"taskId":"x"}}',
-        b"[" * 100_000,
-        b"\xff\xfe",
+        (b"", ", but its body is empty"),
+        (b"<html>busy</html>", ", but its body is no JSON"),
+        (b'{"code":200,"msg":"success","data":{}}', NO_TASK),
+        (b'{"code":200,"data":{"taskId":"","state":"pending"}}', NO_TASK),
+        (b'{"code":200,"data":{"taskId":{"no":"text"},"state":"pending"}}', NO_TASK),
+        (b'{"code":1001,"msg":"busy","data":null}', NO_TASK),
+        (b"[" * 90_000, ", but its body is nested too deeply"),
+        (b"[" * 200_000, ", but its body holds more than 100000 values"),
+        (b"\xff\xfe", ", but its body is empty"),
+        (b"{]", ", but its body is broken JSON"),
     ],
 )
-async def test_submit_is_unknown_when_a_success_names_no_task(body: bytes) -> None:
-    """A 2xx that cannot be followed may have been taken all the same: never sent again by itself."""
+async def test_submit_is_unknown_when_a_success_names_no_task(body: bytes, why: str) -> None:
+    """A 2xx that cannot be followed may have been taken all the same: never sent again by itself, and it is told why."""
     outcome = await submitted(answer(200, body))
 
     assert (outcome.verdict, outcome.error_code) == (Verdict.UNKNOWN, ErrorCode.SUBMIT_UNKNOWN)
-    assert outcome.message == "apimodels answered 200 without a task that can be followed"
+    assert outcome.message == f"apimodels answered 200{why}"
+    assert outcome.observation is None
 
 
 async def test_submit_is_unknown_when_the_answer_was_too_long() -> None:
-    """A cut body is not half read."""
-    outcome = await submitted(answer(200, quoted("create-task-response"), truncated=True))
+    """Of a body that is not whole only the task's id is taken, which a poll has to confirm."""
+    outcome = await submitted(answer(200, quoted("create-task-response")[:-10], truncated=True))
 
     assert outcome.verdict is Verdict.UNKNOWN
+    assert outcome.message == "apimodels answered 200, but its body is larger than 64 MiB"
+    assert outcome.observation == Observation(None, "clxxx...")
 
 
 async def test_submit_never_follows_a_redirect() -> None:
@@ -235,7 +242,7 @@ async def test_poll_observes_the_documented_failure() -> None:
         (answer(302, b"", location="/login"), PollVerdict.RETRY),
         (answer(200, b"not json"), PollVerdict.RETRY),
         (answer(200, b'{"code":200,"data":{"taskId":"clxxx..."}}'), PollVerdict.RETRY),
-        (answer(200, quoted("success-response"), truncated=True), PollVerdict.RETRY),
+        (answer(200, quoted("success-response")[:-10], truncated=True), PollVerdict.RETRY),
         (EgressCut("timeout", "too late"), PollVerdict.RETRY),
         (EgressNotSent("connect", "refused"), PollVerdict.RETRY),
         (EgressRefused("forbidden", "private"), PollVerdict.RETRY),

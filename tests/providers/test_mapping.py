@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from service.providers.mapping import Observation, Seen, task_id
 from service.providers.origins import Origins
+from service.providers.reading import Written
 from service.states import ErrorCode
 from tests.providers.scripted import KEY, ScriptedEgress, provider, quoted
 
@@ -127,11 +128,16 @@ def test_time_in_another_unit_is_no_time(time: object) -> None:
         ("..", None),
         (1.5, None),
         ("a\nb", None),
-        ("x" * 257, None),
+        ("x" * 1024, "x" * 1024),
+        ("x" * 1025, None),
+        (2**70, str(2**70)),
+        (Written("1.0"), "1.0"),
+        (Written("12e3"), "12e3"),
+        ("caf\ufffd", None),
     ],
 )
 def test_task_id_is_a_short_text(value: object, expected: str | None) -> None:
-    """A number is an id too; what could break a URL or a row is none."""
+    """A number is an id too, as it was written; what could break a URL or a row, or was damaged, is none."""
     assert task_id(value) == expected
 
 

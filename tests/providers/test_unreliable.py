@@ -55,7 +55,7 @@ def painter(*answers: Answer | EgressCut) -> tuple[Provider, ScriptedEgress]:
         (answer(200, b"<html>It works!</html>", content_type="application/json"), PollVerdict.RETRY, None),
         (answer(200, b""), PollVerdict.RETRY, None),
         (answer(200, b"\xff\xfe", content_type="image/png"), PollVerdict.RETRY, None),
-        (answer(200, HUGE), PollVerdict.RETRY, None),
+        (answer(200, HUGE), PollVerdict.RETRY, None),  # its state stands nowhere
         (answer(200, HUGE[:4_000_000], truncated=True), PollVerdict.RETRY, None),
         (answer(200, b"[" * 100_000), PollVerdict.RETRY, None),
         (answer(204), PollVerdict.OBSERVED, Seen.RUNNING),
@@ -89,7 +89,8 @@ async def test_status_may_be_the_last_word() -> None:
         (answer(200, b'{"images":[{"url":"https://a.example/1"}],"price":0.02}'), PollVerdict.OBSERVED, Seen.COMPLETED),
         (answer(200, b"{}"), PollVerdict.OBSERVED, Seen.COMPLETED),  # without a URL: the job asks again, then fails
         (answer(200, b"<html>"), PollVerdict.RETRY, None),
-        (answer(200, HUGE), PollVerdict.RETRY, None),
+        (answer(200, HUGE), PollVerdict.OBSERVED, Seen.COMPLETED),
+        (answer(200, HUGE[:4_000_000], truncated=True), PollVerdict.RETRY, None),
         (answer(422, b'{"detail":"no"}'), PollVerdict.OBSERVED, Seen.FAILED),
         (answer(418, b"<html>"), PollVerdict.OBSERVED, Seen.FAILED),
         (answer(401), PollVerdict.DENIED, None),
@@ -140,7 +141,8 @@ async def test_result_is_fetched_where_our_key_may_go() -> None:
         (answer(202, b'{"id":"t1"}'), Verdict.ACCEPTED, Seen.QUEUED),
         (answer(200, b'{"url":"https://a.example/1"}'), Verdict.ACCEPTED, Seen.COMPLETED),
         (answer(200, b"<html>"), Verdict.UNKNOWN, None),
-        (answer(200, HUGE), Verdict.UNKNOWN, None),
+        (answer(200, HUGE), Verdict.ACCEPTED, Seen.COMPLETED),
+        (answer(200, HUGE[:4_000_000], truncated=True), Verdict.UNKNOWN, None),
         (answer(202, b"{}"), Verdict.UNKNOWN, None),
     ],
 )

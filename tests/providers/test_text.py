@@ -1,0 +1,69 @@
+"""Words of a provider, fit for our records."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.providers.text import HEAD_CHARS, MESSAGE_CHARS, Scrubber
+
+KEY = 'k"ey+/\\u00e9='
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        ({"code": 7, "why": ["a", None]}, '{"code": 7, "why": ["a", null]}'),
+        (["too", "many"], '["too", "many"]'),
+        ({"why": f"bad key {KEY}"}, '{"why": "bad key [secret]"}'),
+        ({"a": "x" * 900}, '{"a": "' + "x" * 493),
+        ({"a": float("nan"), "b": "a\nb"}, '{"a": NaN, "b": "a\\nb"}'),
+        ({}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_reason_that_is_no_text_is_told_as_json(reason: Any, line: str | None) -> None:
+    """In one line, shortened, and without the key however JSON spells it."""
+    assert Scrubber(KEY).line(reason) == line
+
+
+def test_endless_reason_is_bounded() -> None:
+    """Deep or wide, it takes no time and no stack."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    assert Scrubber().line({"a": deep}) is None
+    assert len(Scrubber().line([["x" * 100] * 100_000]) or "") == MESSAGE_CHARS
+
+
+def test_head_shows_no_secret() -> None:
+    """Cookies, keys and the queries of addresses stay with whoever sent them; the rest is as it came."""
+    raw = (
+        b"HTTP/1.1 200 OK\r\nServer: nginx\r\nSet-Cookie: sid=hush; Path=/\r\nX-Api-Key: hush\r\nX-Auth-Token: hush\r\n"
+        b"Location: https://a.example/x?sig=hush&b=1\r\nLink: <https://b.example/?t=hush>; rel=next\r\nX-Echo: "
+        + KEY.encode()
+        + b"\r\nX-Bad: \xff\x07\r\n\r\n"
+    )
+
+    head = Scrubber(KEY).head(raw)
+
+    assert head is not None
+    assert "hush" not in head
+    assert KEY not in head
+    assert head.splitlines()[:3] == ["HTTP/1.1 200 OK", "Server: nginx", "Set-Cookie: [secret]"]
+    assert "Location: https://a.example/x?[secret]" in head
+    assert Scrubber().head(b"") is None
+
+
+@given(st.binary(max_size=6000))
+def test_any_head_can_be_stored(raw: bytes) -> None:
+    """Whatever a server sends, what is kept of it is short text."""
+    head = Scrubber(KEY).head(raw)
+
+    assert head is None or (len(head) <= HEAD_CHARS and json.dumps(head, ensure_ascii=False).encode())
