@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import logging
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,6 +93,44 @@ async def test_long_body_is_cut_and_still_heard(served: Served) -> None:
 
     assert (answer.status_code, streamed.status_code) == (200, 200)
     assert [(len(row["body"]), row["copies"]) for row in await _stored(served)] == [(MAX_BODY_BYTES, 2)]
+
+
+ENDED = b'{"code":200,"data":{"taskId":"task-1","state":"completed","x":"caf%b"}}'
+SAYING = {
+    "packed": (gzip.compress(ENDED % b""), "gzip", "completed", None),
+    "marked": (b"\xef\xbb\xbf" + ENDED % b"\xe9\n", "", "completed", None),
+    "packed and cut": (
+        gzip.compress(ENDED % random.Random(1).randbytes(400_000).hex().encode()),
+        "gzip",
+        "unreadable",
+        "was cut at 256 KiB",
+    ),
+    "cut": (ENDED % (b"x" * 300_000), "", "unreadable", "was cut at 256 KiB"),
+    "unknown packing": (b"\x0b\x02", "br", "unreadable", "is packed with br, which cannot be unpacked here"),
+    "empty": (b"", "", "unreadable", "is empty"),
+}
+
+
+@pytest.mark.parametrize("case", SAYING)
+async def test_callback_is_read_or_told_and_heals_what_it_can(served: Served, case: str) -> None:
+    """The token names the submission and what stands in the body its task: what a fetch can tell is asked for."""
+    body, encoding, says, reason = SAYING[case]
+    job = await _submission(served)
+    await served.sql("UPDATE submissions SET provider_task_id = NULL, outcome = 'unknown'")
+    await served.sql("UPDATE jobs SET status = 'submit_unknown', provider_task_id = NULL")
+    answer = await served.stranger.post(
+        f"/callbacks/{TOKEN}", content=body, headers={"Content-Encoding": encoding} if encoding else {}
+    )
+    timeline = (await served.client.get(f"/v1/jobs/{job}/events")).json()["data"]
+    detail = next(row["detail"] for row in timeline if row["type"] == "callback.received")
+
+    assert answer.status_code == 200
+    assert (detail["says"], detail.get("reason")) == (says, reason and f"its body {reason}")
+    named = case not in {"unknown packing", "empty"}
+    assert detail["provider_task_id"] == ("task-1" if named else None)
+    assert [row["provider_task_id"] for row in await served.rows("SELECT provider_task_id FROM jobs")] == [
+        "task-1" if named else None
+    ]
 
 
 async def _pieces(size: int) -> Any:

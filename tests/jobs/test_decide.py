@@ -349,9 +349,8 @@ def test_late_callback_overrules_a_refusal(says: Observation, *, evidence: bool)
 
     decide(job, CallbackHeard("job_1", "sbm_1", says, evidence, NOW), RULES)
 
-    ends = {Seen.RUNNING: JobStatus.RUNNING, Seen.COMPLETED: JobStatus.COMPLETED}
-    believed: dict[Seen | None, JobStatus] = {**ends} if evidence else {}
-    assert job.job.status is believed.get(says.seen, JobStatus.SUBMIT_UNKNOWN)
+    believed = {Seen.RUNNING: JobStatus.RUNNING, Seen.COMPLETED: JobStatus.COMPLETED}
+    assert job.job.status is (believed[says.seen] if evidence and says.seen else JobStatus.SUBMIT_UNKNOWN)
     assert job.job.provider_task_id == says.task_id
 
 

@@ -355,6 +355,13 @@ async def test_key_in_an_answer_is_shown_to_nobody(http: HTTPModerator, service:
     assert ruling.categories == ("[hidden]", "moderate")
 
 
+async def test_spoilt_answer_of_a_moderator_is_read(http: HTTPModerator, service: Service) -> None:
+    """A mark before it and a score that is no number change nothing of what it judges."""
+    service.answer = b'\xef\xbb\xbf{"results": [{"flagged": false}, {"flagged": true, "category_scores": {"a": NaN}}]}'
+
+    assert await http.judge(ASKED) == Judgement(True, ())
+
+
 @pytest.mark.parametrize(
     ("status", "answer"),
     [

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from pydantic import SecretStr
 
 from service.clock import VirtualClock
 from service.errors import CardInvalid
-from service.providers.adapters import Adapters
+from service.providers.adapters import Adapters, Heard
 from service.providers.client import PollVerdict, Verdict
 from service.providers.registry import Provider, read_card
+from service.providers.signatures import Judged
 from service.settings import ProviderSettings
 from service.states import ErrorCode
 from tests.providers.scripted import CALLBACK_URL, ScriptedEgress, answer
@@ -123,3 +125,31 @@ def test_only_what_a_card_names_is_imported() -> None:
     adapters = Adapters({"mine": lambda: SimpleNamespace(build=print), "other": unimportable})
 
     assert read_card(CARD, "one.yaml", adapters).adapter == "mine"
+
+
+async def test_adapter_reads_what_was_packed() -> None:
+    """Unpacked for those that read, as it came for the one that judges: a signature is over what was sent."""
+    seen: list[Heard] = []
+
+    def kept(heard: Heard, by_card: Any) -> Any:
+        seen.append(heard)
+        return by_card
+
+    def judged(heard: Heard, _: object) -> Judged:
+        seen.append(heard)
+        return Judged(None, False, "")
+
+    packed = answer(200, gzip.compress(b"\xef\xbb\xbf" + TAKEN.body), content_encoding="gzip")
+    provider = painter(ScriptedEgress(packed), parse_submit=kept, parse_callback=kept, verify=judged)
+
+    taken = await provider.submit("generate", {}, CALLBACK_URL)
+    provider.read_callback("generate", packed.body, packed.headers)
+    provider.judge_callback("generate", packed.body, packed.headers)
+
+    assert taken.verdict is Verdict.ACCEPTED
+    assert [(heard.body == packed.body, "content-encoding" in heard.headers) for heard in seen] == [
+        (False, False),
+        (False, False),
+        (True, True),
+    ]
+    assert all(heard.document["id"] == "t1" for heard in seen)
