@@ -119,6 +119,24 @@ class Door:
         progress = self._begin(once=fresh)
         client = self._open(self._fresh if fresh else self._kept).httpx
         body = _Body(read_bytes, self._room)
+        try:
+            return await self._called(call, target, body, client=client, timeout_s=timeout_s, progress=progress)
+        except AnswerCut:
+            raise  # its answer has the room now
+        except BaseException:
+            body.release()
+            raise
+
+    async def _called(
+        self,
+        call: Call,
+        target: Target,
+        body: _Body,
+        *,
+        client: httpx.AsyncClient,
+        timeout_s: float,
+        progress: Progress,
+    ) -> Answer:
         response: httpx.Response | None = None
         try:
             async with asyncio.timeout(timeout_s) as deadline:
@@ -128,7 +146,6 @@ class Door:
                     await body.read(response, deadline)
                 finally:
                     await response.aclose()
-            return await self._answer(response, body, progress)
         except EgressError as error:
             error.timing = progress.timing()
             raise
@@ -138,9 +155,7 @@ class Door:
             if isinstance(made, EgressCut) and response is not None:
                 made = AnswerCut(made, await self._answer(response, body, progress, str(made)))
             raise made from None
-        except BaseException:
-            body.release()
-            raise
+        return await self._answer(response, body, progress)
 
     async def _answer(
         self, response: httpx.Response, body: _Body, progress: Progress, cut: str | None = None

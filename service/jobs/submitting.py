@@ -185,13 +185,16 @@ def _accepted(draft: Draft, outcome: SubmitOutcome, rules: Rules) -> None:
 
 def _unknown(draft: Draft, message: str, outcome: SubmitOutcome, rules: Rules) -> None:
     job, named = draft.job, outcome.observation.task_id if outcome.observation else None
+    known = job.status is JobStatus.SUBMIT_UNKNOWN
     if named is not None and job.provider_task_id is None:
         # As from a callback that proves nothing: the first poll confirms it, or forgets it.
         job.provider_task_id, job.task_confirmed = named, 0
-    if job.status is JobStatus.SUBMIT_UNKNOWN:
+    elif known:
+        return
+    draft.wake_at(observe.wake_up(draft, rules, pace.first_poll_ms(rules)))
+    if known:
         return
     draft.move(JobStatus.SUBMIT_UNKNOWN)
-    draft.wake_at(observe.wake_up(draft, rules, 0))
     head = {"head": outcome.head} if outcome.head else {}
     draft.announce("job.submit_unknown", Source.SUBMIT, {"reason": message, "http_status": outcome.http_status, **head})
 

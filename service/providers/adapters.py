@@ -20,9 +20,9 @@ from service.egress import Answer, Call
 from service.errors import AdapterFailed
 from service.providers.client import PollOutcome, SubmitOutcome
 from service.providers.mapping import Observation
-from service.providers.reading import read
+from service.providers.reading import UNPACKED_CALLBACK_BYTES, read, read_callback
 from service.providers.signatures import Judged
-from service.providers.unpacking import is_packed, unpacked
+from service.providers.unpacking import MOST_BYTES, is_packed, unpacked
 
 GROUP: Final = "remora.adapters"
 FUNCTIONS: Final = ("build", "parse_submit", "parse_poll", "parse_callback", "verify")
@@ -74,7 +74,8 @@ class Heard:
     @property
     def document(self) -> Any:
         """The body as JSON, read as leniently as a card's; None when it is none."""
-        return read(self.body, self.headers).document
+        reading = read(self.body, self.headers) if self.status else read_callback(self.body, self.headers)
+        return reading.document
 
 
 class Adapter:
@@ -184,8 +185,10 @@ def answered(operation: str, answer: Answer) -> Heard:
 def unpacked_for(heard: Heard) -> Heard:
     """What was heard without its content codings, where they can be undone."""
     encoding = heard.headers.get("content-encoding")
-    made = unpacked(heard.body, encoding) if is_packed(heard.body, encoding) else None
-    if made is None or made.fault is not None:
+    if not is_packed(heard.body, encoding):
+        return heard
+    made = unpacked(heard.body, encoding, MOST_BYTES if heard.status else UNPACKED_CALLBACK_BYTES)
+    if made.fault is not None:
         return heard
     headers = {name: value for name, value in heard.headers.items() if name != "content-encoding"}
     return replace(heard, headers=headers, body=made.data)

@@ -98,7 +98,8 @@ class Answers:
         else:
             status = self._mapper.errors.status(answer.status, reading.document)
             outcome = self._told(mapper, answer, status, reading)
-        head = self._scrubber.head(answer.head) if outcome.verdict is PollVerdict.RETRY else None
+        told_nothing = outcome.verdict is PollVerdict.RETRY and (answer.cut or 200 <= answer.status < 300)
+        head = self._scrubber.head(answer.head) if told_nothing else None
         waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
         return replace(
             outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms, head=head

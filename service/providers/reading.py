@@ -24,6 +24,8 @@ from service.providers.unpacking import MOST_BYTES, is_packed, unpacked
 
 MOST_VALUES: Final = 100_000  # in a document; each one costs memory
 CALLBACK_BYTES: Final = 256 << 10  # of a callback; there is no more of one that has so many
+UNPACKED_CALLBACK_BYTES: Final = 4 * CALLBACK_BYTES
+NESTED_VALUES: Final = 20_000  # in JSON that stands in a text
 CALLBACK_VALUES: Final = 5_000
 QUICK_BYTES: Final = 64 << 10  # read at once; what is larger is read beside the event loop
 _LARGE_BYTES: Final = 1 << 20  # from here on long texts are taken out, and text is decoded in pieces
@@ -123,7 +125,7 @@ def read(
 def read_callback(body: bytes, headers: Mapping[str, str]) -> Reading:
     """Read what a provider sent by itself: on the event loop, and so within narrow bounds."""
     missing = f"was cut at {_size(CALLBACK_BYTES)}" if len(body) >= CALLBACK_BYTES else None
-    return read(body, headers, most_bytes=4 * CALLBACK_BYTES, most_values=CALLBACK_VALUES, missing=missing)
+    return read(body, headers, most_bytes=UNPACKED_CALLBACK_BYTES, most_values=CALLBACK_VALUES, missing=missing)
 
 
 def _size(size_bytes: int) -> str:
@@ -141,7 +143,7 @@ async def beside(
 
 def read_text(text: str) -> Any:
     """The JSON in a text of another document; None where it is none."""
-    return _read(text.encode("utf-8", "replace"), "", MOST_VALUES, None).document
+    return _read(text.encode("utf-8", "replace"), "", NESTED_VALUES, None).document
 
 
 def _read(body: bytes, content_type: str, most_values: int, fault: str | None) -> Reading:

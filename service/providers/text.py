@@ -18,7 +18,7 @@ HEAD_CHARS: Final = 2_048  # of an answer's head
 _SECRET_HEADERS: Final = re.compile(
     r"cookie|auth|token|secret|session|signature|credential|passw|api-?key", re.IGNORECASE
 )
-_QUERY: Final = re.compile(r"\?[^\s,;>\"']*")
+_QUERY: Final = re.compile(r"(?<=\S)\?[^\s,;>\"']*")
 _HEADER: Final = re.compile(r"([^:\s]+)(:[ \t]*)(.*)")
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)
 _READ_CHARS: Final = 65_536  # of a message that may be megabytes long
@@ -60,8 +60,10 @@ class Scrubber:
 
     def head(self, raw: bytes) -> str | None:
         """The head of an answer as it came, line by line, at most 2,048 characters of it; None when there is none."""
-        lines = self.hide(raw[: 2 * HEAD_CHARS].decode("utf-8", "replace")).splitlines()
-        return "\n".join(map(_shown, filter(None, lines)))[:HEAD_CHARS] or None
+        whole, _, rest = raw.rpartition(b"\n")  # of a line that was cut a half of a secret could be left
+        name = rest.partition(b":")[0][:WORD_CHARS]
+        lines = self.hide((whole + b"\n" + name + b": ..." if name.strip() else whole).decode("utf-8", "replace"))
+        return "\n".join(map(_shown, filter(None, lines.splitlines())))[:HEAD_CHARS] or None
 
     def hide(self, text: str) -> str:
         """The text with every secret replaced; done before anything is cut, so that no half of one is left over."""
@@ -77,7 +79,7 @@ def _shown(line: str) -> str:
     found = _HEADER.fullmatch(line)
     if found is not None and _SECRET_HEADERS.search(found[1]):
         return f"{found[1]}{found[2]}{HIDDEN}"
-    return _QUERY.sub(f"?{HIDDEN}", _UNPRINTABLE.sub(" ", line)) if "://" in line else _UNPRINTABLE.sub(" ", line)
+    return _QUERY.sub(f"?{HIDDEN}", _UNPRINTABLE.sub(" ", line))
 
 
 def _json_start(value: object) -> str:

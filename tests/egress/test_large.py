@@ -80,6 +80,34 @@ async def test_large_answers_wait_for_room_and_lose_no_time_by_it() -> None:
     assert (small.truncated, len(small.body)) == (True, MIB)
 
 
+async def test_cancelled_calls_leave_their_room() -> None:
+    """A service that stops while large answers come, or a job that is taken away, holds no memory for nobody."""
+    stalled = asyncio.Semaphore(0)
+
+    async def large(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(6):
+            await peer.say(b"%x\r\n" % MIB + bytes(MIB) + b"\r\n")
+        if peer.number < 5:
+            stalled.release()
+            await peer.reader.read()
+        await peer.say(b"0\r\n\r\n")
+
+    async with serving(large) as server, opened() as door:
+        asked = Call("GET", server.url, {})
+        for _ in range(5):
+            call = asyncio.create_task(door.call(asked, timeout_s=30, read_bytes=64 * MIB))
+            await stalled.acquire()
+            while door._room._free == door._room._size:  # noqa: ASYNC110 - nothing tells that the room was taken
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        got = await door.call(asked, timeout_s=5, read_bytes=64 * MIB)
+
+    assert len(got.body) == 6 * MIB
+
+
 async def test_room_is_given_in_turn_and_never_twice() -> None:
     """Who asks first is served first; who goes away while waiting, or as its turn comes, leaves nothing behind."""
     room, order = Room(10), list[str]()

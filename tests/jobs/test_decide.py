@@ -364,7 +364,7 @@ def test_forged_callback_stops_no_queued_job() -> None:
 
 
 def test_part_of_an_answer_that_names_the_task_heals_the_submit() -> None:
-    """The id of a broken answer is asked for at once, unconfirmed, and the head of the answer is on the timeline."""
+    """The id of a broken answer is asked for like any other, unconfirmed, and the answer's head is on the timeline."""
     job = draft(JobStatus.SUBMITTING, submission_id="sbm_1")
     outcome = SubmitOutcome(
         Verdict.UNKNOWN, Observation(None, "t1"), message="its body is broken", head="HTTP/1.1 200 OK"
@@ -373,8 +373,18 @@ def test_part_of_an_answer_that_names_the_task_heals_the_submit() -> None:
     decide(job, SubmitAnswered("job_1", "sbm_1", 3, outcome), RULES)
 
     assert (job.job.status, job.job.provider_task_id, job.job.task_confirmed) == (JobStatus.SUBMIT_UNKNOWN, "t1", 0)
-    assert job.job.due_at == NOW
+    assert job.job.due_at == NOW + 60_000
     assert msgspec.json.decode(job.notes[-1].detail or "")["head"] == "HTTP/1.1 200 OK"
+
+
+def test_part_of_an_answer_is_taken_after_the_lease_ran_out() -> None:
+    """Nobody waited for it any more; the id that it names is asked for all the same, and nothing is told twice."""
+    job = draft(JobStatus.SUBMIT_UNKNOWN, submission_id="sbm_1", due_at=NOW + 7 * DAY)
+
+    decide(job, SubmitAnswered("job_1", "sbm_1", 3, SubmitOutcome(Verdict.UNKNOWN, Observation(None, "t1"))), RULES)
+
+    assert (job.job.status, job.job.provider_task_id, job.job.due_at) == (JobStatus.SUBMIT_UNKNOWN, "t1", NOW + 60_000)
+    assert job.notes == []
 
 
 def test_part_of_an_answer_waits_for_the_deadline_where_nobody_can_be_asked() -> None:
