@@ -47,10 +47,18 @@ def heard(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
         }
         draft.note("callback.received", Source.CALLBACK, detail)
     if fact.submission_id == job.submission_id and job.status is JobStatus.SUBMITTING:
-        if job.waiting is None or observation.seen in {Seen.COMPLETED, Seen.FAILED, Seen.CANCELLED}:
+        if job.waiting is None or _says_more(observation, job.waiting):
             job.waiting = msgspec.json.encode(Waiting(observation, fact.evidence, fact.at_ms, fact.adoptable)).decode()
         return True
     return follow(draft, fact, rules)
+
+
+def _says_more(observation: Observation, waiting: str) -> bool:
+    """Whether a callback tells more than the one that waits for the submit's answer: an end, or the task's id."""
+    if observation.seen in {Seen.COMPLETED, Seen.FAILED, Seen.CANCELLED}:
+        return True
+    known = msgspec.json.decode(waiting, type=Waiting).observation
+    return observation.task_id is not None and known.task_id is None and known.seen is None
 
 
 def follow(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:

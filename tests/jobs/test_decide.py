@@ -332,6 +332,17 @@ def test_early_callback_heals_a_submit_that_was_cut() -> None:
     assert made.job.due_at == NOW
 
 
+def test_early_callback_that_says_nothing_gives_way() -> None:
+    """A garbled one that came first does not hide the id that the next one names."""
+    job = draft(JobStatus.SUBMITTING, submission_id="sbm_1")
+    decide(job, CallbackHeard("job_1", "sbm_1", Observation(None, fault="is no JSON"), False, NOW), RULES)
+    decide(job, CallbackHeard("job_1", "sbm_1", PROCESSING, False, NOW), RULES)
+
+    decide(job, SubmitAnswered("job_1", "sbm_1", 3, SubmitOutcome(Verdict.UNKNOWN)), RULES)
+
+    assert (job.job.status, job.job.provider_task_id, job.job.due_at) == (JobStatus.SUBMIT_UNKNOWN, "t1", NOW)
+
+
 def test_early_callback_overrules_a_refusal() -> None:
     """The token proves that the provider took what it seemed to refuse: never sent again by itself."""
     made = draft(JobStatus.SUBMITTING)
