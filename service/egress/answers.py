@@ -14,7 +14,7 @@ from aiohttp import ClientError, StreamReader
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 
-from service.egress.heads import END, HEAD_BYTES, HEADER_LINES, HeadInvalid, mended
+from service.egress.heads import HEAD_BYTES, HEADER_LINES, HeadInvalid, end_of_head, mended
 
 INTERIM = 8  # answers 1xx before the final one
 PIECE_BYTES = 8 << 10  # parsed between two looks at the bounds: some 3 ms at worst
@@ -54,7 +54,8 @@ class AnswerHandler(ResponseHandler):
         self._held = self._begun = self.head = b""
         self._before = self._heads = self._interims = self._framed = 0
         # What a mended head may have is bounded here already.
-        params |= {"max_line_size": HEAD_BYTES, "max_field_size": HEAD_BYTES, "max_headers": HEADER_LINES}
+        params["max_line_size"] = params["max_field_size"] = HEAD_BYTES
+        params["max_headers"] = HEADER_LINES
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -111,11 +112,11 @@ class AnswerHandler(ResponseHandler):
             return at
         known = len(self._begun)
         begun = self._begun + data[at : at + min(PIECE_BYTES, room)]
-        found = END.search(begun, max(0, known - 2))
-        head = begun if found is None else begun[: found.end()]
+        end = end_of_head(begun, max(0, known - 2))
+        head = begun if end < 0 else begun[:end]
         self._before += len(head) - known
         self.head = head[:KEPT_BYTES]
-        if found is not None:
+        if end >= 0:
             self._begun = b""
             self._heads += 1
             self._parse_head(head)

@@ -12,9 +12,6 @@ from typing import Final
 HEAD_BYTES: Final = 64 << 10  # of the answer's head and all that came before it
 HEADER_LINES: Final = 500  # of one head
 
-#: Where a head ends: at a blank line, with or without carriage returns (RFC 9112, 2.2).
-END: Final = re.compile(rb"\n\r?\n")
-
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SOUND: Final = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?: [ -~]*+)?\r\n(?:" + _TOKEN + rb"+:[\t -~]*+\r\n)*+\r\n")
 #: Up to four bytes before it are skipped, as Chromium does; any version is read as the one that we speak.
@@ -30,6 +27,14 @@ class HeadInvalid(ValueError):
     """A head cannot be read without guessing; the message goes on after "it answered with"."""
 
 
+def end_of_head(begun: bytes, start: int) -> int:
+    """Where what begins with a head goes on behind its blank line, with carriage returns or without (RFC 9112, 2.2); -1: nowhere yet."""
+    plain, bare = begun.find(b"\n\r\n", start), begun.find(b"\n\n", start)
+    if bare < 0 or 0 <= plain < bare:
+        return plain + 3 if plain >= 0 else -1
+    return bare + 2
+
+
 def mended(head: bytes) -> tuple[bytes, bool]:
     """The head as our parser takes it, and whether the connection ends with its answer.
 
@@ -39,7 +44,7 @@ def mended(head: bytes) -> tuple[bytes, bool]:
     Raises:
         HeadInvalid: It has too many lines, or says two lengths.
     """
-    if head.count(b"\n") > HEADER_LINES + 2:
+    if len(head) > HEADER_LINES and head.count(b"\n") > HEADER_LINES + 2:
         raise HeadInvalid(f"a head of more than {HEADER_LINES} lines")
     if _SOUND.fullmatch(head):
         lower = head.lower()
