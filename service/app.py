@@ -112,7 +112,9 @@ class Service:
         storage = await asyncio.to_thread(open_storage, settings.storage_url, spool, whose)
         keys = Keys(store.reader, store.writer, clock)
         self._undo.push_async_callback(keys.close)
-        self.registry = Registry.load(settings.providers, settings.cards_dir, egress, clock)
+        self.registry = Registry.load(
+            settings.providers, settings.cards_dir, egress, clock, price_ceiling=settings.price_ceiling
+        )
         self._base = Base(
             settings=settings,
             clock=clock,

@@ -22,6 +22,8 @@ UNITS_S: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES: Final = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}  # bytes
 _SHOWN_CHARS: Final = 80  # of a wrong value in a message
 _MAX_SIZE: Final = 2**50  # bytes, a pebibyte
+_MICRO: Final = 1_000_000  # micro-USD in a dollar
+_MAX_USD: Final = 1_000_000  # of one job
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,15 @@ def size(text: str) -> int:
     if not 1 <= size_bytes <= _MAX_SIZE:
         raise ValueError("write a size such as 512MiB, 2GiB, 500KB or a number of bytes")
     return size_bytes
+
+
+def usd(text: str) -> int:
+    """An amount of US dollars above zero, in micro-USD."""
+    match = re.fullmatch(r"([0-9]{1,7})(?:\.([0-9]{1,6}))?", text)
+    micro_usd = int(match[1]) * _MICRO + int((match[2] or "").ljust(6, "0")) if match else 0
+    if not 0 < micro_usd <= _MAX_USD * _MICRO:
+        raise ValueError(f"write US dollars such as 0.50, at most {_MAX_USD}, with at most six decimal places")
+    return micro_usd
 
 
 def secret(text: str, *, at_least: int = 1) -> SecretStr:

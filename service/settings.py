@@ -23,6 +23,7 @@ from service.errors import SettingsInvalid
 
 PREFIX: Final = "REMORA_"
 PROVIDERS_PREFIX: Final = "REMORA_PROVIDERS__"
+PRICE_CEILING: Final = 1_000_000  # micro-USD, held for a price that only the completion tells
 _FILE: Final = "_FILE"
 _Pairs = Iterator[tuple[str, str]]  # names and texts
 
@@ -41,6 +42,7 @@ class ProviderSettings:
     max_submits: int | None = None
     submit_rate: notation.SubmitRate | None = None
     webhook_secrets: tuple[SecretStr, ...] = ()  # one that fits is enough; the first is told to the provider
+    price_ceiling: int | None = None  # micro-USD
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Settings:
     url: str
     api_key: SecretStr | None
     cards_dir: Path | None
+    price_ceiling: int  # micro-USD
     moderation_list: Path | None
     moderation_url: str | None
     moderation_key: SecretStr | None
@@ -161,6 +164,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("URL", "http://127.0.0.1:8080", "http(s) URL", "where the commands reach a running service", _url),
     Setting("API_KEY", None, "key", "the key that the commands use", notation.secret, secret=True),
     Setting("CARDS_DIR", None, "directory", "the operator's own provider cards", Path),
+    Setting(
+        "PRICE_CEILING",
+        "1.00",
+        "US dollars",
+        "what is held for a job whose price only its completion tells (`price: unknown` in the card)",
+        notation.usd,
+    ),
     Setting("MODERATION_LIST", None, "file", "words and `/expressions/` that no prompt may hold, one a line", Path),
     Setting("MODERATION_URL", None, "http(s) URL", "a moderator of prompts that speaks as OpenAI's does", _url),
     Setting("MODERATION_KEY", None, "key", "our key at that moderator", notation.secret, secret=True),
@@ -228,6 +238,13 @@ PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
         "what callbacks are verified with",
         notation.secrets,
         secret=True,
+    ),
+    Setting(
+        "PRICE_CEILING",
+        None,
+        "US dollars",
+        "what is held for a job of this provider whose price only its completion tells",
+        notation.usd,
     ),
 )
 

@@ -75,7 +75,10 @@ def _setting_rows(rows: Iterable[Setting], prefix: str) -> str:
 def settings_page() -> str:
     """docs/settings.md as the table in the code has it."""
     ours = _setting_rows(SETTINGS, PREFIX)
-    cards = _setting_rows(PROVIDER_SETTINGS, "…__").replace("| – |", "| from the card |")
+    cards = _setting_rows(PROVIDER_SETTINGS, "…__")
+    cards = cards.replace("| – | US dollars", "| `REMORA_PRICE_CEILING` | US dollars").replace(
+        "| – |", "| from the card |"
+    )
     return f"{_SETTINGS_INTRO}\n{ours}{_PROVIDERS_INTRO}\n{cards}{_TOML_OUTRO}"
 
 

@@ -31,7 +31,7 @@ def problems(environ: dict[str, str], directory: Path) -> list[str]:
 
 
 def test_names_are_the_contracts() -> None:
-    """The names of contract 6 and those of moderation, no more and no fewer."""
+    """The names of contract 6, those of moderation and the price ceiling, no more and no fewer."""
     names = {row.name for row in SETTINGS}
 
     assert names == {
@@ -39,11 +39,11 @@ def test_names_are_the_contracts() -> None:
         *("RESULT_TTL", "JOB_TTL", "RESULT_MAX_BYTES", "LINK_TTL", "DELIVERY_TIMEOUT", "DELIVERY_SCHEDULE"),
         *("RETENTION", "URL", "API_KEY", "CARDS_DIR", "LOG_FORMAT", "LOG_LEVEL"),
         *("MODERATION_LIST", "MODERATION_URL", "MODERATION_KEY", "MODERATION_MODEL", "MODERATION_FAIL"),
-        "MODERATION_TIMEOUT",
+        *("MODERATION_TIMEOUT", "PRICE_CEILING"),
     }
     assert {row.name for row in PROVIDER_SETTINGS} == {
         *("API_KEY", "BASE_URL", "CALLBACKS", "VERIFY", "FALLBACK_AFTER", "POLL_EVERY", "MAX_IN_FLIGHT"),
-        *("MAX_SUBMITS", "SUBMIT_RATE", "WEBHOOK_SECRET"),
+        *("MAX_SUBMITS", "SUBMIT_RATE", "WEBHOOK_SECRET", "PRICE_CEILING"),
     }
 
 

@@ -2,6 +2,7 @@
 
 `none` takes every job, `prepaid` what the balance pays for, `monthly` what is left of the month's budget (UTC). Judging is
 done where the job is stored, by the writer, which is alone: what one job of a batch takes, the next one does not find.
+What a job will cost has to be known: a limit that a job could pass by having no price would be none.
 This file owns limits and how they are changed. It must not know how money moves (`ledger` does) nor what a job is.
 """
 
@@ -18,10 +19,9 @@ from service.clock import iso
 from service.db.reader import Reader
 from service.db.transaction import Row, Tx, json_set
 from service.db.writer import Command, Writer
-from service.errors import BalanceTooSmall, NotFound
+from service.errors import BalanceTooSmall, FieldError, Invalid, NotFound, Problem
 
 MAX_REMEMBERED: Final = 100_000  # accounts that are known to have no limit
-_LEAST: Final = 1  # micro-USD that must be available for a job whose price nobody knows
 
 #: The columns of an account that a `Standing` is made of, in its order.
 STANDING: Final = ("limit_kind", "balance", "held", "budget", "month", "month_spent")
@@ -82,11 +82,17 @@ async def trusted(source: Reader | Tx, account_id: str, standing: Standing, now_
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A job that wants to be taken; its price in micro-USD, None where no price list tells it."""
+    """A job that wants to be taken.
+
+    Args:
+        price: What is to be held for it, in micro-USD.
+        unpriced: Why nobody knows what it will cost, at the fields that decide it; empty: it is known.
+    """
 
     job_id: str
     account_id: str
-    price: int | None
+    price: int
+    unpriced: tuple[FieldError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +114,26 @@ class Limits:
         """Name the handler of this module's command."""
         writer.handle(SetLimit, self.handle)
 
-    def concern(self, account_id: str, price: int | None) -> bool:
-        """Whether a job of that price has to be judged."""
-        return price != 0 and account_id not in self._unlimited
+    def concern(self, want: Want) -> bool:
+        """Whether a job has to be judged."""
+        return bool(want.price or want.unpriced) and want.account_id not in self._unlimited
 
-    async def judge(self, tx: Tx, wants: Sequence[Want]) -> dict[str, BalanceTooSmall]:
+    async def judge(self, tx: Tx, wants: Sequence[Want]) -> dict[str, Problem]:
         """Say, by job, what does not fit; what does is counted against those behind it, in order."""
         if not wants:
             return {}
         standings = await self._standings(tx, {want.account_id for want in wants})
         left = {account_id: each.available(tx.now_ms) for account_id, each in standings.items()}
-        refused: dict[str, BalanceTooSmall] = {}
+        refused: dict[str, Problem] = {}
         for want in wants:
             standing = standings.get(want.account_id)
-            needed = _needed(want)
             if standing is None:
                 continue
-            if left[want.account_id] < needed:
-                refused[want.job_id] = _refusal(standing, want, needed, left[want.account_id], tx.now_ms)
+            refusal = _refusal(standing, want, left[want.account_id], tx.now_ms)
+            if refusal is not None:
+                refused[want.job_id] = refusal
             else:
-                left[want.account_id] -= want.price or 0
+                left[want.account_id] -= want.price
         return refused
 
     async def foresee(self, reader: Reader, want: Want, now_ms: int) -> None:
@@ -135,17 +141,18 @@ class Limits:
 
         Raises:
             BalanceTooSmall: It does not fit now.
+            Invalid: `price_unknown`: nobody knows what it will cost.
         """
-        if not self.concern(want.account_id, want.price):
+        if not self.concern(want):
             return
         row = await reader.row(f"SELECT {', '.join(STANDING)} FROM accounts WHERE id = :id", {"id": want.account_id})
         standing = None if row is None else standing_of(row)
         if standing is None or standing.limit_kind == LimitKind.NONE:
             return
         standing = await trusted(reader, want.account_id, standing, now_ms)
-        needed, available = _needed(want), standing.available(now_ms)
-        if available < needed:
-            raise _refusal(standing, want, needed, available, now_ms)
+        refusal = _refusal(standing, want, standing.available(now_ms), now_ms)
+        if refusal is not None:
+            raise refusal
 
     async def _standings(self, tx: Tx, account_ids: set[str]) -> dict[str, Standing]:
         """Of those accounts that have a limit."""
@@ -187,16 +194,19 @@ class Limits:
         return [None if each.account_id in known else NotFound("there is no such account") for each in commands]
 
 
-def _needed(want: Want) -> int:
-    return _LEAST if want.price is None else want.price
+def _refusal(standing: Standing, want: Want, available: int, now_ms: int) -> Problem | None:
+    """Why a job is not taken by an account that has a limit; None: it fits."""
+    if want.unpriced:
+        return Invalid.of(want.unpriced, code="price_unknown")
+    return _too_small(standing, want, available, now_ms) if available < want.price else None
 
 
-def _refusal(standing: Standing, want: Want, needed: int, available: int, now_ms: int) -> BalanceTooSmall:
-    missing = needed - available
+def _too_small(standing: Standing, want: Want, available: int, now_ms: int) -> BalanceTooSmall:
+    missing = want.price - available
     more = {
         "limit": standing.limit_kind,
         "currency": "USD",
-        "needed": shown(needed),
+        "needed": shown(want.price),
         "available": shown(available),
         "missing": shown(missing),
     }
@@ -208,5 +218,4 @@ def _refusal(standing: Standing, want: Want, needed: int, available: int, now_ms
     else:
         there = f"{shown(available)} USD of the balance are available"
         fix = f"have an operator add {shown(missing)} USD or more (POST /v1/accounts/{want.account_id}/credit)"
-    job = "its price is not known beforehand" if want.price is None else f"the job needs {shown(needed)} USD"
-    return BalanceTooSmall(f"{job}, and {there}; {fix}", more=more)
+    return BalanceTooSmall(f"the job needs {shown(want.price)} USD, and {there}; {fix}", more=more)

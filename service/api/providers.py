@@ -7,6 +7,7 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.params import FromPath
 
+from service.accounts.money import usd
 from service.api.answers import json_answer
 from service.api.auth import ANY_KEY, needs
 from service.api.context import Context, context_of
@@ -14,7 +15,8 @@ from service.api.query import query_of
 from service.clock import iso
 from service.errors import NotFound
 from service.providers.breaker import Breaker
-from service.providers.card import Operation, Price
+from service.providers.card import Operation
+from service.providers.price import Price
 from service.providers.registry import Provider
 
 _NOTHING: frozenset[str] = frozenset()
@@ -87,7 +89,7 @@ def _operation_view(provider: Provider, name: str, operation: Operation) -> dict
         "poll": provider.can_poll(name),
         "typical_s": timing.typical_s,
         "overdue_after_s": timing.overdue_after_s,
-        "price": None if operation.price is None else _price_view(operation.price),
+        "price": None if operation.price is None else _price_view(operation.price, provider.price_ceiling(name)),
         "input_schema": operation.input,
     }
 
@@ -99,12 +101,15 @@ def _learns_by(provider: Provider, name: str) -> str:
     return "poll" if provider.can_poll(name) else "response"
 
 
-def _price_view(price: Price) -> dict[str, Any]:
+def _price_view(price: Price, ceiling: int | None) -> dict[str, Any]:
+    """`ceiling`: held where no row fits and only the completion tells the cost; without one, limited accounts are refused."""
     return {
         "currency": "USD",
         "per": price.per,
         "rows": [{"where": row.where, "amount": f"{row.usd:.6f}"} for row in price.rows],
         "failures": price.failures,
+        "unknown": price.unknown,
+        "ceiling": usd(ceiling),
     }
 
 

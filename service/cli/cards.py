@@ -26,7 +26,8 @@ def read_providers(settings: Settings) -> list[Provider]:
         SettingsInvalid: The settings name a card that does not exist.
     """
     clock = SystemClock()
-    return Registry.load(settings.providers, settings.cards_dir, Door(allow=(), clock=clock), clock).all()
+    door, ceiling = Door(allow=(), clock=clock), settings.price_ceiling
+    return Registry.load(settings.providers, settings.cards_dir, door, clock, price_ceiling=ceiling).all()
 
 
 async def refusals(settings: Settings, providers: Sequence[Provider]) -> dict[str, EgressRefused]:

@@ -17,14 +17,8 @@ _CHARGED = MUTABLE.index("cost_charged")
 
 
 def hold(drafts: Iterable[Draft]) -> list[Transfer]:
-    """For new jobs: what each is expected to cost is held. A job without a price, or with none to pay, has no books."""
-    transfers: list[Transfer] = []
-    for draft in drafts:
-        job = draft.job
-        if job.cost_estimated:
-            job.cost_held = job.cost_estimated
-            transfers.append(_transfer(draft, Kind.HOLD, job.cost_estimated))
-    return transfers
+    """For new jobs: what each is expected to cost is held, or its ceiling. One without, or with nothing to pay, has no books."""
+    return [_transfer(draft, Kind.HOLD, draft.job.cost_held) for draft in drafts if draft.job.cost_held]
 
 
 def settle(drafts: Iterable[Draft]) -> list[Transfer]:

@@ -20,7 +20,7 @@ from service.db.reader import Reader
 from service.db.transaction import Tx, json_set
 from service.db.writer import Command, Writer
 from service.egress import Egress
-from service.errors import BalanceTooSmall, Conflict, EgressRefused, FieldError, Invalid, RemoraError
+from service.errors import Conflict, EgressRefused, FieldError, Invalid, Problem, RemoraError
 from service.ids import Ids
 from service.jobs import books, store
 from service.jobs.draft import Draft
@@ -30,6 +30,7 @@ from service.jobs.row import JobRow
 from service.jobs.track import Tracker
 from service.jobs.usage import model_of
 from service.jobs.view import Links, job_view, shown
+from service.providers.quote import Quote
 from service.providers.registry import Provider, Registry
 from service.states import JobStatus, Source
 
@@ -56,13 +57,17 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Accept(Command[Taken]):
-    """Store a new job; `key` and `body_hash` are those of its Idempotency-Key, if it has one."""
+    """Store a new job; `key` and `body_hash` are those of its Idempotency-Key, if it has one.
+
+    `job.cost_held` is what to hold for it.
+    """
 
     job: JobRow
     answer: bytes
     key: str | None = None
     body_hash: bytes = b""
     kept: KeptInput | None = None  # a large input, apart from its job
+    unpriced: tuple[FieldError, ...] = ()  # why its price is not known; accounts with a limit are refused
 
     def lock(self) -> Hashable | None:
         """A second request with the same key waits for the first one's batch, and then finds its answer."""
@@ -117,6 +122,7 @@ class Intake:
         Raises:
             Invalid: A field is at fault, or the key was used with another body; nothing was stored.
             BalanceTooSmall: It does not fit the account's limit; nothing was stored.
+            Invalid: `price_unknown`: the account has a limit, and nobody knows what the job will cost.
             StoreUnavailable: Nothing was stored.
         """
         if key is not None and (first := await self._first_answer(caller, key, request.body_hash)) is not None:
@@ -126,17 +132,18 @@ class Intake:
         if errors:
             raise Invalid.of(errors)
         await self._check_callback(request.callback_url)
-        job = self._make(caller, request, provider, operation)
+        quote = provider.quote(operation, request.input)
+        job = self._make(caller, request, provider, operation, quote)
         if job.input_full is not None:  # no file is written for what will be refused
-            await self._limits.foresee(self._reader, _want(job), self._clock.now_ms())
-        return await self._store(job, key, request.body_hash)
+            await self._limits.foresee(self._reader, _want(job, quote.unpriced), self._clock.now_ms())
+        return await self._store(job, key, request.body_hash, quote)
 
     async def take_again(self, caller: Caller, old: JobRow, key: str | None = None) -> Taken:
         """Make a new job of a failed or expired one, with `retry_of`; its provider must still take the input.
 
         Raises:
             Conflict: The job is in another state, or its input was erased.
-            Invalid: The provider's card does not take the input any more.
+            Invalid: The provider's card does not take the input any more, or the account has a limit and it has no price.
             BalanceTooSmall: It does not fit the account's limit.
         """
         if old.status not in {JobStatus.FAILED, JobStatus.EXPIRED}:
@@ -158,16 +165,17 @@ class Intake:
         provider, operation = self._find(request)
         if errors := provider.validate(operation, request.input):  # its card may have changed since
             raise Invalid.of(errors)
-        job = self._make(caller, request, provider, operation)
+        quote = provider.quote(operation, request.input)
+        job = self._make(caller, request, provider, operation, quote)
         job.retry_of = old.id
-        return await self._store(job, key, hashlib.sha256(f"again {old.id}".encode()).digest())
+        return await self._store(job, key, hashlib.sha256(f"again {old.id}".encode()).digest(), quote)
 
-    async def _store(self, job: JobRow, key: str | None, body_hash: bytes) -> Taken:
+    async def _store(self, job: JobRow, key: str | None, body_hash: bytes, quote: Quote) -> Taken:
         """Store a job; the file of its input goes again where this job was not taken."""
         kept = await self._inputs.keep(job)
         answer = msgspec.json.encode(job_view(job, (), self._links))
         try:
-            taken = await self._writer.run(Accept(job, answer, key, body_hash, kept))
+            taken = await self._writer.run(Accept(job, answer, key, body_hash, kept, quote.unpriced))
         except RemoraError:
             if not self._writer.closed:  # of a store that failed nobody knows whether it has the job
                 await self._inputs.let_go(kept)
@@ -207,11 +215,10 @@ class Intake:
         await self._tracker.follow(tx, drafts)
         return answers
 
-    async def _judge(self, tx: Tx, commands: Sequence[Accept]) -> dict[str, BalanceTooSmall]:
+    async def _judge(self, tx: Tx, commands: Sequence[Accept]) -> dict[str, Problem]:
         """What does not fit its account's limit, by job."""
-        limits = self._limits
-        jobs = [each.job for each in commands if limits.concern(each.job.account_id, each.job.cost_estimated)]
-        return await limits.judge(tx, list(map(_want, jobs)))
+        wants = [_want(each.job, each.unpriced) for each in commands]
+        return await self._limits.judge(tx, list(filter(self._limits.concern, wants)))
 
     async def _known_keys(self, tx: Tx, commands: Sequence[Accept]) -> dict[tuple[str, str], Any]:
         pairs = [(command.job.account_id, command.key) for command in commands if command.key is not None]
@@ -275,7 +282,7 @@ class Intake:
         except EgressRefused as error:
             raise _at("/callback_url", str(error), f"callback_url_{error.reason.removeprefix('url_')}") from error
 
-    def _make(self, caller: Caller, request: JobRequest, provider: Provider, operation: str) -> JobRow:
+    def _make(self, caller: Caller, request: JobRequest, provider: Provider, operation: str, quote: Quote) -> JobRow:
         now_ms = self._clock.now_ms()
         seen = shown(request.input)
         full = msgspec.json.encode(request.input).decode()
@@ -283,7 +290,6 @@ class Intake:
         if len(shown_text) > SHOWN_INPUT_BYTES:
             digest = hashlib.sha256(full.encode()).hexdigest()
             shown_text = msgspec.json.encode({"…": f"sha256:{digest} ({len(full.encode())} bytes)"}).decode()
-        estimate = provider.estimate(operation, request.input)
         ttl_ms = request.expires_in_s * 1000 if request.expires_in_s is not None else self._job_ttl_ms
         return JobRow(
             id=self._ids.new("job"),
@@ -302,8 +308,9 @@ class Intake:
             callback_events=None
             if request.callback_events is None
             else msgspec.json.encode(request.callback_events).decode(),
-            cost_estimated=None if estimate is None else estimate.micro_usd,
-            cost_basis="unknown" if estimate is None else estimate.basis,
+            cost_estimated=None if quote.estimate is None else quote.estimate.micro_usd,
+            cost_basis="unknown" if quote.estimate is None else quote.estimate.basis,
+            cost_held=quote.hold or None,
             overdue_at=None if provider.overdue_after_s is None else now_ms + round(provider.overdue_after_s * 1000),
             created_at=now_ms,
             expires_at=now_ms + ttl_ms,
@@ -311,8 +318,8 @@ class Intake:
         )
 
 
-def _want(job: JobRow) -> Want:
-    return Want(job.id, job.account_id, job.cost_estimated)
+def _want(job: JobRow, unpriced: tuple[FieldError, ...]) -> Want:
+    return Want(job.id, job.account_id, job.cost_held or 0, unpriced)
 
 
 def _replay(row: Any, body_hash: bytes) -> Taken | Exception:

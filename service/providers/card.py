@@ -28,10 +28,10 @@ from service.providers.forms import (
     Statuses,
     Template,
     TrustedOrigin,
-    Usd,
     Words,
 )
 from service.providers.observe import Observe
+from service.providers.price import Price, PriceForm
 from service.providers.verify import Verify
 
 
@@ -188,21 +188,6 @@ def _knows_only_id(called: str, path: str | None, query: dict[str, str]) -> None
             raise ValueError(f"{called} knows one placeholder: {{id}}")
 
 
-class PriceRow(Part):
-    """The price of an operation, where the input has these values."""
-
-    where: dict[str, str | int | bool] = Field(default_factory=dict)
-    usd: Usd
-
-
-class Price(Part):
-    """The price list: the first row that fits, times the input's field `per`; what failures cost needs no rows."""
-
-    rows: list[PriceRow] = Field(default_factory=list)
-    per: str | None = None
-    failures: Literal["free", "assumed_free", "unknown"] = "unknown"
-
-
 class Operation(Part):
     """One thing that the provider can do."""
 
@@ -212,9 +197,16 @@ class Operation(Part):
     poll: Poll | None = None
     cancel: Cancel | None = None
     callback: Callback | None = None
-    price: Price | None = None
+    price: PriceForm | None = None
     typical: Duration = timedelta(seconds=120)
     overdue_after: Duration | None = None
+
+    @field_validator("price")
+    @classmethod
+    def _cannot_be_talked_down(cls, value: Price | None, info: ValidationInfo) -> Price | None:
+        if value is not None and "input" in info.data:
+            value.check(info.data["input"])
+        return value
 
     @model_validator(mode="after")
     def _can_be_read(self, info: ValidationInfo) -> Self:
@@ -230,7 +222,23 @@ class Operation(Part):
             raise ValueError("write cancel.path, or observe.cancel_url where the provider gives the address")
         if self.poll is None and self.callback is not None:
             self.callback.check_without_poll()
+        if self.price is not None and self.price.unknown and self.submit is not None and not _adapted(info):
+            self._check_that_the_cost_is_told()
         return self
+
+    def _check_that_the_cost_is_told(self) -> None:
+        """A price that nobody knows beforehand has to come with the completion, or the job is free."""
+        cost = self._completion_observe().cost
+        if cost is None or cost.basis == "estimate":
+            raise ValueError(
+                "price.unknown needs observe.cost where a completion is read: else nothing is ever charged"
+            )
+
+    def _completion_observe(self) -> Observe:
+        """How the answer that ends a task is read."""
+        if self.poll is None:
+            return self.callback_observe()
+        return self.poll.result.observe if self.poll.result is not None else self.poll.observe
 
     @property
     def spoken(self) -> Submit:

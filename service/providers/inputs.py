@@ -64,15 +64,42 @@ class InputCheck:
         """What the way of a request asks for beyond the schema."""
         for name in self._ours:
             if name in given:
-                yield FieldError(
-                    f"{ROOT}/{_escaped(name)}", "is set by Remora itself; write the job's callback_url instead"
-                )
+                yield FieldError(pointer(name), "is set by Remora itself; write the job's callback_url instead")
         for name in self._in_path:
             value = given.get(name)
             if not isinstance(value, str) or _IN_A_PATH.fullmatch(value) is None or ".." in value.split("/"):
                 yield FieldError(f"{ROOT}/{name}", "is needed, as a name of letters, digits and . _ - : ~ / only")
         if not _can_be_sent(given):
             yield FieldError(ROOT, "holds text or numbers that cannot be written as JSON")
+
+
+def unnamed(schema: Any, value: object, *steps: str) -> Iterator[str]:
+    """Pointers to what a schema does not name, at any depth: it is sent as it is, and nobody knows what it does.
+
+    Args:
+        schema: What the value is checked against; only `properties`, `items` and `prefixItems` name anything.
+        value: An input that the schema takes, or a part of it.
+        steps: The way to that part.
+    """
+    rules = schema if isinstance(schema, dict) else {}
+    if isinstance(value, dict):
+        fields = rules.get("properties", {})
+        for name, entry in value.items():
+            if name in fields:
+                yield from unnamed(fields[name], entry, *steps, name)
+            else:
+                yield pointer(*steps, name)
+    elif isinstance(value, list):
+        first = rules.get("prefixItems", [])
+        for index, entry in enumerate(value):
+            rule = first[index] if index < len(first) else rules.get("items")
+            if isinstance(entry, dict | list):
+                yield from unnamed(rule, entry, *steps, str(index))
+
+
+def pointer(*steps: str) -> str:
+    """The JSON pointer to a part of the input."""
+    return "/".join([ROOT, *map(_escaped, steps)])
 
 
 def _spelt_out(schema: Any) -> Any:
@@ -97,7 +124,9 @@ def _image(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[Va
 
 _HOLD_SCHEMAS: Final = {"allOf", "anyOf", "oneOf", "if", "then", "else", "not", "items", "contains"}
 _NAME_SCHEMAS: Final = {"properties", "patternProperties", "dependentSchemas", "$defs"}
-_Validator: Final = extend(Draft202012Validator, {"x-image": _image})  # type: ignore[no-untyped-call] # jsonschema's stubs leave it out
+# To JSON Schema 1.0 is an integer, too. What we count and price is what the provider reads: it may make of 1.0 what it likes.
+_CHECKER: Final = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+_Validator: Final = extend(Draft202012Validator, {"x-image": _image}, type_checker=_CHECKER)  # type: ignore[no-untyped-call] # jsonschema's stubs leave it out
 
 
 def _can_be_sent(given: Mapping[str, object]) -> bool:
@@ -111,7 +140,7 @@ def _can_be_sent(given: Mapping[str, object]) -> bool:
 def _fields(error: ValidationError) -> Iterator[FieldError]:
     """The fields at fault: the one that is wrong, or each one that is missing or too many."""
     names = _NAMING.get(str(error.validator))
-    where = "/".join([ROOT, *(_escaped(str(step)) for step in error.absolute_path)])
+    where = pointer(*map(str, error.absolute_path))
     if names is None:
         yield FieldError(where, _detail(error))
         return
@@ -165,7 +194,9 @@ def _described(error: ValidationError) -> str:
 def _type(error: ValidationError) -> str:
     wanted: Any = error.validator_value
     names: list[str] = wanted if isinstance(wanted, list) else [wanted]
-    return "must be " + " or ".join(_TYPES.get(name, name) for name in names)
+    whole: Any = error.instance
+    pointed = "integer" in names and isinstance(whole, float) and whole.is_integer()
+    return "must be " + " or ".join(_TYPES.get(name, name) for name in names) + ", without a point" * pointed
 
 
 def _one_of(error: ValidationError) -> str:

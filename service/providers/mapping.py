@@ -238,18 +238,6 @@ def task_id(value: object) -> str | None:
     return text if text.strip(".") else None  # `..` in the path of a poll would lead elsewhere
 
 
-def estimate(operation: Operation, given: Mapping[str, object]) -> Money | None:
-    """What the price list says of an input; None where it says nothing."""
-    price = operation.price
-    if price is None:
-        return None
-    row = next((row for row in price.rows if all(given.get(key) == want for key, want in row.where.items())), None)
-    count = given.get(price.per, 1) if price.per else 1
-    if row is None or not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= 10_000:
-        return None
-    return Money(_micro_usd(row.usd * count), "price_list")
-
-
 def _meaning(text: str) -> _Meaning:
     if text == FETCH_RESULT:
         return Seen.RUNNING, None, True

@@ -36,10 +36,11 @@ from service.providers.inputs import InputCheck
 from service.providers.judges import Judges, KeyRing
 from service.providers.limits import Limiter
 from service.providers.loading import load_card, locate
-from service.providers.mapping import Money, Observation, estimate
+from service.providers.mapping import Money, Observation
+from service.providers.quote import PriceList, Quote
 from service.providers.signatures import Judged
 from service.providers.speaker import CardSpeaker
-from service.settings import ProviderSettings, provider_variable
+from service.settings import PRICE_CEILING, ProviderSettings, provider_variable
 from service.states import ErrorCode
 
 #: What a card can name as its `adapter` to speak in its place.
@@ -79,6 +80,8 @@ class Provider:
     Args:
         ring: Where the public keys of providers are; None: callbacks that need them are hints.
         adapters: Where the card's adapter is, if it names one; None: among the installed ones.
+        price_ceiling: What is held for a price that only the completion tells, where the settings of the provider have no
+            other, in micro-USD.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Provider:
         *,
         ring: KeyRing | None = None,
         adapters: Adapters | None = None,
+        price_ceiling: int = PRICE_CEILING,
     ) -> None:
         secret = settings.api_key.get_secret_value() if settings.api_key else None
         self.card = card
@@ -108,6 +112,8 @@ class Provider:
         self.retention_s = _seconds(card.limits.retention)
         self._callbacks_off = settings.callbacks == "off"
         self._checks = {name: InputCheck(operation) for name, operation in card.operations.items()}
+        ceiling = settings.price_ceiling or price_ceiling
+        self._prices = {name: PriceList(operation, ceiling) for name, operation in card.operations.items()}
         adapter = _adapter(card, adapters)
         self._speaker = _speaker(card, settings, egress, clock, adapter)
         self._judges = Judges(card, settings, self.verify, clock, ring=ring, adapter=adapter)
@@ -137,7 +143,15 @@ class Provider:
 
     def estimate(self, operation: str, given: Mapping[str, object]) -> Money | None:
         """What the price list says that an input will cost; None where it says nothing."""
-        return estimate(self.card.operations[operation], given)
+        return self.quote(operation, given).estimate
+
+    def quote(self, operation: str, given: Mapping[str, object]) -> Quote:
+        """What is known of the price of a valid input, and what is held for it."""
+        return self._prices[operation].quote(given)
+
+    def price_ceiling(self, operation: str) -> int | None:
+        """What is held where only the completion tells the cost, in micro-USD; None: the card does not say so."""
+        return self._prices[operation].ceiling
 
     def wants_callback(self, operation: str) -> bool:
         """Whether a submission should carry a callback URL."""
@@ -202,7 +216,13 @@ class Registry:
 
     @classmethod
     def load(
-        cls, settings: Mapping[str, ProviderSettings], cards_dir: Path | None, egress: Outbound, clock: Clock
+        cls,
+        settings: Mapping[str, ProviderSettings],
+        cards_dir: Path | None,
+        egress: Outbound,
+        clock: Clock,
+        *,
+        price_ceiling: int = PRICE_CEILING,
     ) -> Self:
         """Read all cards and bind them; a card of the operator's replaces the built-in one of the same name.
 
@@ -211,6 +231,7 @@ class Registry:
             cards_dir: Where the operator's own cards lie, `*.yaml`.
             egress: The way out.
             clock: The time.
+            price_ceiling: See `Provider`.
 
         Raises:
             CardInvalid: With a line for everything that is wrong with any card.
@@ -223,7 +244,8 @@ class Registry:
         ring, problems, providers = KeyRing(egress, clock), list[str](), list[Provider]()
         for name, card in cards.items():
             try:
-                providers.append(Provider(card, settings.get(name, ProviderSettings()), egress, clock, ring=ring))
+                given = settings.get(name, ProviderSettings())
+                providers.append(Provider(card, given, egress, clock, ring=ring, price_ceiling=price_ceiling))
             except SettingsInvalid as error:
                 problems += error.problems
         if problems:

@@ -34,7 +34,7 @@ from hypothesis.stateful import (
 from service.accounts.ledger import Credit
 from service.accounts.limits import LimitKind, SetLimit
 from service.db.migrate import upgrade
-from service.errors import BalanceTooSmall, StoreUnavailable
+from service.errors import BalanceTooSmall, Invalid, StoreUnavailable
 from service.jobs.facts import (
     CallbackHeard,
     CancelAnswered,
@@ -51,7 +51,15 @@ from service.providers.mapping import Money, Observation, Seen
 from service.states import ACTIVE, ErrorCode, JobStatus
 from tests.accounts.till import Till
 
-PRICES = st.sampled_from([None, 0, 1, 9_000, 10_000, 13_000, 2_500_000])
+#: What the price list says, and the ceiling that is held where it says nothing.
+PRICES = st.sampled_from(
+    [
+        (None, None),
+        (None, 12_000),
+        (None, 1_000_000),
+        *((price, None) for price in (0, 1, 9_000, 10_000, 13_000, 2_500_000)),
+    ]
+)
 LIES = st.sampled_from([None, None, 0, 1, 9_000, 10_000, 13_000, 40_000, 10**12])
 SEEN = st.sampled_from([Seen.COMPLETED, Seen.COMPLETED, Seen.FAILED, Seen.RUNNING, Seen.CANCELLED])
 PART = 500  # histories at once
@@ -118,17 +126,19 @@ class Books(RuleBasedStateMachine):
         self.credits.update({self.accounts[1]: credit, self.accounts[2]: credit})
 
     @rule(target=jobs, which=st.integers(0, 2), prices=st.lists(PRICES, min_size=1, max_size=3))
-    def take(self, which: int, prices: list[int | None]) -> Any:
-        """Several jobs at the same moment: exactly those are taken that fit, in order."""
+    def take(self, which: int, prices: list[tuple[int | None, int | None]]) -> Any:
+        """Several jobs at the same moment: exactly those are taken that fit, in order; none without price and ceiling."""
         account_id = self.accounts[which]
         left = self._left(account_id)
         fits = []
-        for price in prices:
-            fits.append(left is None or price == 0 or left >= (price or 1))
-            if left is not None and fits[-1]:
-                left -= price or 0
-        answers = self.run(self.till.at_once([self.till.accept(account_id, price) for price in prices]))
-        assert [not isinstance(answer, BalanceTooSmall) for answer in answers] == fits
+        for price, ceiling in prices:
+            held = ceiling if price is None else price
+            fits.append(left is None or held == 0 or (held is not None and left >= held))
+            if left is not None and held is not None and fits[-1]:
+                left -= held
+        commands = [self.till.accept(account_id, price, ceiling=ceiling) for price, ceiling in prices]
+        answers = self.run(self.till.at_once(commands))
+        assert [not isinstance(answer, BalanceTooSmall | Invalid) for answer in answers] == fits
         taken = [answer.job_id for answer in answers if not isinstance(answer, Exception)]
         assert len(taken) == sum(fits)
         assert left is None or left == self._left(account_id)

@@ -58,8 +58,8 @@ async def _answer(till: Till, job: str, verdict: Verdict, observation: Observati
     await till.tell(fact)
 
 
-async def _running(till: Till, price: int | None = 10_000) -> str:
-    job = await till.take(await till.account(), price)
+async def _running(till: Till, price: int | None = 10_000, ceiling: int | None = None) -> str:
+    job = await till.take(await till.account(), price, ceiling=ceiling)
     await till.submit(job)
     await _answer(till, job, Verdict.ACCEPTED, RUNNING)
     return job
@@ -90,6 +90,24 @@ async def test_completion_settles_what_was_held(
     assert till.moves(job) == moves
     assert till.job(job).status is JobStatus.COMPLETED
     assert till.standing(till.job(job).account_id)["held"] == 0
+
+
+@pytest.mark.parametrize(
+    ("cost", "moves"),
+    [
+        (4_000, [HOLD, ("charge", 4_000), ("release", 6_000)]),
+        (13_000, [HOLD, ("charge", 10_000), ("excess", 3_000)]),
+        (None, [HOLD, ("release", 10_000)]),
+    ],
+)
+async def test_ceiling_is_held_and_never_charged(till: Till, cost: int | None, moves: list[tuple[str, int]]) -> None:
+    """Of a price that nobody knew, what the completion says is charged; a completion that says nothing charges nothing."""
+    job = await _running(till, None, ceiling=10_000)
+    estimated = till.job(job).cost_estimated
+    await _hear(till, job, done(cost))
+
+    assert till.moves(job) == moves
+    assert (estimated, till.job(job).cost_charged) == (None, cost)
 
 
 async def test_job_without_success_costs_nothing(till: Till) -> None:

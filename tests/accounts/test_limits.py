@@ -12,7 +12,7 @@ import pytest_asyncio
 from service.accounts import accounts
 from service.accounts.ledger import Credit
 from service.accounts.limits import LimitKind, SetLimit, Standing
-from service.errors import BalanceTooSmall, NotFound
+from service.errors import BalanceTooSmall, Invalid, NotFound
 from service.jobs.facts import CallbackHeard, DeadlinePassed, SubmitAnswered
 from service.jobs.intake import Taken
 from service.providers.client import SubmitOutcome, Verdict
@@ -80,16 +80,37 @@ async def test_refusal_says_what_is_missing(till: Till) -> None:
     assert (await till.take(account, 10_000)).startswith("job_")
 
 
-async def test_unknown_price_needs_something_available(till: Till) -> None:
-    """Nobody knows what it costs: it is taken while anything is left, and not with nothing; a free one always."""
-    some, empty, below = [await till.account("prepaid", credit) for credit in (1, 0, 0)]
-    await till.at_once([Credit(below, -5, None, None)])
+async def test_unknown_price_is_refused_where_there_is_a_limit(till: Till) -> None:
+    """However much is available, nobody knows whether it fits; without a limit it is taken."""
+    prepaid = await till.account("prepaid", 5_000_000)
+    monthly = await till.account("monthly", budget=5_000_000)
+    [free, rich, budgeted] = await till.at_once(
+        [till.accept(account, None) for account in (await till.account(), prepaid, monthly)]
+    )
 
-    assert await till.take(some, None)
-    for account in (empty, below):
-        refusal = await _refusal(till, account, None)
-        assert "price is not known" in refusal.detail
-        assert await till.take(account, 0)
+    assert isinstance(free, Taken)
+    for refused in (rich, budgeted):
+        assert isinstance(refused, Invalid)
+        assert (refused.code, refused.errors[0].pointer) == ("price_unknown", "/input/model")
+    assert till.standing(prepaid)["held"] == 0
+
+
+async def test_ceiling_has_to_be_available(till: Till) -> None:
+    """It is held as a price would be, so that jobs at once cannot pass the limit."""
+    account = await till.account("prepaid", 25_000)
+    answers = await till.at_once([till.accept(account, None, ceiling=10_000) for _ in range(3)])
+
+    assert [isinstance(answer, Taken) for answer in answers] == [True, True, False]
+    assert isinstance(answers[2], BalanceTooSmall)
+    assert answers[2].more["needed"] == "0.010000"
+
+
+async def test_free_job_fits_a_balance_below_zero(till: Till) -> None:
+    """What costs nothing passes no limit."""
+    account = await till.account("prepaid")
+    await till.at_once([Credit(account, -5, None, None)])
+
+    assert await till.take(account, 0)
 
 
 async def test_refused_key_can_be_used_again(till: Till) -> None:

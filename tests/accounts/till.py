@@ -22,7 +22,7 @@ from service.db.invariants import RULES
 from service.db.migrate import upgrade
 from service.db.writer import Command, Writer
 from service.egress import Answer, Call
-from service.errors import EgressNotSent
+from service.errors import EgressNotSent, FieldError
 from service.ids import Ids
 from service.jobs import claims
 from service.jobs.claims import VoidLeases
@@ -195,8 +195,10 @@ class Till:
         await self.writer.run(command)
         return account_id
 
-    def accept(self, account_id: str, price: int | None, key: str | None = None) -> Accept:
-        """The wish to take a job of that price."""
+    def accept(
+        self, account_id: str, price: int | None, key: str | None = None, *, ceiling: int | None = None
+    ) -> Accept:
+        """A job of that price, or of a price that nobody knows: with what is held for it, or without."""
         now_ms = self.clock.now_ms()
         job = JobRow(
             id=self.ids.new("job"),
@@ -210,12 +212,14 @@ class Till:
             due_at=now_ms,
             cost_estimated=price,
             cost_basis="unknown" if price is None else "price_list",
+            cost_held=price or ceiling,
         )
-        return Accept(job, b"{}", key)
+        unpriced = () if price is not None or ceiling else (FieldError("/input/model", "has no known price"),)
+        return Accept(job, b"{}", key, unpriced=unpriced)
 
-    async def take(self, account_id: str, price: int | None) -> str:
+    async def take(self, account_id: str, price: int | None, *, ceiling: int | None = None) -> str:
         """Take a job; returns its id."""
-        return (await self.writer.run(self.accept(account_id, price))).job_id
+        return (await self.writer.run(self.accept(account_id, price, ceiling=ceiling))).job_id
 
     async def at_once(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Several at the same time, which the writer takes as one batch."""

@@ -15,7 +15,7 @@ LARGE = "A" * 200_000  # of an input; more than lies in the database where there
 
 def _body(number: int = 0) -> dict[str, Any]:
     stuck: dict[str, Any] = dict(STUCK)
-    return {**stuck, "input": {**stuck["input"], "extra": LARGE}, "metadata": {"n": str(number)}}
+    return {**stuck, "input": {**stuck["input"], "prompt": LARGE}, "metadata": {"n": str(number)}}
 
 
 def _files(directory: Path) -> list[Path]:
