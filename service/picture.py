@@ -157,7 +157,7 @@ def _font(name: str | None, size: int) -> Font | None:
     """The built-in font (None), or one of the machine's by name; None where the machine has none of that name."""
     try:
         font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
-    except OSError:
+    except (OSError, ImportError):  # there is no such font, or Pillow was built without FreeType
         return None
     return font if isinstance(font, Font) else None
 
@@ -189,8 +189,11 @@ def _legible(prompt: str) -> tuple[str | None, str]:
     """
     text = _clean(prompt)
     names = [name for name in (None, *_SYSTEM_FONTS) if _font(name, _MEASURED_AT) is not None]
-    best = max(names, key=lambda name: sum(_has(name, letter) for letter in set(text)))
-    return best, "".join(_spelt(best, letter) for letter in text).strip()
+    best = max(names, key=lambda name: sum(_has(name, letter) for letter in set(text)), default=None)
+    written = "".join(_spelt(best, letter) for letter in text)
+    return best, " ".join(
+        written.split()
+    )  # a letter that cannot be written may have stood alone, or left a blank of its own
 
 
 def _spelt(name: str | None, letter: str) -> str:

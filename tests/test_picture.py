@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from service.picture import ImageFormat, draw
@@ -38,11 +43,45 @@ def test_draw_makes_a_file_of_the_format_and_size(image_format: ImageFormat, nam
         "half a pair: \ud83d",
         "x" * 10_000,
         "two words " * 1_000,
+        "A shark 🦈 at sea",
+        "a 鯊 at sea",
+        "a ´ ¨ and a \u0301",
     ],
 )
 def test_draw_never_fails_for_a_text(prompt: str) -> None:
     """Emoji, any script, control characters, broken surrogates, nothing and far too much: always a picture."""
     assert opened(draw(prompt, 256, 256, image_format="png")).size == (256, 256)
+
+
+#: Blanks of all kinds, marks that stand on a letter, what cannot be seen, half a pair, and letters of a few scripts.
+ODD = st.sampled_from(" \t\n\x00\x85\xa0\u3000\u200b\u2028\ufeff\u202e\u0301´¨ﷺ🦈鯊م\ud83d\udd88\U0010ffff")
+LETTERS = st.one_of(ODD, st.characters(), st.characters(codec="ascii"))
+WORDS = st.lists(st.text(LETTERS, max_size=4), max_size=30).map(" ".join)
+PROMPTS = WORDS | st.text(LETTERS, max_size=600)
+SIDES = st.tuples(st.integers(1, 4096), st.integers(1, 160) | st.integers(96, 256)).flatmap(st.permutations)
+FORMATS: list[ImageFormat] = ["jpeg", "png", "webp"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(PROMPTS, SIDES, st.sampled_from(FORMATS))
+@example("🦈 " * 300, [4096, 4096], "webp")
+def test_draw_writes_every_prompt(prompt: str, sides: list[int], image_format: ImageFormat) -> None:
+    """All of Unicode, in any order, at every size and in every format."""
+    width, height = sides
+
+    assert opened(draw(prompt, width, height, image_format=image_format)).size == (width, height)
+
+
+def test_draw_needs_no_fonts_of_the_machine() -> None:
+    """The letters that the built-in font lacks are left out, and blanks with them."""
+    prompts = ["A shark 🦈 at sea", "鯊", "a 鯊 at 海 sea", "´ ¨", "Ж"]
+    code = "import sys; from service.picture import draw; [draw(p, 256, 256, image_format='png') for p in sys.argv[1:]]"
+    nowhere = dict.fromkeys(("XDG_DATA_HOME", "XDG_DATA_DIRS", "HOME"), "/nonexistent")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *prompts], env=os.environ | nowhere, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
