@@ -54,7 +54,15 @@ class CardInvalid(RemoraError):
 
 
 class AdapterFailed(RemoraError):
-    """An adapter cannot be imported, raised, or gave something else than it should; the message never quotes a request."""
+    """An adapter cannot be imported, raised, or gave something else than it should; the message never quotes a request.
+
+    Args:
+        logged: The log has it. One that is not may be of an adapter's own making, with any text.
+    """
+
+    def __init__(self, message: str, *, logged: bool = False) -> None:
+        super().__init__(message)
+        self.logged = logged
 
 
 @dataclass(frozen=True, slots=True)

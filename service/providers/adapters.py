@@ -7,17 +7,14 @@ limits and the egress gate stay Remora's: an adapter only computes. It must not 
 from __future__ import annotations
 
 import functools
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
-from pathlib import PurePath
 from typing import Any, Final, Literal, Self, TypeVar
-
-import structlog
 
 from service.egress import Answer, Call
 from service.errors import AdapterFailed
+from service.providers import guard
 from service.providers.client import PollOutcome, SubmitOutcome
 from service.providers.mapping import Observation
 from service.providers.reading import UNPACKED_CALLBACK_BYTES, read, read_callback
@@ -27,8 +24,8 @@ from service.providers.unpacking import MOST_BYTES, is_packed, unpacked
 GROUP: Final = "remora.adapters"
 FUNCTIONS: Final = ("build", "parse_submit", "parse_poll", "parse_callback", "verify")
 
-_log = structlog.get_logger(__name__)
-_Given = TypeVar("_Given")
+_Kept = TypeVar("_Kept")
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +76,15 @@ class Heard:
 
 
 class Adapter:
-    """The functions of one adapter, each optional, called so that none of them can break a job."""
+    """The functions of one adapter, each optional, called so that none of them can break a job.
 
-    def __init__(self, name: str, functions: object) -> None:
+    Args:
+        provider: Whose card names it, for the log.
+    """
+
+    def __init__(self, name: str, functions: object, provider: str = "") -> None:
         self.name = name
+        self._provider = provider
         self._functions = {called: getattr(functions, called, None) for called in FUNCTIONS}
         wrong = [called for called, found in self._functions.items() if found is not None and not callable(found)]
         if wrong:
@@ -96,37 +98,32 @@ class Adapter:
 
     def build(self, ask: Ask) -> Call | None:
         """The request for what is asked."""
-        return self._given("build", ask.call, Call, ask)
+        return self._given("build", ask.operation, ask.call, Call, ask)
 
     def parse_submit(self, heard: Heard, by_card: SubmitOutcome) -> SubmitOutcome:
         """What the answer to a submission means, given what the card makes of it."""
-        return self._given("parse_submit", by_card, SubmitOutcome, heard, by_card)
+        return self._given("parse_submit", heard.operation, by_card, SubmitOutcome, heard, by_card)
 
     def parse_poll(self, heard: Heard, by_card: PollOutcome) -> PollOutcome:
         """What the answer to a poll means, given what the card makes of it."""
-        return self._given("parse_poll", by_card, PollOutcome, heard, by_card)
+        return self._given("parse_poll", heard.operation, by_card, PollOutcome, heard, by_card)
 
     def parse_callback(self, heard: Heard, by_card: Observation) -> Observation:
         """What a callback says, given what the card makes of it."""
-        return self._given("parse_callback", by_card, Observation, heard, by_card)
+        return self._given("parse_callback", heard.operation, by_card, Observation, heard, by_card)
 
     def verify(self, heard: Heard, secrets: tuple[str, ...]) -> Judged:
         """Who sent a callback."""
-        return self._given("verify", Judged(None, False, "nothing judges it"), Judged, heard, secrets)
+        return self._given("verify", heard.operation, Judged(None, False, "nothing judges it"), Judged, heard, secrets)
 
-    def _given(self, called: str, by_card: _Given, kind: type, *arguments: object) -> _Given:
+    def _given(
+        self, called: str, operation: str, by_card: _Kept, kind: type[_Found], *arguments: object
+    ) -> _Kept | _Found:
         function = self._functions[called]
         if function is None:
             return by_card
-        try:
-            found: _Given = function(*arguments)
-        except Exception as error:  # the code of others may raise anything, and a job must survive it
-            reason = f"{type(error).__name__} at {_place(error)}"  # not its text, which may quote a secret
-            _log.warning("adapter_failed", adapter=self.name, function=called, reason=reason)
-            raise AdapterFailed(f"adapter {self.name!r} failed in {called}: {reason}") from error
-        if not isinstance(found, kind):
-            raise AdapterFailed(f"adapter {self.name!r} gave no {kind.__name__} from {called}")
-        return found
+        step = guard.Step(self._provider, operation, called, self.name)
+        return guard.checked(step, guard.run(step, function, *arguments), kind)
 
 
 class Adapters:
@@ -149,8 +146,12 @@ class Adapters:
         """What a card can write as its `adapter`."""
         return self._loaders.keys()
 
-    def load(self, name: str) -> Adapter:
+    def load(self, name: str, provider: str = "") -> Adapter:
         """Import an adapter.
+
+        Args:
+            name: What a card writes.
+            provider: The card's own name.
 
         Raises:
             AdapterFailed: There is none of this name, it cannot be imported, or it has no function to use.
@@ -160,21 +161,15 @@ class Adapters:
             raise AdapterFailed(f"there is no adapter {name!r}")
         try:
             functions = loader()
-        except Exception as error:  # importing runs the code of others, which may raise anything
+        except (Exception, SystemExit) as error:  # importing runs the code of others, which may raise anything
             raise AdapterFailed(f"adapter {name!r} cannot be imported: {type(error).__name__}: {error}") from error
-        return Adapter(name, functions)
+        return Adapter(name, functions, provider)
 
 
 @functools.cache
 def _points() -> tuple[Any, ...]:
     """Looking through all installed packages takes a while, and they do not change while a process lives."""
     return tuple(entry_points(group=GROUP))
-
-
-def _place(error: Exception) -> str:
-    """File and line where an error was raised."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{PurePath(frame.filename).name}:{frame.lineno}"
 
 
 def answered(operation: str, answer: Answer) -> Heard:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from service import notation
 from service.clock import Clock
 from service.errors import AdapterFailed, CardInvalid, FieldError, SettingsInvalid
+from service.providers import guard
 from service.providers.adapters import Adapter, Adapters
 from service.providers.card import Card, Operation
 from service.providers.client import (
@@ -36,39 +36,19 @@ from service.providers.inputs import InputCheck
 from service.providers.judges import Judges, KeyRing
 from service.providers.limits import Limiter
 from service.providers.loading import load_card, locate
-from service.providers.mapping import Money, Observation
+from service.providers.mapping import NOTHING, Money, Observation
 from service.providers.quote import PriceList, Quote
 from service.providers.signatures import Judged
 from service.providers.speaker import CardSpeaker
+from service.providers.timing import Timing, seconds, timing_of
 from service.settings import PRICE_CEILING, ProviderSettings, provider_variable
 from service.states import ErrorCode
 
 #: What a card can name as its `adapter` to speak in its place.
-_SPEAKERS: Final = {"drawing": DrawingSpeaker}
+SPEAKERS: Final[Mapping[str, Callable[[Clock], Speaker]]] = {"drawing": DrawingSpeaker}
 POLLS_AT_ONCE: Final = 100  # for one provider, those that verify callbacks included
 LONGEST_POLL_PAUSE_S: Final = 300.0  # for which a provider can put off all polls with one Retry-After
-_ADAPTER_TIMEOUT_S: Final = 60.0  # what a submit to an adapter may take
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """The times of one operation that tracking needs, in seconds, with the operator's settings applied.
-
-    Args:
-        fallback_after_s: How long a callback may stay out before the first poll.
-        poll_every_s: The shortest wait between two polls.
-        not_found_grace_s: How long after the submission a 404 may be replication lag.
-        typical_s: How long a task usually takes.
-        overdue_after_s: When a task takes longer than it should; None: never.
-    """
-
-    submit_timeout_s: float
-    poll_timeout_s: float
-    fallback_after_s: float
-    poll_every_s: float
-    not_found_grace_s: float
-    typical_s: float
-    overdue_after_s: float | None
+_Outcome = TypeVar("_Outcome", SubmitOutcome, PollOutcome, CancelOutcome)
 
 
 class Provider:
@@ -80,6 +60,7 @@ class Provider:
     Args:
         ring: Where the public keys of providers are; None: callbacks that need them are hints.
         adapters: Where the card's adapter is, if it names one; None: among the installed ones.
+        speakers: What speaks in the card's place, inside this process, if the card names it.
         price_ceiling: What is held for a price that only the completion tells, where the settings of the provider have no
             other, in micro-USD.
     """
@@ -93,6 +74,7 @@ class Provider:
         *,
         ring: KeyRing | None = None,
         adapters: Adapters | None = None,
+        speakers: Mapping[str, Callable[[Clock], Speaker]] = SPEAKERS,
         price_ceiling: int = PRICE_CEILING,
     ) -> None:
         secret = settings.api_key.get_secret_value() if settings.api_key else None
@@ -109,15 +91,18 @@ class Provider:
         self.polls = Limiter(
             clock, at_once=POLLS_AT_ONCE, rate=card.limits.poll_rate, longest_pause_s=LONGEST_POLL_PAUSE_S
         )
-        self.retention_s = _seconds(card.limits.retention)
+        self.retention_s = seconds(card.limits.retention)
         self._callbacks_off = settings.callbacks == "off"
         self._checks = {name: InputCheck(operation) for name, operation in card.operations.items()}
         ceiling = settings.price_ceiling or price_ceiling
         self._prices = {name: PriceList(operation, ceiling) for name, operation in card.operations.items()}
-        adapter = _adapter(card, adapters)
-        self._speaker = _speaker(card, settings, egress, clock, adapter)
+        self._clock = clock
+        in_process = speakers.get(card.adapter or "")
+        self._in_process = in_process is not None
+        adapter = None if in_process else _adapter(card, adapters)
+        self._speaker = in_process(clock) if in_process else _over_http(card, settings, egress, clock, adapter)
         self._judges = Judges(card, settings, self.verify, clock, ring=ring, adapter=adapter)
-        self._timings = {name: _timing(operation, settings) for name, operation in card.operations.items()}
+        self._timings = {name: timing_of(operation, settings) for name, operation in card.operations.items()}
         timings = self._timings.values()
         self.submit_timeout_s = max(timing.submit_timeout_s for timing in timings)
         self.poll_timeout_s = max(timing.poll_timeout_s for timing in timings)
@@ -166,12 +151,36 @@ class Provider:
         if self.reason is not None:
             return SubmitOutcome(Verdict.NOT_SENT, None, ErrorCode.PROVIDER_AUTH, self.reason)
         url = callback_url if self.wants_callback(operation) else None
-        submitting = self._speaker.submit(operation, given, url)
+        submitting = self._submit(operation, given, url)
         if url is None or not self._judges.wants_keys(operation):
             return await submitting
         # The keys are there before the callback is: they are fetched while the provider takes the task.
         outcome, _ = await asyncio.gather(submitting, self._judges.refresh(operation))
         return outcome
+
+    async def _submit(self, operation: str, given: Mapping[str, object], url: str | None) -> SubmitOutcome:
+        """What fails in this process before anything left has failed for good; later a task may have been taken."""
+        try:
+            return await self._outcome(SubmitOutcome, self._speaker.submit, operation, given, url)
+        except AdapterFailed as error:
+            if self._in_process:
+                return SubmitOutcome(Verdict.REJECTED, None, ErrorCode.INTERNAL, str(error))
+            message = f"the answer could not be read, so the task may have been taken: {error}"
+            return SubmitOutcome(Verdict.UNKNOWN, None, ErrorCode.SUBMIT_UNKNOWN, message)
+
+    async def _outcome(
+        self, kind: type[_Outcome], speak: Callable[..., Awaitable[_Outcome]], operation: str, *given: object
+    ) -> _Outcome:
+        """What the speaker gives; raises `AdapterFailed` for anything else that comes of it."""
+        step = guard.Step(self.name, operation, speak.__name__)
+
+        async def work() -> _Outcome:
+            return await speak(operation, *given)
+
+        if not self._in_process:  # egress keeps the deadlines, and what answers mean is our own code
+            return await guard.wait(step, work())
+        found = await guard.wait_until(step, work(), self.timing(operation).submit_timeout_s, self._clock)
+        return guard.checked(step, found, kind)
 
     async def poll(self, operation: str, task_id: str, poll_url: str | None) -> PollOutcome:
         """Ask for a task; never raises for anything that the provider does."""
@@ -179,7 +188,10 @@ class Provider:
             return PollOutcome(PollVerdict.DENIED, message=self.reason)
         if self._judges.wants_keys(operation):
             await self._judges.refresh(operation)
-        return await self._speaker.poll(operation, task_id, poll_url)
+        try:
+            return await self._outcome(PollOutcome, self._speaker.poll, operation, task_id, poll_url)
+        except AdapterFailed as error:
+            return PollOutcome(PollVerdict.RETRY, message=str(error))
 
     def can_cancel(self, operation: str) -> bool:
         """Whether the provider can be asked to cancel a task."""
@@ -190,11 +202,19 @@ class Provider:
         reason = self.reason or (None if self.can_cancel(operation) else f"{self.name} cannot cancel {operation}")
         if reason is not None:
             return CancelOutcome(CancelVerdict.DENIED, message=reason)
-        return await self._speaker.cancel(operation, task_id, cancel_url)
+        try:
+            return await self._outcome(CancelOutcome, self._speaker.cancel, operation, task_id, cancel_url)
+        except AdapterFailed as error:
+            return CancelOutcome(CancelVerdict.RETRY, message=str(error))
 
     def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
         """What a callback says; never raises, garbled is an observation that has seen nothing."""
-        return self._speaker.read_callback(operation, body, headers)
+        step = guard.Step(self.name, operation, "read_callback")
+        try:
+            found = guard.run(step, self._speaker.read_callback, operation, body, headers)
+            return guard.checked(step, found, Observation) if self._in_process else found
+        except AdapterFailed:
+            return NOTHING
 
     def judge_callback(self, operation: str, body: bytes, headers: Mapping[str, str], *, url: str = "") -> Judged:
         """Who sent a callback, as far as that can be told; never raises, and asks nobody.
@@ -205,7 +225,11 @@ class Provider:
             headers: Of the request.
             url: What the provider asked for, with the query, for cards that need it.
         """
-        return self._judges.judge(operation, body, headers, url)
+        step = guard.Step(self.name, operation, "judge_callback")
+        try:
+            return guard.run(step, self._judges.judge, operation, body, headers, url)
+        except AdapterFailed as error:
+            return Judged(None, False, str(error))
 
 
 class Registry:
@@ -264,8 +288,8 @@ class Registry:
 def read_card(text: str, name: str, adapters: Adapters | None = None) -> Card:
     """The card in a YAML text, with the adapters that this process knows; raises as `load_card`."""
     known = adapters or Adapters.installed()
-    card = load_card(text, name, _SPEAKERS, known.names)
-    if card.adapter is not None and card.adapter not in _SPEAKERS:
+    card = load_card(text, name, SPEAKERS, known.names)
+    if card.adapter is not None and card.adapter not in SPEAKERS:
         try:
             known.load(card.adapter)
         except AdapterFailed as error:
@@ -338,20 +362,16 @@ def _verify(card: Card) -> Literal["fetch", "trust"]:
 
 
 def _adapter(card: Card, adapters: Adapters | None) -> Adapter | None:
-    if card.adapter is None or card.adapter in _SPEAKERS:
-        return None
-    return (adapters or Adapters.installed()).load(card.adapter)
+    return None if card.adapter is None else (adapters or Adapters.installed()).load(card.adapter, card.name)
 
 
-def _speaker(
+def _over_http(
     card: Card,
     settings: ProviderSettings,
     egress: Outbound,
     clock: Clock,
     adapter: Adapter | None,
 ) -> Speaker:
-    if card.adapter is not None and adapter is None:
-        return _SPEAKERS[card.adapter](clock)
     base_url = _base_url(card.base_url or "", settings.base_url)
     secret = settings.api_key.get_secret_value() if settings.api_key else None
     webhook_secrets = [each.get_secret_value() for each in settings.webhook_secrets]
@@ -364,26 +384,3 @@ def _base_url(of_card: str, of_settings: str | None) -> str:
         return of_card
     origin = urlsplit(of_settings)
     return urlunsplit((origin.scheme, origin.netloc, urlsplit(of_card).path, "", "")).rstrip("/")
-
-
-def _timing(operation: Operation, settings: ProviderSettings) -> Timing:
-    submit, poll, callback = operation.submit, operation.poll, operation.callback
-    fallback = callback.fallback_after.total_seconds() if callback else 0.0
-    every = poll.every.total_seconds() if poll else 0.0
-    return Timing(
-        submit_timeout_s=submit.timeout.total_seconds() if submit else _ADAPTER_TIMEOUT_S,
-        poll_timeout_s=poll.timeout.total_seconds() * (2 if poll.result else 1) if poll else 0.0,
-        fallback_after_s=_either(settings.fallback_after, fallback),
-        poll_every_s=_either(settings.poll_every, every),
-        not_found_grace_s=poll.not_found_grace.total_seconds() if poll else 0.0,
-        typical_s=operation.typical.total_seconds(),
-        overdue_after_s=_seconds(operation.overdue_after),
-    )
-
-
-def _either(setting: Any, of_card: float) -> float:
-    return of_card if setting is None else setting.total_seconds()
-
-
-def _seconds(duration: Any) -> float | None:
-    return None if duration is None else duration.total_seconds()

@@ -13,6 +13,7 @@ from typing import TypeVar
 from service.clock import Clock
 from service.egress import Answer, AnswerCut, Call
 from service.errors import AdapterFailed, EgressCut, EgressNotSent, EgressRefused
+from service.providers import guard
 from service.providers.adapted import AdaptedAnswers, AdaptedRequests
 from service.providers.adapters import Adapter
 from service.providers.answers import Answers
@@ -58,6 +59,7 @@ class CardSpeaker:
         webhook_secrets: Sequence[str] = (),
         adapter: Adapter | None = None,
     ) -> None:
+        self._name = card.name
         self._egress = egress
         self._clock = clock
         self._scrubber = Scrubber(secret, *webhook_secrets)
@@ -81,12 +83,12 @@ class CardSpeaker:
         began = self._clock.monotonic()
         head: str | None = None
         try:
-            call = requests.submit(given, callback_url)
+            call = guard.run(guard.Step(self._name, operation, "build"), requests.submit, given, callback_url)
             read = self._answers[operation].submitted
             return await self._asked(call, requests.submit_timeout_s, read, fresh=True)
         except (EgressRefused, EgressNotSent) as error:
             verdict, code, message = Verdict.NOT_SENT, ErrorCode.PROVIDER_UNAVAILABLE, str(error)
-        except AdapterFailed as error:
+        except AdapterFailed as error:  # there was no request to send
             verdict, code, message = Verdict.REJECTED, ErrorCode.INTERNAL, str(error)
         except EgressCut as error:
             verdict, code = Verdict.UNKNOWN, ErrorCode.SUBMIT_UNKNOWN
