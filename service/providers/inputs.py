@@ -21,7 +21,9 @@ from service.providers.forms import PLACEHOLDER
 
 ROOT: Final = "/input"
 MAX_ERRORS: Final = 20  # of one request; nobody mends more at once
+MAX_ENTRIES: Final = 1_000  # of a list whose entries are looked at one by one, and of lists and objects in an input
 MAX_NAMED: Final = 12  # words of an enumeration that are told of a field that is missing
+_HOLDERS: Final = (dict, list)
 _IN_A_PATH: Final = re.compile(r"[A-Za-z0-9._:~-]+(/[A-Za-z0-9._:~-]+)*")
 
 _RANGES: Final = (
@@ -73,28 +75,34 @@ class InputCheck:
             yield FieldError(ROOT, "holds text or numbers that cannot be written as JSON")
 
 
-def unnamed(schema: Any, value: object, *steps: str) -> Iterator[str]:
+def unnamed(schema: Any, given: Mapping[str, object]) -> Iterator[str]:
     """Pointers to what a schema does not name, at any depth: it is sent as it is, and nobody knows what it does.
 
     Args:
-        schema: What the value is checked against; only `properties`, `items` and `prefixItems` name anything.
-        value: An input that the schema takes, or a part of it.
-        steps: The way to that part.
+        schema: What the input is checked against; only `properties`, `items` and `prefixItems` name anything.
+        given: An input that the schema takes.
     """
-    rules = schema if isinstance(schema, dict) else {}
-    if isinstance(value, dict):
+    waiting: list[tuple[Any, Any, tuple[str, ...]]] = [(schema, given, ())]
+    for _ in range(MAX_ENTRIES):
+        if not waiting:
+            return
+        rules, value, way = waiting.pop()
+        rules = rules if isinstance(rules, dict) else {}
+        if isinstance(value, list):
+            first = rules.get("prefixItems", [])
+            for index, entry in enumerate(value):
+                if isinstance(entry, _HOLDERS):
+                    rule = first[index] if index < len(first) else rules.get("items")
+                    waiting.append((rule, entry, (*way, str(index))))
+            continue
         fields = rules.get("properties", {})
         for name, entry in value.items():
-            if name in fields:
-                yield from unnamed(fields[name], entry, *steps, name)
-            else:
-                yield pointer(*steps, name)
-    elif isinstance(value, list):
-        first = rules.get("prefixItems", [])
-        for index, entry in enumerate(value):
-            rule = first[index] if index < len(first) else rules.get("items")
-            if isinstance(entry, dict | list):
-                yield from unnamed(rule, entry, *steps, str(index))
+            if name not in fields:
+                yield pointer(*way, name)
+            elif isinstance(entry, _HOLDERS):
+                waiting.append((fields[name], entry, (*way, name)))
+    for _, _, way in waiting:  # too many to be looked at
+        yield pointer(*way)
 
 
 def pointer(*steps: str) -> str:
@@ -122,11 +130,19 @@ def _image(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[Va
         yield ValidationError(fault)
 
 
+def _items(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """The keyword `items`, within bounds: to look at fifty thousand entries takes seconds, in which nothing else happens."""
+    if isinstance(instance, list) and len(instance) > MAX_ENTRIES:
+        yield ValidationError(f"must have at most {MAX_ENTRIES} entries")
+        return
+    yield from Draft202012Validator.VALIDATORS["items"](validator, rule, instance, schema)
+
+
 _HOLD_SCHEMAS: Final = {"allOf", "anyOf", "oneOf", "if", "then", "else", "not", "items", "contains"}
 _NAME_SCHEMAS: Final = {"properties", "patternProperties", "dependentSchemas", "$defs"}
 # To JSON Schema 1.0 is an integer, too. What we count and price is what the provider reads: it may make of 1.0 what it likes.
 _CHECKER: Final = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
-_Validator: Final = extend(Draft202012Validator, {"x-image": _image}, type_checker=_CHECKER)  # type: ignore[no-untyped-call] # jsonschema's stubs leave it out
+_Validator: Final = extend(Draft202012Validator, {"x-image": _image, "items": _items}, type_checker=_CHECKER)  # type: ignore[no-untyped-call] # jsonschema's stubs leave it out
 
 
 def _can_be_sent(given: Mapping[str, object]) -> bool:
@@ -272,6 +288,7 @@ _SAYINGS: Final[dict[str, Callable[[ValidationError], str]]] = {
     "minProperties": _FIELDS,
     "maxProperties": _FIELDS,
     "x-image": lambda error: error.message,
+    "items": lambda error: error.message,
     "required": lambda _: "is required",
     "dependentRequired": lambda _: "is required, since another field that is given needs it",
     "additionalProperties": _no_such_field,

@@ -19,6 +19,7 @@ SCHEMA = {
         "scale": {"type": "number", "minimum": -1},
         "images": {"type": "array", "maxItems": 2, "items": {"type": "string"}},
         "image": {"type": ["string", "null"]},
+        "many": {"type": "array", "items": {"type": "string"}},
         "url": {"type": "string"},
         "odd/~name": {"type": "boolean"},
         "hidden": False,
@@ -43,6 +44,8 @@ CHECK = InputCheck(Operation.model_validate({"input": SCHEMA}))
         ({"prompt": "x", "ratio": "1:1", "width": 272.5}, "/input/width", "must be a whole number"),
         ({"prompt": "x", "scale": -2}, "/input/scale", "must be at least -1"),
         ({"prompt": "x", "images": ["a", "b", "c"]}, "/input/images", "must have at most 2 entries"),
+        ({"prompt": "x", "ratio": "1:1", "width": 272.0}, "/input/width", "must be a whole number, without a point"),
+        ({"prompt": "x", "many": ["a"] * 50_000}, "/input/many", "must have at most 1000 entries"),
         ({"prompt": "x", "images": ["a", 7]}, "/input/images/1", "must be a text"),
         ({"prompt": "x", "image": 7}, "/input/image", "must be a text or null"),
         ({"prompt": "x", "odd/~name": 1}, "/input/odd~1~0name", "must be true or false"),
@@ -68,7 +71,7 @@ def test_unknown_field_is_named_with_the_known_ones() -> None:
 
     assert error.pointer == "/input/with"
     assert error.detail == (
-        "there is no such field; known are hidden, image, images, odd/~name, prompt, ratio, scale, url, width"
+        "there is no such field; known are hidden, image, images, many, odd/~name, prompt, ratio, scale, url, width"
     )
 
 

@@ -423,6 +423,14 @@ def test_field_that_is_left_out_counts_as_its_default() -> None:
     assert (quote.hold, quote.unpriced) == (100_000, ())
 
 
+def test_input_of_too_many_parts_has_no_price() -> None:
+    """What is too much to be looked at is not taken for harmless, and holds up nobody."""
+    many = {"prompt": "A cat", "steps": [{"scale": 1}] * 50_000}
+    quote = PROVIDERS["every-way"].quote("by-size", many)
+
+    assert (len(quote.unpriced), quote.unpriced[0].pointer[:13]) == (20, "/input/steps/")
+
+
 def test_field_that_nobody_described_leaves_the_estimate() -> None:
     """Accounts without a limit send it as before, and are told the price of what is known."""
     quote = PROVIDERS["apimodels"].quote("generate", {"model": "sparkpix", "prompt": "A cat", "n": 2, "style": "noir"})
