@@ -323,8 +323,9 @@ class Lanes:
 
     def _has_socket(self, lane_id: str, lane: Lane, *, turn: bool) -> bool:
         first = not lane.in_flight
-        others = self._shares.firsts if first else self._shares.others
-        if (turn or not others) and self._shares.may_begin(lane.account_id, first=first):
+        waiting = self._shares.firsts if first else self._shares.others
+        # Other accounts that wait may have no more than they have: they do not stand in the way.
+        if (turn or not waiting.has(lane.account_id)) and self._shares.may_begin(lane.account_id, first=first):
             return True
         self._shares.wait(lane.account_id, lane_id, first=first)
         return False

@@ -1,7 +1,7 @@
 """What all lanes share, memory and sockets, and how it is shared out.
 
-Whoever has nothing yet is let in before those who have something, from a reserve that is theirs alone; beyond its first, an
-account has at most as much as is left for the others. Who has to wait for a socket waits in turn, and accounts take turns.
+A lane that has nothing yet is let in before those that have something, and may use a reserve of which no account gets more than
+is left for the others; beyond the first of each lane, an account has at most as much as is left for the others. Who has to wait for a socket waits in turn, and accounts take turns.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ class Queue:
     def __bool__(self) -> bool:
         """Whether anybody waits."""
         return bool(self._accounts)
+
+    def has(self, account_id: str) -> bool:
+        """Whether one of the account's lanes waits."""
+        return account_id in self._accounts
 
     def add(self, account_id: str, lane_id: str) -> None:
         """Wait behind those of the account that wait already."""
@@ -55,8 +59,11 @@ class Shares:
 
     def room(self, account_id: str, *, first: bool) -> int:
         """How many deliveries more the account may hold for a lane; `first`: it holds none yet."""
-        left = min(self._memory - self.held, self._memory - self.held - self._held_by[account_id])
-        return max(left, 1 if first and self.held < 2 * self._memory else 0)
+        left = self._memory - self.held - self._held_by[account_id]
+        return max(
+            left,
+            1 if first and _may_be_first(self._memory, 2 * self._memory, self.held, self._held_by[account_id]) else 0,
+        )
 
     def left(self) -> int:
         """How many deliveries more all accounts together may hold."""
@@ -77,7 +84,7 @@ class Shares:
     def may_begin(self, account_id: str, *, first: bool) -> bool:
         """Whether a request may begin now; `first`: its lane has none out."""
         if first:
-            return self.out < self._sockets * 3 // 2
+            return _may_be_first(self._sockets, self._sockets * 3 // 2, self.out, self._out_by[account_id])
         return self._out_by[account_id] < self._sockets - self.out
 
     def begin(self, account_id: str) -> None:
@@ -101,6 +108,11 @@ class Shares:
         if self.others and self.out < self._sockets:
             return self.others.pop()
         return None
+
+
+def _may_be_first(ordinary: int, most: int, all_of: int, own: int) -> bool:
+    """The first of a lane finds a place among the ordinary ones; in the reserve no account has more than is left."""
+    return all_of < ordinary or own < most - all_of
 
 
 def _less(counts: Counter[str], account_id: str) -> None:

@@ -298,7 +298,7 @@ async def test_lane_that_waits_for_its_first_socket_gets_the_next_one(network: N
         timeout_s=15,
         shares=Shares(sockets=4),
     )
-    for lane in range(6):
+    for lane in range(4):
         network.take(f"slow{lane}", 20, max_in_flight=1)
     await _turn()
     network.take("well", 1)
@@ -308,6 +308,38 @@ async def test_lane_that_waits_for_its_first_socket_gets_the_next_one(network: N
 
     assert not before
     assert "well-0" in network.out
+
+
+def test_reserve_of_sockets_is_for_accounts_that_have_few() -> None:
+    """Any number of hanging destinations of one account leave the first requests of another's their sockets."""
+    shares = Shares(sockets=100)
+    greedy = _begun(shares, "greedy", 1_000)
+    modest = _begun(shares, "modest", 20)
+    late = _begun(shares, "late", 10)
+
+    assert (greedy, modest, late) == (100, 20, 10)
+
+
+def test_reserve_of_memory_is_for_accounts_that_have_little() -> None:
+    """The same of deliveries in memory."""
+    shares = Shares(memory=100)
+    held = [0, 0]
+    for index, account in enumerate(["greedy"] * 1_000 + ["modest"] * 20):
+        if shares.room(account, first=True):
+            shares.hold(account)
+            held[index >= 1_000] += 1
+
+    assert held == [100, 20]
+
+
+def _begun(shares: Shares, account: str, lanes: int) -> int:
+    """How many of so many lanes may send their first request."""
+    begun = 0
+    for _ in range(lanes):
+        if shares.may_begin(account, first=True):
+            shares.begin(account)
+            begun += 1
+    return begun
 
 
 async def test_pings_do_not_take_all_sockets(network: Network) -> None:
