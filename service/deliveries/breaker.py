@@ -1,6 +1,7 @@
 """The breakers of lanes: a destination that keeps failing is left alone, but for one delivery now and then that tries it.
 
-Only what is due is tried, so that a schedule means what it says; but once a destination is back after a longer absence,
+Only what is due is tried, so that a schedule means what it says, and what has not failed yet goes first, so that an event
+that nobody can take does not keep the lane shut. Once a destination is back after a longer absence,
 its whole backlog is due at once, and comes in bursts that begin with one request and double with every success.
 Breakers live in memory: after a restart a dead destination is found out anew by a handful of requests.
 """
@@ -24,7 +25,7 @@ MAX_REMEMBERED: Final = 50_000  # lanes that failed lately
 @dataclass(slots=True)
 class _Breaker:
     failures: int = 0  # in a row
-    oldest: str | None = None  # of the deliveries that failed since the last success; ids are in order of time
+    wanted: str | None = None  # the delivery that somebody asked for; the next try takes it
     opened: float | None = None  # monotonic seconds; None while closed
     tries: int = 0  # while open
     probe_at: float = 0.0  # monotonic seconds
@@ -73,17 +74,16 @@ class LaneBreakers:
         """All lanes whose breaker is open."""
         return [lane_id for lane_id, breaker in self._breakers.items() if breaker.opened is not None]
 
-    def oldest(self, lane_id: str) -> str | None:
-        """The delivery with which an open lane is tried first."""
+    def wanted(self, lane_id: str) -> str | None:
+        """The delivery that somebody asked for, with which an open lane is tried next."""
         breaker = self._breakers.get(lane_id)
-        return None if breaker is None else breaker.oldest
+        return None if breaker is None else breaker.wanted
 
-    def failed(self, lane_id: str, delivery_id: str, retry_after_s: float | None) -> None:
+    def failed(self, lane_id: str, retry_after_s: float | None) -> None:
         """A request failed; what the destination asked for is honoured."""
         now = self._clock.monotonic()
         breaker = self._of(lane_id)
         breaker.failures += 1
-        breaker.oldest = min(breaker.oldest or delivery_id, delivery_id)
         if breaker.limit is not None:
             breaker.limit = 1
         if breaker.opened is None:
@@ -92,9 +92,7 @@ class LaneBreakers:
             breaker.opened, breaker.limit = now, None
         elif now < breaker.probe_at:
             return  # it was out since before the breaker opened
-        else:
-            # The next try takes another one: an event that nobody can take must not keep the lane shut.
-            breaker.oldest = None
+        breaker.wanted = None
         breaker.tries += 1
         wait_s = exponential(breaker.tries, first_s=FIRST_PROBE_S, cap_s=LAST_PROBE_S)
         breaker.probe_at = now + honouring(jittered(wait_s, self._randomness), retry_after_s)
@@ -107,7 +105,7 @@ class LaneBreakers:
         opened = breaker.opened
         if opened is not None:
             breaker.opened, breaker.limit, breaker.tries = None, 1, 0
-        breaker.failures, breaker.oldest = 0, None
+        breaker.failures, breaker.wanted = 0, None
         if breaker.limit is not None:
             breaker.limit *= 2
         if breaker.limit is None or breaker.limit >= max_in_flight:
@@ -119,7 +117,7 @@ class LaneBreakers:
         breaker = self._breakers.get(lane_id)
         if breaker is not None and breaker.opened is not None:
             breaker.probe_at = self._clock.monotonic()
-            breaker.oldest = delivery_id or breaker.oldest
+            breaker.wanted = delivery_id or breaker.wanted
 
     def suspect(self, lane_id: str) -> None:
         """What failed before may be well now: one is tried at once, and if it arrives, all that waits is due.
@@ -127,7 +125,7 @@ class LaneBreakers:
         For a destination that was mended, and for one of which an earlier process left failures behind.
         """
         breaker = self._of(lane_id)
-        breaker.failures, breaker.oldest, breaker.limit, breaker.tries = BREAK_AFTER, None, None, 0
+        breaker.failures, breaker.wanted, breaker.limit, breaker.tries = BREAK_AFTER, None, None, 0
         breaker.probe_at = self._clock.monotonic()
         breaker.opened = breaker.probe_at - ABSENCE_S
 

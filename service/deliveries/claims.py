@@ -17,6 +17,7 @@ from service.deliveries.store import wake_lanes
 
 LANES_AT_ONCE = 200
 PER_LANE = 64  # deliveries of one claim, unless the lane asked for more itself
+CANDIDATES = 200  # deliveries among which a try looks for one that has not failed yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,14 @@ class Wish:
         count: How many deliveries.
         catch_up_to: What failed before this moment (ms UTC) is due whatever its schedule says: the destination is back.
         first: The delivery that goes before all others, if it is due.
+        a_try: Whether it is to show that the destination is back: what has not failed yet goes before what has.
     """
 
     lane: str
     count: int
     catch_up_to: int | None = None
     first: str | None = None
+    a_try: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +88,9 @@ _FIRST_ROW = f"""
 SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id
 WHERE d.id = :first AND d.lane = :lane AND d.due_at <= :now AND {_FREE}
 """
-# Claims a lane's due deliveries in the order in which they fell due; safe because the writer is alone on SQLite.
-_DUE_ROWS = f"""
-SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id
-WHERE d.lane = :lane AND d.due_at <= :now AND {_FREE} ORDER BY d.due_at LIMIT :count
-"""
-# The same for a destination that is back: what waits for its turn on the schedule is taken ahead of it.
-_WAITING_ROWS = f"""
-SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id
-WHERE d.lane = :lane AND {_FREE} AND (d.due_at <= :now OR d.attempted_at < :catch_up_to) ORDER BY d.due_at LIMIT :count
-"""
+_IS_DUE = "d.due_at <= :now"
+# For a destination that is back: what waits for its turn on the schedule is taken ahead of it.
+_IS_WAITING = "(d.due_at <= :now OR d.attempted_at < :catch_up_to)"
 _LEASE = """
 UPDATE deliveries SET lease_owner = :owner, lease_until = :until, lease_epoch = lease_epoch + 1
 WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
@@ -131,15 +127,31 @@ async def _free_rows(tx: Tx, wishes: Sequence[Wish], until: int) -> list[Row]:
     found = await tx.rows_each(_FIRST_ROW, first) if first else []
     taken = {row["lane"]: row["id"] for row in found}
     rest = [wish for wish in wishes if wish.count > (wish.lane in taken)]
-    ordinary = [_asked(tx, wish, until) for wish in rest if wish.catch_up_to is None]
-    waiting = [_asked(tx, wish, until) | {"catch_up_to": wish.catch_up_to} for wish in rest if wish.catch_up_to]
-    more = await tx.rows_each(_DUE_ROWS, ordinary) if ordinary else []
-    more += await tx.rows_each(_WAITING_ROWS, waiting) if waiting else []
+    asked: dict[str, list[Params]] = {}
+    for wish in rest:
+        asked.setdefault(_rows_for(wish), []).append(_asked(tx, wish, until))
+    more = [row for sql, each in asked.items() for row in await tx.rows_each(sql, each)]
     return found + [row for row in more if row["id"] != taken.get(row["lane"])]
 
 
+def _rows_for(wish: Wish) -> str:
+    """Claims a lane's deliveries in the order in which they fall due; safe because the writer is alone on SQLite.
+
+    A try looks at the first of them only, since a lane may have any number: what has failed falls due after what came
+    before it failed.
+    """
+    free = f"d.lane = :lane AND {_FREE} AND {_IS_DUE if wish.catch_up_to is None else _IS_WAITING}"
+    if not wish.a_try:
+        return f"SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id WHERE {free} ORDER BY d.due_at LIMIT :count"
+    candidates = f"SELECT d.* FROM deliveries d WHERE {free} ORDER BY d.due_at LIMIT {CANDIDATES}"
+    return (
+        f"SELECT {_COLUMNS} FROM ({candidates}) d JOIN events e ON e.id = d.event_id "
+        "ORDER BY d.attempted_at IS NOT NULL, d.due_at LIMIT :count"
+    )
+
+
 def _asked(tx: Tx, wish: Wish, until: int) -> dict[str, object]:
-    return {"lane": wish.lane, "now": tx.now_ms, "count": wish.count, "until": until}
+    return {"lane": wish.lane, "now": tx.now_ms, "count": wish.count, "until": until, "catch_up_to": wish.catch_up_to}
 
 
 @dataclass(frozen=True, slots=True)

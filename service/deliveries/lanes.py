@@ -126,10 +126,11 @@ class Lanes:
             rooms[lane_id] = self._room(lane_id, lane)
         return {lane_id: room for lane_id, room in rooms.items() if room < below}
 
-    def wants(self, lane_id: str) -> tuple[int, int | None, str | None]:
-        """What the lane takes from the store: how many, ahead of their time up to when, and which one first."""
-        lane = self._lanes.get(lane_id)
-        return self.room(lane_id), None if lane is None else lane.catch_up_to, self.breakers.oldest(lane_id)
+    def wants(self, lane_id: str) -> tuple[int, int | None, str | None, bool]:
+        """What the lane takes from the store: how many, ahead of their time up to when, which one first, and whether to try."""
+        lane, breakers = self._lanes.get(lane_id), self.breakers
+        up_to = None if lane is None else lane.catch_up_to
+        return self.room(lane_id), up_to, breakers.wanted(lane_id), breakers.is_open(lane_id)
 
     def stamp(self, lane_id: str) -> int:
         """A number that is another one once something more was left in the store; see `refilled`."""
@@ -203,7 +204,7 @@ class Lanes:
         if lane is None:
             return
         if not delivered:
-            self.breakers.failed(lane_id, sending.delivery_id, retry_after_s)
+            self.breakers.failed(lane_id, retry_after_s)
         elif self.breakers.succeeded(lane_id, lane.max_in_flight):
             lane.catch_up_to = self._clock.now_ms()
             lane.backlog = True

@@ -87,17 +87,35 @@ async def test_dead_destination_is_left_alone_and_delays_no_other(at: Outage) ->
     assert at.desk.rows("SELECT count(*) FROM deliveries WHERE lease_owner IS NOT NULL") == [(0,)]
 
 
-async def test_first_try_is_the_oldest_event(at: Outage) -> None:
-    """The breaker probes with what has waited longest."""
+async def test_try_is_the_oldest_event_that_has_not_failed(at: Outage) -> None:
+    """What has waited longest comes first, and what has failed after that."""
     await at.subscribe(DOWN, max_in_flight=1)
     at.web.answer = down
-    await at.publish(20)
-    oldest = at.web.events(DOWN)[0]
+    await at.publish(8)
+    failed = list(dict.fromkeys(at.web.events(DOWN)))
     at.web.asked.clear()
-    await at.pass_time(7, step_s=0.5)
+    await at.pass_time(60, step_s=0.5)
+    tried = at.web.events(DOWN)
+    events = [row[0] for row in at.desk.rows("SELECT event_id FROM deliveries ORDER BY created_at, id")]
 
-    assert at.web.events(DOWN)[0] == oldest
-    assert len(at.web.asked) <= 2
+    assert len(failed) == 5
+    assert tried[:3] == events[5:]
+    assert set(tried[3:]) <= set(failed)
+
+
+async def test_events_that_nobody_can_take_do_not_keep_the_lane_shut(at: Outage) -> None:
+    """Five of them fall due again and again before each try; the first try opens the lane for the others all the same."""
+    await at.subscribe(DOWN, max_in_flight=1)
+    poison: set[str] = set()
+    at.web.answer = lambda _: (
+        500 if at.web.asked[-1][2] in poison or (len(poison) < 5 and _poisons(poison, at)) else 204
+    )
+    await at.publish(5)
+    at.clock.advance(3)
+    await at.publish(10)
+    await at.pass_time(5, step_s=0.5)
+
+    assert at.statuses() == {"delivered": 10, "pending": 5}
 
 
 async def test_indigestible_event_does_not_keep_the_others(at: Outage) -> None:
