@@ -13,6 +13,7 @@ from service.errors import UNTIMED, EgressError, Timing
 
 GONE = 410
 SLOW_DOWN = frozenset({429, 502, 504})  # the destination says that it is overloaded
+NOBODY_THERE = frozenset({502, 503, 504})
 SLOW_DOWN_S = 5.0  # seconds without a new request in its lane, unless it asks for more
 LONG_S = 86_400.0  # a schedule of at least so many seconds …
 AHEAD = 0.025  # … is run through at most so much of it too early
@@ -35,6 +36,11 @@ class Tried:
     slow_s: float = 0.0
     error_class: str | None = None  # a stable word for what went wrong
     timing: Timing = UNTIMED
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether the whole origin may be away: no answer came, or one of a gateway that found nobody behind it."""
+        return self.status_code is None or self.status_code in NOBODY_THERE
 
 
 def judge(answer: Answer, now_ms: int) -> Tried:

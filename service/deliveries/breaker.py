@@ -20,6 +20,7 @@ FIRST_PROBE_S: Final = 5.0  # from opening to the first try
 LAST_PROBE_S: Final = 300.0  # between tries at most
 ABSENCE_S: Final = 60.0  # open for so long: what waits is due when the destination is back, whatever its schedule
 MAX_REMEMBERED: Final = 50_000  # lanes that failed lately
+PASSED_OVER: Final = 100  # open breakers that are kept while one that is closed makes room
 
 
 @dataclass(slots=True)
@@ -138,5 +139,14 @@ class LaneBreakers:
         if breaker is None:
             breaker = self._breakers[lane_id] = _Breaker()
             if len(self._breakers) > MAX_REMEMBERED:
-                self._breakers.popitem(last=False)
+                self._make_room()
         return breaker
+
+    def _make_room(self) -> None:
+        """Forget a lane that failed a little, before one that is left alone; paths that fail once come by the thousand."""
+        for _ in range(PASSED_OVER):
+            lane_id, breaker = next(iter(self._breakers.items()))
+            if breaker.opened is None:
+                break
+            self._breakers.move_to_end(lane_id)
+        self._breakers.popitem(last=False)

@@ -16,6 +16,7 @@ import structlog
 from service.clock import iso
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Writer
+from service.deliveries import store
 from service.deliveries.fanout import Outgoing
 from service.deliveries.request import FIELDS
 from service.deliveries.subscriptions import (
@@ -74,11 +75,6 @@ _SKIP: Final = """
 UPDATE deliveries SET status = 'skipped', reason = :reason, finished_at = :now, due_at = NULL, lease_owner = NULL, lease_until = NULL,
     lease_epoch = lease_epoch + 1
 WHERE id IN (SELECT id FROM deliveries WHERE lane = :id AND status = 'pending' ORDER BY due_at LIMIT :count)
-"""
-_NEXT_OF_LANE: Final = """
-UPDATE lanes SET next_due_at = (
-    SELECT due_at FROM deliveries WHERE lane = :id AND status = 'pending' AND lease_owner IS NULL ORDER BY due_at LIMIT 1)
-WHERE id = :id
 """
 _INSERT_EVENT: Final = """
 INSERT INTO events (id, account_id, job_id, seq, type, source, at, detail, pos, body)
@@ -305,11 +301,11 @@ def _shown(row: Row) -> dict[str, Any]:
 
 
 def _skip(tx: Tx, subscription_ids: Iterable[str], reason: str) -> None:
-    rows = [{"id": each} for each in subscription_ids]
+    ids = list(subscription_ids)
     # A backlog larger than this goes the ordinary way, and is skipped where it would have been sent: a hundred thousand
     # rows in one statement would hold everybody up.
-    tx.write(_SKIP, [{**row, "reason": reason, "now": tx.now_ms, "count": SKIPPED_AT_ONCE} for row in rows])
-    tx.write(_NEXT_OF_LANE, rows)
+    tx.write(_SKIP, [{"id": each, "reason": reason, "now": tx.now_ms, "count": SKIPPED_AT_ONCE} for each in ids])
+    store.settle_lanes(tx, ids)
 
 
 def _event(

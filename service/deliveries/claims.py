@@ -5,15 +5,16 @@ Lanes are claimed first, then their rows, so that one dead backlog hides nobody,
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.deliveries.breaker import MAX_REMEMBERED
 from service.deliveries.sending import Sending
-from service.deliveries.store import wake_lanes
+from service.deliveries.store import settle_lanes, wake_lanes
 
 LANES_AT_ONCE = 200
 PER_LANE = 64  # deliveries of one claim, unless the lane asked for more itself
@@ -95,11 +96,6 @@ _LEASE = """
 UPDATE deliveries SET lease_owner = :owner, lease_until = :until, lease_epoch = lease_epoch + 1
 WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
 """
-_NEXT_OF_LANE = """
-UPDATE lanes SET next_due_at = (
-    SELECT due_at FROM deliveries WHERE lane = :lane AND status = 'pending' AND lease_owner IS NULL ORDER BY due_at LIMIT 1)
-WHERE id = :lane
-"""
 
 
 async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[Claimed | Exception]:
@@ -118,7 +114,7 @@ async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[Cla
     found = await _free_rows(tx, wishes, until)
     leases = [{"owner": command.owner, "until": until, "id": row["id"], "epoch": row["lease_epoch"]} for row in found]
     tx.write(_LEASE, leases, expect=len(leases))
-    tx.write(_NEXT_OF_LANE, [{"lane": wish.lane} for wish in wishes])
+    settle_lanes(tx, [wish.lane for wish in wishes])
     return [Claimed(found, wishes)]
 
 
@@ -251,7 +247,10 @@ SELECT id FROM deliveries WHERE lane = :lane AND status = 'pending' AND due_at <
 """
 
 
-async def handle_stale(tx: Tx, commands: Sequence[EndStale]) -> list[int | Exception]:
+_IS_EMPTY = "SELECT NOT EXISTS (SELECT 1 FROM deliveries WHERE lane = :lane AND status = 'pending') AS is_empty"
+
+
+async def handle_stale(tx: Tx, commands: Sequence[EndStale], emptied: Callable[[str], None]) -> list[int | Exception]:
     """The writer's handler for `EndStale`."""
     counts: list[int | Exception] = []
     for each in commands:
@@ -262,7 +261,10 @@ async def handle_stale(tx: Tx, commands: Sequence[EndStale]) -> list[int | Excep
             "WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND lease_owner IS NULL",
             [{"ids": json_set(stale), "now": tx.now_ms}] if stale else [],
         )
-        tx.write(_NEXT_OF_LANE, [{"lane": each.lane}] if stale else [])
+        settle_lanes(tx, [each.lane] if stale else [])
+        [row] = await tx.rows(_IS_EMPTY, {"lane": each.lane})
+        if row["is_empty"]:
+            tx.after_commit(partial(emptied, each.lane))
         counts.append(len(stale))
     return counts
 
@@ -310,11 +312,20 @@ async def handle_void(tx: Tx, commands: Sequence[VoidDeliveryLeases]) -> list[li
     return [[row["lane"] for row in failed] for _ in commands]
 
 
-def register(writer: Writer) -> None:
-    """Name the handlers of this module's commands."""
+def register(writer: Writer, emptied: Callable[[str], None] = lambda _lane: None) -> None:
+    """Name the handlers of this module's commands.
+
+    Args:
+        writer: Of the store.
+        emptied: Told, once it is committed, of a lane with an open breaker for which nothing waits any more.
+    """
+
+    async def stale(tx: Tx, commands: Sequence[EndStale]) -> list[int | Exception]:
+        return await handle_stale(tx, commands, emptied)
+
     writer.handle(ClaimDeliveries, handle_claims)
     writer.handle(ReleaseDeliveries, handle_releases)
     writer.handle(EndDelivery, handle_ends)
-    writer.handle(EndStale, handle_stale)
+    writer.handle(EndStale, stale)
     writer.handle(RescueLanes, handle_rescues)
     writer.handle(VoidDeliveryLeases, handle_void)

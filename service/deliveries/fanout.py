@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,8 +18,6 @@ from service.deliveries.subscriptions import Destination, DestinationCache
 from service.ids import Ids
 from service.jobs.events import StateEvent
 from service.states import FINAL_EVENT_TYPES
-
-ONE_OFF_IN_FLIGHT = 10  # requests at once to one origin for the callback_urls of one account
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +49,6 @@ class _Target:
     stop_at_expiry: bool = False
 
 
-def one_off_lane(account_id: str, url: str) -> str:
-    """The lane of a job's own callback_url: the account and the origin."""
-    parts = urlsplit(url)
-    return f"{account_id}:{parts.scheme}://{parts.netloc.lower()}"
-
-
 @dataclass(slots=True)
 class Fanout:
     """Writes deliveries; those for which a lane has room are born leased and sent from memory after the commit."""
@@ -79,14 +70,34 @@ class Fanout:
         tx.after_commit(lambda: self.hub.published(accounts))
         destinations = await self.cache.of(tx, accounts)
         disabled = await self.cache.disabled_of(tx, accounts)
+        await self.lanes.origins.load(
+            tx, [(each.account_id, each.callback_url) for each in events if each.callback_url]
+        )
         unowned: dict[str, Params] = {}
         rows: list[Params] = []
         for event in events:
-            targets = _targets(event, destinations[event.account_id])
+            targets = self._targets(event, destinations[event.account_id])
             rows += [self._row(tx, event, target, unowned) for target in targets]
             rows += [self._skipped(tx, event, each) for each in _wanting(event, disabled[event.account_id])]
         store.insert(tx, rows)
         store.wake_lanes(tx, list(unowned.values()))
+
+    def _targets(self, event: Outgoing, destinations: Index[Destination]) -> list[_Target]:
+        targets: list[_Target] = []
+        if event.callback_url is not None and event.type in event.callback_types:
+            lane = self.lanes.origins.lane(event.account_id, event.callback_url)
+            targets.append(_Target(lane, self.lanes.origins.limit(lane), url=event.callback_url))
+        targets += [
+            _Target(
+                each.id,
+                each.max_in_flight,
+                each.rate_per_s,
+                subscription_id=each.id,
+                stop_at_expiry=each.stop_at_expiry,
+            )
+            for each in _wanting(event, destinations)
+        ]
+        return targets
 
     def _row(self, tx: Tx, event: Outgoing, target: _Target, unowned: dict[str, Params]) -> Params:
         lanes = self.lanes
@@ -170,24 +181,6 @@ def _outgoing(event: StateEvent) -> Outgoing:
         callback_types=types,
         results_expire_at=event.results_expire_at,
     )
-
-
-def _targets(event: Outgoing, destinations: Index[Destination]) -> list[_Target]:
-    targets: list[_Target] = []
-    if event.callback_url is not None and event.type in event.callback_types:
-        lane = one_off_lane(event.account_id, event.callback_url)
-        targets.append(_Target(lane, ONE_OFF_IN_FLIGHT, url=event.callback_url))
-    targets += [
-        _Target(
-            each.id,
-            each.max_in_flight,
-            each.rate_per_s,
-            subscription_id=each.id,
-            stop_at_expiry=each.stop_at_expiry,
-        )
-        for each in _wanting(event, destinations)
-    ]
-    return targets
 
 
 def _wanting(event: Outgoing, destinations: Index[Destination]) -> list[Destination]:

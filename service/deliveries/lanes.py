@@ -1,7 +1,8 @@
 """Lanes: one destination's deliveries in this process, with its own limits, so that a slow or dead one delays no other.
 
 A lane holds a bounded number of deliveries in memory; the rest of its backlog stays in the store, due and unowned.
-What all lanes share stands in `shares`, who may begin in a round of the event loop in `turns`.
+What all lanes share stands in `shares`, who may begin in a round of the event loop in `turns`, which callback_urls have a
+lane of their own in `origins`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import structlog
 
 from service.clock import Clock, Randomness
 from service.deliveries.breaker import BreakerState, LaneBreakers
+from service.deliveries.origins import Origins, origin_of
 from service.deliveries.sending import Lane, Sending
 from service.deliveries.shares import Shares
 from service.deliveries.turns import Turns
@@ -53,10 +55,10 @@ class Lanes:
         self._shares = shares or Shares()
         self._lanes: dict[str, Lane] = {}
         self._cooling: set[str] = set()  # lanes that are idle but for a moment before which they start nothing
-        self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
-        self._turns = Turns[tuple[Lane, Sending]](self._begin)
+        self._turns = Turns[tuple[Lane, Sending]](self._run)
         self.breakers = LaneBreakers(clock, randomness)
+        self.origins = Origins(clock, self._holds)
         self.hungry: set[str] = set()  # lanes with room whose backlog is in the store
         self.wake_refill = asyncio.Event()
 
@@ -110,10 +112,6 @@ class Lanes:
     def left(self) -> int:
         """How many deliveries more all lanes together would take."""
         return self._shares.left() if self._open else 0
-
-    def full(self) -> list[str]:
-        """Lanes that take nothing from the store now."""
-        return [lane_id for lane_id, room in self.rooms(1).items() if not room]
 
     def rooms(self, below: int) -> dict[str, int]:
         """The lanes that take less than so many deliveries from the store now, and how many they take."""
@@ -199,10 +197,12 @@ class Lanes:
     ) -> None:
         """What came of a request, and whether it came promptly: the lane's breaker opens or closes by it."""
         lane_id = sending.lane
-        self._turns.note(lane_id, prompt=prompt and delivered)
+        self._turns.note(lane_id, origin_of(lane_id), prompt=prompt and delivered)
         lane = self._lanes.get(lane_id)
         if lane is None:
             return
+        if sending.url is not None:
+            lane.max_in_flight = self.origins.limit(lane_id)
         if not delivered:
             self.breakers.failed(lane_id, retry_after_s)
         elif self.breakers.succeeded(lane_id, lane.max_in_flight):
@@ -221,7 +221,7 @@ class Lanes:
 
     def in_flight(self) -> int:
         """Requests that are out now, or about to be, over all lanes."""
-        return len(self._tasks) + len(self._turns)
+        return len(self._turns)
 
     def in_flight_of(self, lane_id: str) -> int:
         """Requests of one lane that are out now."""
@@ -246,6 +246,13 @@ class Lanes:
         self.hungry.add(lane_id)
         self.wake_refill.set()
 
+    def catch_up(self, account_id: str, lane_id: str) -> None:
+        """The origin of this lane is back: what waits for its turn on the schedule is due now."""
+        lane = self._lane(account_id, lane_id, self.origins.limit(lane_id), None)
+        if lane.slow_until <= self._clock.monotonic():
+            lane.catch_up_to, lane.backlog = self._clock.now_ms(), True
+            self.try_now(lane_id)
+
     def renew(self, lane_id: str) -> None:
         """A destination that failed was changed or enabled: it is tried at once."""
         self.breakers.suspect(lane_id)
@@ -260,20 +267,18 @@ class Lanes:
     async def drain(self, timeout_s: float) -> None:
         """Start nothing new and let what is out come back; what is only queued is leased and comes back after the lease."""
         self._open = False
-        self._turns.clear()
         for lane in self._lanes.values():
             if lane.timer is not None:
                 lane.timer.cancel()
-        if self._tasks:
-            _, late = await asyncio.wait(set(self._tasks), timeout=timeout_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._turns.drain(timeout_s)
 
     async def settle(self) -> None:
         """Wait until nothing is out; for tests and simulations."""
-        while self.in_flight():
-            await (asyncio.wait(set(self._tasks)) if self._tasks else asyncio.sleep(0))
+        await self._turns.settle()
+
+    def _holds(self, lane_id: str) -> bool:
+        lane = self._lanes.get(lane_id)
+        return lane is not None and lane.load > 0
 
     def _lane(self, account_id: str, lane_id: str, max_in_flight: int, rate_per_s: float | None) -> Lane:
         lane = self._lanes.get(lane_id)
@@ -314,13 +319,7 @@ class Lanes:
     def _start(self, lane_id: str, lane: Lane, sending: Sending) -> None:
         lane.in_flight += 1
         self._shares.begin(lane.account_id)
-        self._turns.add(lane_id, (lane, sending))
-
-    def _begin(self, due: tuple[Lane, Sending]) -> None:
-        lane, sending = due
-        task = asyncio.create_task(self._run(sending.lane, lane, sending))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._turns.add(lane_id, origin_of(lane_id), (lane, sending))
 
     def _has_socket(self, lane_id: str, lane: Lane, *, turn: bool) -> bool:
         first = not lane.in_flight
@@ -346,7 +345,9 @@ class Lanes:
         self._pump(lane_id, lane)
         self._ask_for_more(lane_id, lane)
 
-    async def _run(self, lane_id: str, lane: Lane, sending: Sending) -> None:
+    async def _run(self, due: tuple[Lane, Sending]) -> None:
+        lane, sending = due
+        lane_id = sending.lane
         try:
             await self._send(sending)
         except Exception:  # a lane's outermost guard: the lease runs out and the delivery is claimed again

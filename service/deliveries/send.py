@@ -1,13 +1,11 @@
-"""Sending: one delivery, one request, one recorded attempt; and filling lanes from the store.
+"""Sending: one delivery, one request, one recorded attempt.
 
-No connection to the store is held while a request is out.
+What the attempt means for its lane stands in `outcomes`, how lanes are filled from the store in `refill`. No connection to the store is held while a request is out.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,26 +14,16 @@ import structlog
 from service import __version__
 from service.backoff import JITTER
 from service.clock import Clock, Randomness
-from service.db.transaction import Row
 from service.db.writer import Writer
 from service.deliveries import claims, store
 from service.deliveries.attempts import Tried, broken, judge, next_due_ms
-from service.deliveries.claims import (
-    LANES_AT_ONCE,
-    PER_LANE,
-    ClaimDeliveries,
-    EndDelivery,
-    EndStale,
-    Held,
-    ReleaseDeliveries,
-    RescueLanes,
-    VoidDeliveryLeases,
-    Wish,
-)
-from service.deliveries.fanout import ONE_OFF_IN_FLIGHT
+from service.deliveries.claims import EndDelivery, EndStale, Held
 from service.deliveries.figures import Figures
 from service.deliveries.lanes import Lanes
+from service.deliveries.origins import is_one_off, origin_of
+from service.deliveries.outcomes import Outcomes
 from service.deliveries.recalled import Recalled
+from service.deliveries.refill import Refill
 from service.deliveries.sending import Sending
 from service.deliveries.sent import CONTENT_TYPE, described
 from service.deliveries.shares import SOCKETS, Shares
@@ -48,7 +36,6 @@ from service.telemetry import SparingLog
 
 READ_BYTES = 64 * 1024  # of a destination's answer
 PATIENCE_S = 86_400.0  # a delivery waits at least so long behind an open breaker, however short its schedule is
-PROMPT_MS = 1_000  # who answers later is served after those who do not
 STALE_AT_ONCE = 500  # of those that waited too long
 USER_AGENT = f"Remora/{__version__}"
 
@@ -108,21 +95,20 @@ class Sender:
         self._directory = directory
         self._clock = clock
         self._randomness = randomness
-        self._owner = owner
         self._timeout_s = timeout_s
         self._schedule_s = schedule_s
         self._observer = observer
         self._lines = SparingLog(__name__, clock)
-        self._given_back: list[Sending] = []
         self.lanes = Lanes(
             self.send, clock, randomness, self._take_back, timeout_s=timeout_s, shares=Shares(sockets=sockets)
         )
+        self._outcomes = Outcomes(self.lanes, self._lines)
         self.figures = Figures(clock, self.lanes)
         self.lease_ms = round(timeout_s * 1000) + 120_000  # the wait in a lane's buffer is under the lease, too
         self.recalled = Recalled(self.lease_ms)
-        self._refiller: asyncio.Task[None] | None = None
+        self._refill = Refill(writer, directory, self.lanes, owner, self.lease_ms)
         store.register(writer, self.lanes.try_now)
-        claims.register(writer)
+        claims.register(writer, self._emptied)
 
     async def send(self, sending: Sending) -> None:
         """Send one delivery that this process holds, and record the attempt."""
@@ -158,7 +144,7 @@ class Sender:
         if not tried.delivered and await self._is_outdated(sending, target):
             tried = replace(tried, gone=False)  # what it is sent to from now on was not asked yet
         else:
-            self._hear(sending, tried, duration_ms)
+            self._outcomes.report(sending, tried, duration_ms)
         await self._record(sending, target, tried, started_ms, duration_ms, sent=sent)
 
     async def _is_outdated(self, sending: Sending, target: _Target) -> bool:
@@ -167,19 +153,6 @@ class Sender:
             return False
         now = await self._directory.destination(sending.account_id, sending.subscription_id)
         return now is None or (now.url, now.headers) != (target.url, target.headers)
-
-    def _hear(self, sending: Sending, tried: Tried, duration_ms: int) -> None:
-        if tried.slow_s:
-            self.lanes.slow_down(sending.lane, tried.slow_s)
-        was_open = self.lanes.breakers.is_open(sending.lane)
-        self.lanes.heard(
-            sending,
-            delivered=tried.delivered,
-            prompt=duration_ms < PROMPT_MS,
-            retry_after_s=tried.retry_after_s,
-        )
-        if self.lanes.breakers.is_open(sending.lane) != was_open:
-            self._note_turn(sending, tried, down=not was_open)
 
     async def _target(self, sending: Sending) -> _Target | None:
         if sending.subscription_id is None:
@@ -204,10 +177,13 @@ class Sender:
                 due_at, reason = None, "result_expired"
             elif due_at is None:
                 reason = "gone" if tried.gone else "schedule_used_up"
+        lane = sending.lane
+        if sending.url is not None and due_at is not None:
+            lane = self.lanes.origins.lane_after_failure(sending.account_id, sending.url, lane)
         attempt = RecordAttempt(
             delivery_id=sending.delivery_id,
             account_id=sending.account_id,
-            lane=sending.lane,
+            lane=lane,
             subscription_id=sending.subscription_id,
             epoch=sending.epoch,
             at=at_ms,
@@ -259,9 +235,16 @@ class Sender:
         except StoreUnavailable as error:
             _log.warning("stale_deliveries_left", lane=lane, error=str(error))  # the next failure comes back to it
 
+    def _emptied(self, lane: str) -> None:
+        """Nothing waits behind this breaker; paths come and go, so that those of callback_urls would add up."""
+        if is_one_off(lane):
+            self.lanes.breakers.forget(lane)
+
     def _tell(self, sending: Sending, tried: Tried, duration_ms: int, now_ms: int, *, dead: bool) -> None:
         self.figures.attempted(
-            sending.lane, delivered=tried.delivered, answered_ms=None if tried.status_code is None else duration_ms
+            origin_of(sending.lane),  # of callback_urls there may be as many as there are jobs
+            delivered=tried.delivered,
+            answered_ms=None if tried.status_code is None else duration_ms,
         )
         if self._observer is not None:
             outcome = "delivered" if tried.delivered else "dead" if dead else "failed"
@@ -282,115 +265,23 @@ class Sender:
             error=tried.error,
         )
 
-    def _note_turn(self, sending: Sending, tried: Tried, *, down: bool) -> None:
-        self._lines.say(
-            "warning" if down else "info",
-            "destination_down" if down else "destination_back",
-            subscription=sending.subscription_id,
-            lane=sending.lane,
-            error_class=tried.error_class,
-        )
-
-    # -- filling lanes from the store --------------------------------------------------------------------------------
+    # -- running -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Void what an earlier process held, and begin to refill lanes as they run empty."""
-        for lane_id in await self._writer.run(VoidDeliveryLeases()):
-            self.lanes.breakers.suspect(lane_id)
-        self._refiller = asyncio.create_task(self._refill_forever(), name="lane-refiller")
+        await self._refill.start()
 
     async def drain(self, timeout_s: float) -> None:
         """Stop refilling, and let what is out come back."""
-        if self._refiller is not None:
-            self._refiller.cancel()
-            await asyncio.gather(self._refiller, return_exceptions=True)
+        await self._refill.stop()
         await self.lanes.drain(timeout_s)
 
     async def run_once(self) -> int:
-        """Claim whatever lanes are due, those with lapsed leases too; returns how many deliveries were taken."""
-        await self._writer.run(RescueLanes())
-        self.lanes.forget_idle()
-        if self.lanes.hungry:
-            self.lanes.wake_refill.set()  # the store did not take it the last time
-        return await self._claim((), due_lanes=LANES_AT_ONCE)
-
-    async def _refill_forever(self) -> None:
-        while True:
-            await self.lanes.wake_refill.wait()
-            self.lanes.wake_refill.clear()
-            hungry = sorted(self.lanes.hungry)
-            self.lanes.hungry.clear()
-            try:
-                await self._leave_in_store()
-                await self._claim(self._wish(hungry))
-            except StoreUnavailable as error:
-                self.lanes.hungry.update(hungry)
-                _log.warning("refill_failed", error=str(error))  # the rescuer's tick comes back to these lanes
-            except Exception:  # the loop's outermost guard: lanes would run empty for ever
-                self.lanes.hungry.update(hungry)
-                _log.exception("refill_broke")
-
-    def _wish(self, lanes: Iterable[str]) -> tuple[Wish, ...]:
-        wishes = (Wish(each, *self.lanes.wants(each)) for each in lanes)
-        return tuple(wish for wish in wishes if wish.count)
-
-    async def _claim(self, wishes: tuple[Wish, ...], *, due_lanes: int = 0) -> int:
-        """Claim for the lanes that wish, and for as many due ones, and hand it to them."""
-        if not wishes and not (due_lanes and self.lanes.left()):
-            return 0
-        command = ClaimDeliveries(self._owner, self.lease_ms, wishes, due_lanes)
-        if due_lanes:
-            rooms = self.lanes.rooms(PER_LANE)
-            full = tuple(lane for lane, room in rooms.items() if not room)
-            command = replace(command, full=full, narrow=self._wish(rooms), most=self.lanes.left())
-        stamps = {wish.lane: self.lanes.stamp(wish.lane) for wish in wishes}
-        claimed = await self._writer.run(command)
-        taken = Counter(row["lane"] for row in claimed.rows)
-        for row in claimed.rows:
-            self.lanes.give(await self._sending(row), reserved=False)
-        for wish in claimed.wishes:
-            stamp = stamps.get(wish.lane, self.lanes.stamp(wish.lane))
-            self.lanes.refilled(wish.lane, more=taken[wish.lane] >= wish.count, stamp=stamp)
-        return len(claimed.rows)
+        """See `Refill.run_once`."""
+        return await self._refill.run_once()
 
     def _take_back(self, given_back: Sequence[Sending]) -> None:
-        self._given_back += given_back
-        self.lanes.wake_refill.set()
-
-    async def _leave_in_store(self) -> None:
-        """What lanes gave back is nobody's again; where the store does not take that now, its lease runs out."""
-        given_back, self._given_back = self._given_back, []
-        if not given_back:
-            return
-        try:
-            await self._writer.run(ReleaseDeliveries(tuple(map(Held.of, given_back))))
-        except StoreUnavailable as error:
-            _log.warning("deliveries_not_given_back", deliveries=len(given_back), error=str(error))
-
-    async def _sending(self, row: Row) -> Sending:
-        max_in_flight, rate_per_s = ONE_OFF_IN_FLIGHT, None
-        if row["subscription_id"] is not None:
-            destination = await self._directory.destination(row["account_id"], row["subscription_id"])
-            if destination is not None:
-                max_in_flight, rate_per_s = destination.max_in_flight, destination.rate_per_s
-        return Sending(
-            delivery_id=row["id"],
-            event_id=row["event_id"],
-            account_id=row["account_id"],
-            lane=row["lane"],
-            body=bytes(row["body"]),
-            event_at=row["at"],
-            epoch=row["lease_epoch"] + 1,
-            lease_until=row["lease_until"],
-            url=row["url"],
-            subscription_id=row["subscription_id"],
-            failed_before=row["attempt_count"] - row["schedule_base"],
-            max_in_flight=max_in_flight,
-            rate_per_s=rate_per_s,
-            due_at=row["due_at"],
-            since=row["since"],
-            give_up_at=row["give_up_at"],
-        )
+        self._refill.take_back(given_back)
 
 
 def _patience_s(schedule_s: tuple[float, ...]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,6 +22,14 @@ _WAKE_LANE = """
 INSERT INTO lanes (id, account_id, next_due_at) VALUES (:lane, :account_id, :due_at)
 ON CONFLICT (id) DO UPDATE SET next_due_at = min(coalesce(next_due_at, excluded.next_due_at), excluded.next_due_at)
 """
+_NEXT_OF_LANE = """
+UPDATE lanes SET next_due_at = (
+    SELECT due_at FROM deliveries WHERE lane = :lane AND status = 'pending' AND lease_owner IS NULL ORDER BY due_at LIMIT 1)
+WHERE id = :lane
+"""
+_REMOVE_LANE = "DELETE FROM lanes WHERE id = :lane AND next_due_at IS NULL"
+# The ids that begin with that of an origin and a slash, by which the primary key is in order; the slash's successor ends them.
+_LANES_BELOW = "SELECT id, :origin AS origin FROM lanes WHERE id >= :origin || '/' AND id < :origin || '0' LIMIT :most"
 # While the request was out its delivery may have gone (nothing is recorded then) or been erased (an answer may repeat what
 # was sent, so that it is not kept). Joining costs 0.8 µs an attempt; without it one that has gone would fail the whole batch.
 _INSERT_ATTEMPT = """
@@ -42,8 +50,8 @@ WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'delivered' AND (r
 # That it did not is news only from whoever still holds the lease.
 _FAILED = """
 UPDATE deliveries SET status = :status, attempt_count = attempt_count + 1, schedule_base = schedule_base + :uncounted,
-    attempted_at = :attempted_at, finished_at = :finished_at, due_at = :due_at, reason = :reason, lease_owner = NULL,
-    lease_until = NULL
+    attempted_at = :attempted_at, finished_at = :finished_at, due_at = :due_at, reason = :reason, lane = :lane,
+    lease_owner = NULL, lease_until = NULL
 WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
 """
 _HEALTHY = "UPDATE subscriptions SET last_success_at = :now, failing_since = NULL WHERE id = :id"
@@ -63,11 +71,27 @@ def wake_lanes(tx: Tx, rows: Sequence[Params]) -> None:
     tx.write(_WAKE_LANE, rows)
 
 
+def settle_lanes(tx: Tx, lane_ids: Iterable[str]) -> None:
+    """Note when lanes have something due next that nobody holds; those that have nothing are removed."""
+    rows = [{"lane": each} for each in lane_ids]
+    tx.write(_NEXT_OF_LANE, rows)
+    tx.write(_REMOVE_LANE, rows)
+
+
+async def lanes_below(tx: Tx, origins: Sequence[str], most: int) -> Mapping[str, set[str]]:
+    """The lanes of paths in which something waits that nobody holds, by the lanes of their origins, up to so many of each."""
+    found: dict[str, set[str]] = {each: set() for each in origins}
+    for row in await tx.rows_each(_LANES_BELOW, [{"origin": each, "most": most} for each in origins]):
+        found[row["origin"]].add(row["id"])
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class RecordAttempt(Command[None]):
     """Record one request of a delivery.
 
     Args:
+        lane: In which it waits for its next attempt.
         delivered: A 2xx came back.
         due_at: When to try again; None with `delivered` False means that there is no further try.
         counted: It is one of the schedule's; a try ahead of time is not.
@@ -149,6 +173,7 @@ def _failure(command: RecordAttempt, now_ms: int) -> Params:
         "finished_at": now_ms if dead else None,
         "due_at": command.due_at,
         "reason": command.reason if dead else None,
+        "lane": command.lane,
     }
 
 

@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.accounts.secrets import new_sealed
 from service.clock import SeededRandomness, VirtualClock
+from service.db.inline import InlineConnection, InlineReader
 from service.db.invariants import breaches
+from service.db.keyring import open_box
 from service.db.migrate import upgrade
 from service.db.opening import Store, open_store
+from service.db.secrets import SecretBox
+from service.db.sqlite import LockFile
 from service.db.transaction import Tx
-from service.db.writer import Command
+from service.db.writer import Command, Writer
 from service.deliveries import store as delivery_store
 from service.deliveries.changes import Changes
 from service.deliveries.fanout import Fanout, Outgoing
@@ -33,8 +38,8 @@ URL = "https://shop.example/hooks"
 
 
 @dataclass(frozen=True, slots=True)
-class Publish(Command[None]):
-    """Write an event of a job and fan it out, as the tracker does; `fail` breaks the transaction afterwards."""
+class Publish(Command[str]):
+    """Write an event of a job and fan it out, as the tracker does; `fail` breaks the transaction afterwards. Answered with its id."""
 
     account_id: str
     event_type: str = "job.completed"
@@ -42,15 +47,17 @@ class Publish(Command[None]):
     operation: str | None = "generate"
     tags: frozenset[str] = frozenset()
     results_expire_in_s: int | None = None
+    callback_url: str | None = None
     fail: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog(Command[None]):
-    """Put deliveries into the store."""
+    """Put deliveries into the store, for a subscription, or for a URL into the lane that is named."""
 
-    subscription_id: str
+    lane: str
     count: int
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +90,9 @@ class Desk:
         await self.fanout.lanes.settle()
         return [str(each.subscription_id) for each in self.sent[before:]]
 
-    async def backlog(self, subscription_id: str, count: int) -> None:
-        """So many further deliveries of the newest event for a subscription, due now and nobody's."""
-        await self.store.writer.run(Backlog(subscription_id, count))
+    async def backlog(self, lane: str, count: int, url: str | None = None) -> None:
+        """So many further deliveries of the newest event for a subscription (or URL), due now and nobody's."""
+        await self.store.writer.run(Backlog(lane, count, url))
 
     async def look(self, account_id: str = OURS) -> list[Destination]:
         """The enabled destinations, through a transaction."""
@@ -96,8 +103,9 @@ class Desk:
         with contextlib.closing(sqlite3.connect(f"file:{self.store.path}?mode=ro", uri=True)) as connection:
             return connection.execute(sql, params).fetchall()
 
-    async def handle_publish(self, tx: Tx, commands: Sequence[Publish]) -> list[Exception | None]:
+    async def handle_publish(self, tx: Tx, commands: Sequence[Publish]) -> list[str | Exception]:
         """The writer's handler for `Publish`."""
+        made: list[str | Exception] = []
         for command in commands:
             event = Outgoing(
                 event_id=self.ids.new("evt"),
@@ -109,6 +117,7 @@ class Desk:
                 provider=command.provider,
                 operation=command.operation,
                 tags=command.tags,
+                callback_url=command.callback_url,
                 results_expire_at=None
                 if command.results_expire_in_s is None
                 else tx.now_ms + command.results_expire_in_s * 1000,
@@ -127,10 +136,11 @@ class Desk:
                 ],
             )
             await self.fanout.add(tx, [event])
+            made.append(event.event_id)
             if command.fail:
                 msg = "this transaction comes to nothing"
                 raise RuntimeError(msg)
-        return [None for _ in commands]
+        return made
 
     async def handle_backlog(self, tx: Tx, commands: Sequence[Backlog]) -> list[Exception | None]:
         """The writer's handler for `Backlog`."""
@@ -141,9 +151,9 @@ class Desk:
                 "account_id": event["account_id"],
                 "job_id": None,
                 "type": event["type"],
-                "subscription_id": command.subscription_id,
-                "lane": command.subscription_id,
-                "url": None,
+                "subscription_id": command.lane if command.url is None else None,
+                "lane": command.lane,
+                "url": command.url,
                 "status": "pending",
                 "reason": None,
                 "created_at": tx.now_ms,
@@ -155,7 +165,7 @@ class Desk:
                 "lease_epoch": 0,
             }
             delivery_store.insert(tx, [row | {"id": self.ids.new("dlv")} for _ in range(command.count)])
-            lane = {"lane": command.subscription_id, "account_id": event["account_id"], "due_at": tx.now_ms}
+            lane = {"lane": command.lane, "account_id": event["account_id"], "due_at": tx.now_ms}
             delivery_store.wake_lanes(tx, [lane])
         return [None for _ in commands]
 
@@ -167,23 +177,34 @@ class Desk:
         ]
 
 
-def _two_accounts(path: Path) -> None:
-    upgrade(path)
+def _two_accounts(path: Path, box: SecretBox, randomness: SeededRandomness) -> None:
+    accounts = [(each, each, new_sealed(box, randomness, each)[1]) for each in (OURS, THEIRS)]
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executemany(
             "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) "
-            "VALUES (?, ?, 'active', 'none', x'00', 'whsec_', 0)",
-            [(OURS, "ours"), (THEIRS, "theirs")],
+            "VALUES (?, ?, 'active', 'none', ?, 'whsec_', 0)",
+            accounts,
         )
         connection.commit()
 
 
+def _inline_store(path: Path, clock: VirtualClock, randomness: SeededRandomness) -> Store:
+    connection = InlineConnection(path)
+    box = open_box(connection.raw, path, "a key of at least 32 characters!!", randomness)
+    writer, reader = Writer(connection, clock), InlineReader(connection)
+    return Store(path, LockFile(path), writer, reader, box, fresh=False)
+
+
 @contextlib.asynccontextmanager
-async def desk(directory: Path) -> AsyncIterator[Desk]:
-    """Open everything; at the end close it and check the invariants."""
+async def desk(directory: Path, *, inline: bool = False) -> AsyncIterator[Desk]:
+    """Open everything, with a store without threads if told so; at the end close it and check the invariants."""
     clock, randomness = VirtualClock(), SeededRandomness(1)
-    _two_accounts(directory / "remora.db")
-    store = await open_store(directory / "remora.db", None, clock, randomness)
+    upgrade(directory / "remora.db")
+    if inline:
+        store = _inline_store(directory / "remora.db", clock, randomness)
+    else:
+        store = await open_store(directory / "remora.db", None, clock, randomness)
+    _two_accounts(store.path, store.box, randomness)
     store.writer.start()
     door = Door(allow=(), clock=clock)
     ids = Ids(clock, randomness)

@@ -17,6 +17,7 @@ from service.deliveries.directory import StoreDirectory
 from service.deliveries.fanout import Fanout
 from service.deliveries.request import parse_new
 from service.deliveries.send import Sender
+from service.deliveries.shares import SOCKETS
 from service.deliveries.subscriptions import DestinationCache
 from service.egress import Answer
 from tests.deliveries.desk import OURS, Desk, desk
@@ -81,17 +82,17 @@ class Outage:
     async def restart(self) -> None:
         """Another process takes over."""
         await self.sender.drain(0)
-        self.sender, self.desk.fanout = _sender(self.desk, self.web, self.schedule_s)
+        self.sender, self.desk.fanout = sender_of(self.desk, self.web, self.schedule_s)
         await self.sender.start()
 
     async def subscribe(self, url: str, **fields: Any) -> dict[str, Any]:
         """A new subscription of ours."""
         return await self.desk.subscribe.create(OURS, parse_new({"url": url} | fields))
 
-    async def publish(self, count: int = 1) -> None:
+    async def publish(self, count: int = 1, *, callback_url: str | None = None) -> None:
         """So many events, each in a transaction of its own."""
         for _ in range(count):
-            await self.desk.publish()
+            await self.desk.publish(callback_url=callback_url)
         await self.settle()
 
     async def settle(self) -> None:
@@ -121,19 +122,22 @@ class Outage:
         return Counter(row[0] for row in self.desk.rows("SELECT status FROM deliveries"))
 
 
-def _sender(at: Desk, web: Web, schedule_s: tuple[float, ...]) -> tuple[Sender, Fanout]:
+def sender_of(
+    at: Desk, egress: Any, schedule_s: tuple[float, ...] = SCHEDULE_S, *, sockets: int = SOCKETS
+) -> tuple[Sender, Fanout]:
     """What a process has of deliveries, with its handlers in the writer."""
     randomness = SeededRandomness(5)
     cache, ids = DestinationCache(at.store.box), at.ids
     sender = Sender(
         writer=at.store.writer,
-        egress=web,  # type: ignore[arg-type]  # deliveries only
+        egress=egress,
         directory=StoreDirectory(at.store.reader, at.store.writer, at.store.box, cache, at.clock),
         clock=at.clock,
         randomness=randomness,
         owner="me",
         timeout_s=15,
         schedule_s=schedule_s,
+        sockets=sockets,
     )
     fanout = Fanout(ids, cache, sender.lanes, "me", sender.lease_ms)
     renewed, forgotten = sender.lanes.renew, sender.lanes.breakers.forget
@@ -146,7 +150,7 @@ async def outage(directory: Path, *, schedule_s: tuple[float, ...] = SCHEDULE_S)
     """Everything open, with a refiller that runs."""
     async with desk(directory) as at:
         web = Web(at.clock)
-        sender, at.fanout = _sender(at, web, schedule_s)
+        sender, at.fanout = sender_of(at, web, schedule_s)
         await sender.start()
         made = Outage(at, web, sender, schedule_s)
         try:

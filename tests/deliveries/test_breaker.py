@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.clock import SeededRandomness, VirtualClock
-from service.deliveries.breaker import BREAK_AFTER, LaneBreakers
+from service.deliveries.breaker import BREAK_AFTER, MAX_REMEMBERED, LaneBreakers
 
 
 @pytest.fixture
@@ -117,6 +117,16 @@ def test_short_absence_leaves_the_schedule_alone(breakers: LaneBreakers, clock: 
 
     assert not breakers.succeeded("a", 10)
     assert not breakers.is_open("a")
+
+
+def test_any_number_of_paths_that_fail_once_opens_no_breaker_again(breakers: LaneBreakers) -> None:
+    """Memory is bounded, and what makes room is what matters least."""
+    fail(breakers, BREAK_AFTER)
+    for number in range(MAX_REMEMBERED * 2):
+        breakers.failed(f"acc_1:https://shop.example/{number}", None)
+
+    assert breakers.open_lanes() == ["a"]
+    assert not breakers.is_open("acc_1:https://shop.example/0")
 
 
 def test_operator_can_have_it_tried_at_once(breakers: LaneBreakers) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from service.deliveries.backlog_queries import Waiting, backlog, waiting
-from service.deliveries.fanout import one_off_lane
 from service.deliveries.figures import Figures
 from service.deliveries.gauges import gauges
+from service.deliveries.origins import origin_lane, path_lane
 from tests.deliveries.desk import OURS, THEIRS, Desk, desk
 
 DUE = 1_000_000
@@ -85,8 +85,8 @@ async def test_backlog_of_nothing(at: Desk) -> None:
 
 async def test_gauges_tell_of_destinations_without_their_urls(at: Desk) -> None:
     """One-off destinations of an account are one series, which shows no host."""
-    one, two = one_off_lane(OURS, "https://a.example/hook?token=1"), one_off_lane(OURS, "https://b.example/hook")
-    other = one_off_lane(THEIRS, "https://a.example/hook")
+    one, two = path_lane(OURS, "https://a.example/hook?token=1"), origin_lane(OURS, "https://b.example/hook")
+    other = path_lane(THEIRS, "https://a.example/hook")
     fill(at, {one: 2, two: 3, other: 1, "sub_a": 4})
     figures = Figures(at.clock, at.fanout.lanes)
     for lane in (one, "sub_a"):

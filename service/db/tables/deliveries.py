@@ -179,6 +179,8 @@ class Lane(SQLModel, table=True):
     __tablename__: ClassVar[str] = "lanes"
     __table_args__ = (Index("ix_lanes_for_claim", "next_due_at", sqlite_where=text("next_due_at IS NOT NULL")),)
 
-    id: str = Field(primary_key=True)  # the subscription's id, or account and origin of a one-off
+    id: str = Field(
+        primary_key=True
+    )  # the subscription's id, or account, origin and digest of the path of a callback_url
     account_id: str
     next_due_at: int | None = None

@@ -1,0 +1,70 @@
+"""What came of a request, for its lane and for the origin that it went to.
+
+A lane of its own goes by everything that comes back. A lane that many callback_urls of an origin share goes by what the
+whole origin does: only requests that found nobody open its breaker, any answer from whatever path closes it, and what
+one path asks for (429, `Retry-After`) slows no other down. Must not know the store: deliveries are due by their schedule.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from service.deliveries.attempts import Tried
+from service.deliveries.lanes import Lanes
+from service.deliveries.origins import IN_FLIGHT, is_shared, shared_lanes
+from service.deliveries.sending import Sending
+from service.telemetry import SparingLog
+
+PROMPT_MS: Final = 1_000  # destinations that answer later are served after those that do not
+
+
+class Outcomes:
+    """Tells lanes and origins of requests that ended."""
+
+    def __init__(self, lanes: Lanes, lines: SparingLog) -> None:
+        self._lanes = lanes
+        self._lines = lines
+
+    def report(self, sending: Sending, tried: Tried, duration_ms: int) -> None:
+        """A request ended.
+
+        Args:
+            sending: What was sent.
+            tried: What came of it.
+            duration_ms: How long it took.
+        """
+        lane_id, breakers = sending.lane, self._lanes.breakers
+        if sending.url is not None:
+            self._lanes.origins.tried(sending.account_id, sending.url, delivered=tried.delivered)
+        was_open = breakers.is_open(lane_id)
+        prompt = tried.delivered and duration_ms < PROMPT_MS
+        if is_shared(lane_id):
+            self._lanes.heard(sending, delivered=not tried.is_unreachable, prompt=prompt)
+        else:
+            if tried.slow_s:
+                self._lanes.slow_down(lane_id, tried.slow_s)
+            self._lanes.heard(sending, delivered=tried.delivered, prompt=prompt, retry_after_s=tried.retry_after_s)
+        if breakers.is_open(lane_id) != was_open:
+            self._note_turn(sending, tried, down=not was_open)
+        if sending.url is not None:
+            self._report_origin(sending, tried)
+
+    def _report_origin(self, sending: Sending, tried: Tried) -> None:
+        lanes, account_id, lane_id = self._lanes, sending.account_id, sending.lane
+        if tried.is_unreachable:
+            lanes.origins.unreachable(lane_id)
+            return
+        for shared in shared_lanes(lane_id):
+            if shared != lane_id and lanes.breakers.succeeded(shared, IN_FLIGHT):
+                lanes.catch_up(account_id, shared)
+        for path in lanes.origins.reached(lane_id):
+            lanes.catch_up(account_id, path)
+
+    def _note_turn(self, sending: Sending, tried: Tried, *, down: bool) -> None:
+        self._lines.say(
+            "warning" if down else "info",
+            "destination_down" if down else "destination_back",
+            subscription=sending.subscription_id,
+            lane=sending.lane,
+            error_class=tried.error_class,
+        )
