@@ -177,7 +177,10 @@ class Lane(SQLModel, table=True):
     """A destination's queue: when something in it is due that nobody holds."""
 
     __tablename__: ClassVar[str] = "lanes"
-    __table_args__ = (Index("ix_lanes_for_claim", "next_due_at", sqlite_where=text("next_due_at IS NOT NULL")),)
+    __table_args__ = (
+        Index("ix_lanes_for_claim", "next_due_at", sqlite_where=text("next_due_at IS NOT NULL")),
+        Index("ix_lanes_for_turns", "account_id", "next_due_at", sqlite_where=text("next_due_at IS NOT NULL")),
+    )
 
     id: str = Field(
         primary_key=True
