@@ -201,13 +201,17 @@ class Lanes:
         lane = self._lanes.get(lane_id)
         if lane is None:
             return
-        if sending.url is not None:
-            lane.max_in_flight = self.origins.limit(lane_id)
         if not delivered:
             self.breakers.failed(lane_id, retry_after_s)
         elif self.breakers.succeeded(lane_id, lane.max_in_flight):
             lane.catch_up_to = self._clock.now_ms()
             lane.backlog = True
+
+    def limit(self, lane_id: str, max_in_flight: int) -> None:
+        """So many requests of this lane may be out at once from now on."""
+        lane = self._lanes.get(lane_id)
+        if lane is not None:
+            lane.max_in_flight = max_in_flight
 
     def answered(self, lane_id: str) -> None:
         """The destination is free for the next request, while the attempt is still being recorded."""

@@ -32,7 +32,7 @@ NEW_IN_FLIGHT: Final = 2
 REMEMBERED: Final = 10_000  # origins
 RECOUNT_S: Final = 1.0  # between two looks at the store for an origin that seems crowded
 DIGEST_BYTES: Final = 12  # of a path, which may be long and may hold a token
-READ: Final = 4_096  # URLs that are kept read
+READ: Final = 4_096  # URLs, and names of lanes, that are kept read
 
 _AGAIN: Final = "/again"  # no digest: behind the origin's lane it names the one of what failed
 _DEFAULT_PORTS: Final = {"https": ":443", "http": ":80"}
@@ -40,20 +40,21 @@ _DEFAULT_PORTS: Final = {"https": ":443", "http": ":80"}
 
 def origin_lane(account_id: str, url: str) -> str:
     """The lane that all callback_urls of an account at one origin share that have none of their own."""
-    return f"{account_id}:{_read(url)[0]}"
+    return _lanes_of(account_id, url)[0]
 
 
 def path_lane(account_id: str, url: str) -> str:
     """The lane of a callback_url alone, whatever its query."""
-    origin, digest = _read(url)
-    return f"{account_id}:{origin}/{digest}"
+    return _lanes_of(account_id, url)[1]
 
 
+@lru_cache(maxsize=READ)
 def origin_of(lane_id: str) -> str:
     """The lane of the origin that a path's lane belongs to; any other lane itself."""
     return lane_id.rpartition("/")[0] if lane_id.count("/") == 3 else lane_id
 
 
+@lru_cache(maxsize=READ)
 def shared_lanes(lane_id: str) -> tuple[str, str]:
     """The lanes that the paths of an origin share: that of new deliveries, and that of those that failed."""
     origin = origin_of(lane_id)
@@ -71,11 +72,13 @@ def is_one_off(lane_id: str) -> bool:
 
 
 @lru_cache(maxsize=READ)
-def _read(url: str) -> tuple[str, str]:
+def _lanes_of(account_id: str, url: str) -> tuple[str, str]:
+    """The lanes of its origin and of its path."""
     parts = urlsplit(url)
     host = parts.netloc.lower().removesuffix(_DEFAULT_PORTS.get(parts.scheme, ""))
     digest = blake2b((parts.path or "/").encode(), digest_size=DIGEST_BYTES).hexdigest()
-    return f"{parts.scheme}://{host}", digest
+    origin = f"{account_id}:{parts.scheme}://{host}"
+    return origin, f"{origin}/{digest}"
 
 
 @dataclass(slots=True)
@@ -95,6 +98,9 @@ class _Origin:
 
     def note(self, lane_id: str, *, delivered: bool) -> None:
         """What became of the last delivery of this path."""
+        if delivered and lane_id in self.well:
+            self.well.move_to_end(lane_id)
+            return
         known = self.is_well(lane_id)
         if not delivered and known:
             self.own.add(lane_id)
@@ -137,7 +143,7 @@ class Origins:
 
     def lane(self, account_id: str, url: str) -> str:
         """The lane for a delivery to this URL: its own, or its origin's."""
-        shared, own = origin_lane(account_id, url), path_lane(account_id, url)
+        shared, own = _lanes_of(account_id, url)
         origin = self._of(shared)
         if not origin.is_well(own) and own not in origin.own:
             if len(origin.own) >= PATHS:
@@ -152,7 +158,8 @@ class Origins:
 
     def tried(self, account_id: str, url: str, *, delivered: bool) -> None:
         """What became of a request to this URL, in whatever lane it was."""
-        self._of(origin_lane(account_id, url)).note(path_lane(account_id, url), delivered=delivered)
+        shared, own = _lanes_of(account_id, url)
+        self._of(shared).note(own, delivered=delivered)
 
     def lane_after_failure(self, account_id: str, url: str, lane_id: str) -> str:
         """The lane in which a delivery to this URL waits for its next attempt; `lane_id` is the one that it was in."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from service.deliveries.attempts import Tried
 from service.deliveries.lanes import Lanes
-from service.deliveries.origins import IN_FLIGHT, is_shared, shared_lanes
+from service.deliveries.origins import IN_FLIGHT, NEW_IN_FLIGHT, is_shared, shared_lanes
 from service.deliveries.sending import Sending
 from service.telemetry import SparingLog
 
@@ -38,11 +38,13 @@ class Outcomes:
             self._lanes.origins.tried(sending.account_id, sending.url, delivered=tried.delivered)
         was_open = breakers.is_open(lane_id)
         prompt = tried.delivered and duration_ms < PROMPT_MS
-        if is_shared(lane_id):
+        if sending.url is not None and is_shared(lane_id):
             self._lanes.heard(sending, delivered=not tried.is_unreachable, prompt=prompt)
         else:
             if tried.slow_s:
                 self._lanes.slow_down(lane_id, tried.slow_s)
+            if sending.url is not None:
+                self._lanes.limit(lane_id, IN_FLIGHT if tried.delivered else NEW_IN_FLIGHT)
             self._lanes.heard(sending, delivered=tried.delivered, prompt=prompt, retry_after_s=tried.retry_after_s)
         if breakers.is_open(lane_id) != was_open:
             self._note_turn(sending, tried, down=not was_open)
