@@ -34,7 +34,6 @@ from service.errors import EgressCut, EgressError, EgressNotSent, EgressRefused
 CONNECT_S = 10.0  # for TCP and TLS with one address; the next address is tried after that, if there is time left
 LARGE_BYTES = 1 << 20  # above it aiohttp warns of bodies in one piece, which hold up the event loop
 CHUNK_BYTES = 64 << 10  # the pieces in which such a body is sent
-LINK_FIELD_BYTES = 20 << 10  # of a header in the answer of a file host, whose redirect may hold the longest link
 SMALL_BYTES = 4 << 20  # of an answer that needs no room; what lies beyond waits in the network until there is some
 #: For all large answers of the process together; one that is being read takes up to five times its size.
 ROOM_BYTES = 256 << 20
@@ -180,7 +179,7 @@ class Door:
         try:
             async with asyncio.timeout(min(timeout_s, stall_s + CONNECT_S)):
                 session = self._open(self._kept).session
-                response = await session.get(target.url, allow_redirects=False, max_field_size=LINK_FIELD_BYTES)
+                response = await session.get(target.url, allow_redirects=False)
         except EgressError:
             raise
         except FAULTS as error:

@@ -21,6 +21,7 @@ _UNFIT: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH: Final = b"content-length"
 _PLAIN_LENGTH: Final = re.compile(_LENGTH + rb":[\t ]*+[0-9]++[\t ]*+\r\n")
 _CODING: Final = b"transfer-encoding"
+_LOCATION: Final = b"location"
 
 
 class HeadInvalid(ValueError):
@@ -94,6 +95,8 @@ def _field(line: bytes) -> tuple[bytes, bytes] | None:
     if found is None:
         return None
     value = _UNFIT.sub(b" ", found[2]).strip()
+    if found[1].lower() == _LOCATION:
+        return found[1], value  # a link is followed byte for byte, whatever its letters are
     try:
         value.decode()
     except UnicodeDecodeError:

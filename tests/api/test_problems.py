@@ -53,7 +53,15 @@ STATUS = {
     "EgressCut": 503,
 }
 #: Errors of the start or of our own making: a caller who ever meets one has found a fault of ours.
-INTERNAL = {"AdapterFailed", "SettingsInvalid", "CardInvalid", "SecretKeyWrong", "MoveForbidden", "SignatureInvalid"}
+INTERNAL = {
+    "AdapterFailed",
+    "AnswerCut",
+    "SettingsInvalid",
+    "CardInvalid",
+    "SecretKeyWrong",
+    "MoveForbidden",
+    "SignatureInvalid",
+}
 #: Bases that nobody raises.
 BASES = {"RemoraError", "EgressError", "Problem"}
 

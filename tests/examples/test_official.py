@@ -25,11 +25,15 @@ EVENTS: list[dict[str, object]] = [
     {"größe": "12 €", "猫": "🐱", "تحية": "سلام", "lines": "\u2028\u0085\x7f\ufeff", "zero": "\x00"},
     {"data": "ü" * 100_000},
 ]
-SENT = [
-    (event, message(signers, json.dumps(event, ensure_ascii=False).encode()))
-    for event in EVENTS
-    for signers in (V1, [*V1, KEYS[0]], ROTATING, [*ROTATING, *KEYS])
-]
+
+
+def sent() -> list[tuple[dict[str, object], Message]]:
+    """Events as they are sent now: the libraries refuse what is older than five minutes, which a run of all tests takes."""
+    return [
+        (event, message(signers, json.dumps(event, ensure_ascii=False).encode()))
+        for event in EVENTS
+        for signers in (V1, [*V1, KEYS[0]], ROTATING, [*ROTATING, *KEYS])
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def npm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lies() -> list[Message]:
     """What they must refuse."""
-    good = SENT[-1][1]
+    good = sent()[-1][1]
     return [
         replace(good, body=good.body + b" "),
         replace(good, headers={**good.headers, "webhook-id": "evt_2"}),
@@ -51,19 +55,20 @@ def lies() -> list[Message]:
 
 def test_pypi_library_accepts_every_signature() -> None:
     """With the new secret, and with the old one while it co-signs."""
-    for event, sent in SENT:
-        assert ask_pypi(NEW, sent) == event
-        if sent.headers["webhook-signature"].count("v1,") == 2:
-            assert ask_pypi(OLD, sent) == event
+    for event, each in sent():
+        assert ask_pypi(NEW, each) == event
+        if each.headers["webhook-signature"].count("v1,") == 2:
+            assert ask_pypi(OLD, each) == event
 
 
 def test_npm_library_accepts_every_signature(npm: Path) -> None:
     """The same, and after the rotation the old secret fits nothing any more."""
-    rotating = [(event, sent) for event, sent in SENT if sent.headers["webhook-signature"].count("v1,") == 2]
-    accepted = ask_npm(npm, [(NEW, sent) for _, sent in SENT] + [(OLD, sent) for _, sent in rotating])
+    all_ = sent()
+    rotating = [(event, each) for event, each in all_ if each.headers["webhook-signature"].count("v1,") == 2]
+    accepted = ask_npm(npm, [(NEW, each) for _, each in all_] + [(OLD, each) for _, each in rotating])
     over = ask_npm(npm, [(OLD, message([*V1, KEYS[0]], b"{}"))])
 
-    assert accepted == [{"event": event} for event, _ in [*SENT, *rotating]]
+    assert accepted == [{"event": event} for event, _ in [*all_, *rotating]]
     assert over == [{"refused": "No matching signature found"}]
 
 

@@ -97,7 +97,7 @@ def redirect(location: bytes) -> Talk:
         (answer(b"", status="206 Partial Content"), "http_206"),
         (answer(PNG, f"Content-Range: bytes 0-{len(PNG) - 1}/999999", status="206 Partial Content"), "http_206"),
         (answer(b"", status="204 No Content"), "http_204"),
-        (answer(b"", f"X-Long: {'x' * 60_000}"), "bad_answer"),
+        (answer(b"", f"X-Long: {'x' * 70_000}"), "bad_answer"),
         (answer(b"", status="302 Found"), "url_invalid"),
         (answer(b"", "Location: file:///etc/passwd", status="302 Found"), "url_invalid"),
         (answer(b"", "Location: http://10.0.0.1/x.png", status="302 Found"), "address_forbidden"),
