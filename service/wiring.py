@@ -32,7 +32,7 @@ from service.ids import Ids
 from service.jobs import retention as job_retention
 from service.jobs import usage_store
 from service.jobs.cancel import Canceller
-from service.jobs.capacity import PollCapacity, SubmitCapacity
+from service.jobs.capacity import Capacity, SubmitCapacity
 from service.jobs.dispatch import Dispatcher
 from service.jobs.erase import Erase, Eraser, Follower
 from service.jobs.facts import Fact
@@ -181,7 +181,7 @@ def _polls(base: Base, fetcher: Fetcher) -> Dispatcher:
     pool = WorkerPool(
         "poll",
         fetcher.fetch,
-        PollCapacity(base.registry, base.clock),
+        Capacity(base.registry, base.clock, lambda provider: provider.polls),
         accepts=fetcher.can_ask,
         lease_ms=POLL_LEASE_MS,
         observer=base.metrics,

@@ -49,11 +49,13 @@ def path_lane(account_id: str, url: str) -> str:
 
 
 @lru_cache(maxsize=READ)
+@lru_cache(maxsize=READ)
 def origin_of(lane_id: str) -> str:
     """The lane of the origin that a path's lane belongs to; any other lane itself."""
     return lane_id.rpartition("/")[0] if lane_id.count("/") == 3 else lane_id
 
 
+@lru_cache(maxsize=READ)
 @lru_cache(maxsize=READ)
 def shared_lanes(lane_id: str) -> tuple[str, str]:
     """The lanes that the paths of an origin share: that of new deliveries, and that of those that failed."""
@@ -61,6 +63,7 @@ def shared_lanes(lane_id: str) -> tuple[str, str]:
     return origin, origin + _AGAIN
 
 
+@lru_cache(maxsize=READ)
 def is_shared(lane_id: str) -> bool:
     """Whether it is one of those."""
     return is_one_off(lane_id) and lane_id in shared_lanes(lane_id)
@@ -127,6 +130,7 @@ class Origins:
         self._clock = clock
         self._is_held = is_held
         self._origins: OrderedDict[str, _Origin] = OrderedDict()  # by their lanes, those not used for long first
+        self._last = ("", _Origin())  # the one that was asked for last
 
     async def load(self, tx: Tx, urls: Iterable[tuple[str, str]]) -> None:
         """Read what has to be known before `lane` is asked; `urls` are accounts and their callback_urls."""
@@ -204,6 +208,8 @@ class Origins:
         return len(origin.own) >= CROWDED and self._clock.monotonic() >= origin.counted_at + RECOUNT_S
 
     def _of(self, lane_id: str) -> _Origin:
+        if lane_id == self._last[0]:  # each delivery asks several times, and many go where the one before went
+            return self._last[1]
         origin = self._origins.get(lane_id)
         if origin is None:
             origin = self._origins[lane_id] = _Origin()
@@ -211,4 +217,5 @@ class Origins:
                 self._origins.popitem(last=False)
         else:
             self._origins.move_to_end(lane_id)
+        self._last = (lane_id, origin)
         return origin

@@ -6,7 +6,7 @@ It must not know how work is claimed or done.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from service.clock import Clock
@@ -107,69 +107,63 @@ class _Tenants:
         return other is not None and self._clock.monotonic() - other < TENANT_S
 
 
-class _Capacity:
-    """What both kinds of work have in common: a limiter for each provider, also where its card is gone."""
+class Capacity:
+    """What providers take of one kind of work, by their limiters; see `pool.Limits`. A card that is gone has one, too.
 
-    def __init__(self, registry: Registry, clock: Clock) -> None:
+    Args:
+        registry: Whose providers they are.
+        clock: The time.
+        limiter_of: The limiter of a provider for this kind of work.
+    """
+
+    def __init__(self, registry: Registry, clock: Clock, limiter_of: Callable[[Provider], Limiter]) -> None:
         self._registry = registry
+        self._limiter_of = limiter_of
         self._gone = Limiter(clock, at_once=GONE_AT_ONCE)
 
-    def _limiter(self, provider: Provider) -> Limiter:
-        raise NotImplementedError
-
-    def _of(self, name: str) -> Limiter:
-        provider = self._registry.get(name)
-        return self._gone if provider is None else self._limiter(provider)
-
-
-class PollCapacity(_Capacity):
-    """See `pool.Limits`: polls, those that verify callbacks included."""
-
-    def _limiter(self, provider: Provider) -> Limiter:
-        return provider.polls
-
     def room(self, provider: str) -> int:
-        """See `pool.Limits`."""
+        """How many pieces may begin now."""
         return self._of(provider).room()
 
     def share(self, provider: str) -> Share:
-        """See `pool.Limits`; a poll is over soon, and nothing is kept back."""
+        """How the room is shared between accounts: of work that is over soon nothing is kept back."""
         return NO_SHARE
 
     def note(self, job: JobRow) -> None:
-        """See `pool.Limits`."""
+        """A job came, whether there is room for it or not."""
 
     def wait_s(self, provider: str) -> float | None:
-        """See `pool.Limits`."""
+        """Seconds after which there may be room although nothing ended; None: something has to end first."""
         return self._of(provider).wait_s()
 
     def enter(self, job: JobRow) -> Slot:
-        """See `pool.Limits`."""
+        """Begin with a piece; ended by `leave`."""
         return self._of(job.provider).enter()
 
     def leave(self, job: JobRow, slot: Slot) -> None:
-        """See `pool.Limits`."""
+        """The piece ended, or never began."""
         slot.leave()
 
+    def _of(self, name: str) -> Limiter:
+        provider = self._registry.get(name)
+        return self._gone if provider is None else self._limiter_of(provider)
 
-class SubmitCapacity(_Capacity):
-    """See `pool.Limits`: submissions. A provider that is down gets one at a time, to see whether it is back.
 
-    Where several accounts use a provider, a tenth of its places is kept for those that hold fewer than that: whoever has
-    a million jobs, or such as take hours, must not be in the way of who has a few.
+class SubmitCapacity(Capacity):
+    """The same for submissions, which also leave tasks behind. A provider that is down gets one, to see whether it is back.
+
+    Where several accounts use a provider, a tenth of its places is kept for those that hold fewer than that: an account that
+    has a million jobs, or such as take hours, must not be in the way of one that has a few.
     """
 
     def __init__(self, registry: Registry, breakers: Breakers, tasks: UnfinishedTasks, clock: Clock) -> None:
-        super().__init__(registry, clock)
+        super().__init__(registry, clock, lambda provider: provider.submits)
         self._breakers = breakers
         self._tasks = tasks
         self._tenants = _Tenants(clock)
 
-    def _limiter(self, provider: Provider) -> Limiter:
-        return provider.submits
-
     def room(self, provider: str) -> int:
-        """See `pool.Limits`."""
+        """How many submissions may begin now."""
         limiter, breaker = self._of(provider), self._breakers.of(provider)
         if not breaker.allows():
             return 0
@@ -177,29 +171,25 @@ class SubmitCapacity(_Capacity):
         return max(0, min(room, 1 - limiter.in_use) if breaker.is_open else room)
 
     def share(self, provider: str) -> Share:
-        """See `pool.Limits`."""
+        """How the room is shared between accounts."""
         if not self._tenants.several(provider) or self._breakers.of(provider).is_open:
             return NO_SHARE
         kept = min(self._places(provider), self._of(provider).at_once) // KEPT_BACK
         return Share(kept, self._tasks.by_account(provider)) if kept else NO_SHARE
 
     def note(self, job: JobRow) -> None:
-        """See `pool.Limits`."""
+        """A job came: its account uses the provider."""
         self._tenants.note(job.provider, job.account_id)
 
-    def wait_s(self, provider: str) -> float | None:
-        """See `pool.Limits`."""
-        return self._of(provider).wait_s()
-
     def enter(self, job: JobRow) -> Slot:
-        """See `pool.Limits`."""
+        """Begin with a submission; its task counts from now on."""
         self._tasks.reserve(job)
-        return self._of(job.provider).enter()
+        return super().enter(job)
 
     def leave(self, job: JobRow, slot: Slot) -> None:
-        """See `pool.Limits`."""
+        """The submission was answered, or never made; what became of the job says whether its task still counts."""
         self._tasks.release(job)
-        slot.leave()
+        super().leave(job, slot)
 
     def _places(self, name: str) -> int:
         provider = self._registry.get(name)

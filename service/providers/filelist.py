@@ -5,12 +5,18 @@ Whatever stands there is told, since it was paid for: as a URL, or as something 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from operator import length_hint
 from typing import Final
 
 from service.fileurls import trimmed
 from service.providers.origins import Origins
+
+#: A link that needs no reading: what it says is what is sent. Nearly all are such, and every callback pays for the reading.
+_PLAIN: Final = re.compile(
+    r"https?://[A-Za-z0-9][A-Za-z0-9.-]{0,252}/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2}){0,2000}+"
+)
 
 MAX_FILES: Final = 64  # of one task; more is not one request's result
 _MAX_ENTRIES: Final = 1_000  # that are looked at, so that no document takes long
@@ -33,8 +39,20 @@ class FileList:
     left_out: int = 0
 
 
+NO_FILES: Final = FileList()
+
+
+def _is_plain(entry: object) -> bool:
+    return isinstance(entry, str) and _PLAIN.fullmatch(entry) is not None
+
+
 def file_list(value: object, origins: Origins) -> FileList:
     """Read what an expression found: a text, or a list of texts."""
+    if value is None:
+        return NO_FILES
+    plain = [value] if isinstance(value, str) else value
+    if isinstance(plain, list) and 0 < len(plain) <= MAX_FILES and all(map(_is_plain, plain)):
+        return FileList(tuple(dict.fromkeys(plain)))
     entries, left_out = _entries(value)
     urls: dict[str, None] = {}
     texts: set[str] = set()  # of these

@@ -92,6 +92,8 @@ class Observation:
     @property
     def results(self) -> tuple[str | None, ...]:
         """The URLs in the order in which the provider gave them; None for what is no URL."""
+        if not self.not_urls:
+            return self.urls
         urls = iter(self.urls)
         count = len(self.urls) + len(self.not_urls)
         return tuple(None if place in self.not_urls else next(urls, None) for place in range(count))

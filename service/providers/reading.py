@@ -111,6 +111,11 @@ def read(
         most_values: A document of more is not read.
         missing: What happened to the rest of it, where it is known not to be whole.
     """
+    if missing is None and len(body) <= most_values:  # so short that it cannot hold more values
+        try:
+            return Reading(_FAST.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # it is packed, or needs a closer look
     content_type, encoding = headers.get("content-type", ""), headers.get("content-encoding")
     if is_packed(body, encoding):
         made = unpacked(body, encoding, most_bytes)
