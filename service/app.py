@@ -177,6 +177,7 @@ class Service:
             links=base.links,
             receiver=stages.inbox,
             storage=base.storage,
+            unfinished=stages.tracker.tasks.count,
             remove_files=stages.keeping.sweeper.erase,
             thumbnails=Thumbnails(base.storage) if base.storage else None,
             metrics=base.metrics,

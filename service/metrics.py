@@ -35,6 +35,18 @@ METRICS: Final[tuple[MetricRow, ...]] = (
         ("kind",),
         "submissions and polls that ended in an error which nobody expected (`work_failed` in the log): a mistake in the code",
     ),
+    MetricRow("remora_provider_down", "gauge", ("provider",), "1 for a provider that is down; its jobs wait"),
+    MetricRow(
+        "remora_provider_paused_seconds",
+        "gauge",
+        ("provider",),
+        "for how long a provider that refused for the moment (429) gets no submissions",
+    ),
+    MetricRow(
+        "remora_provider_tasks", "gauge", ("provider",), "tasks unfinished at the provider, as `MAX_IN_FLIGHT` counts"
+    ),
+    MetricRow("remora_provider_submits", "gauge", ("provider",), "requests to submit that are under way"),
+    MetricRow("remora_provider_polls", "gauge", ("provider",), "polls that are under way"),
     MetricRow("remora_moderated_total", "counter", ("verdict",), "verdicts of moderation before generation"),
     MetricRow("remora_callbacks_total", "counter", ("provider", "outcome"), "callbacks received"),
     MetricRow("remora_polls_total", "counter", ("provider", "verdict"), "polls, by what came of them"),

@@ -45,6 +45,7 @@ class Context:
     Args:
         not_ready: Why the service is not ready, a short sentence each; empty when it is. Asked by `/readyz`.
         draining: Whether the service is stopping: nobody begins to wait any more.
+        unfinished: How many tasks are unfinished at a provider.
         remove_files: Remove the files of a job that was erased just now.
         open_metrics: The server listens on loopback only, so that `/metrics` needs no key.
     """
@@ -69,6 +70,7 @@ class Context:
     receiver: Receiver
     storage: Storage | None
     thumbnails: Thumbnails | None
+    unfinished: Callable[[str], int]
     remove_files: Callable[[str], Awaitable[None]]
     metrics: Metrics
     not_ready: Callable[[], Awaitable[list[str]]]

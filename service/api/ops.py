@@ -8,7 +8,7 @@ from litestar import HttpMethod, Request, Response, get, route
 
 from service.api.answers import json_answer
 from service.api.auth import authenticated
-from service.api.context import context_of
+from service.api.context import Context, context_of
 from service.clock import iso
 from service.deliveries.gauges import gauges
 from service.errors import Unavailable
@@ -28,7 +28,7 @@ async def healthz() -> Response[bytes]:
 
 @route("/readyz", http_method=_LOOK)
 async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The service can take work; if not, why. A provider that is down is told, but makes nobody unready: jobs wait for it."""
+    """The service can take work; if not, why. Providers that are down or paused are told, but make nobody unready: jobs wait."""
     context = context_of(request)
     reasons = await context.not_ready()
     if reasons:
@@ -36,7 +36,14 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
     down = {
         name: {"since": iso(each.opened_at), "error": each.last_error} for name, each in context.breakers.down().items()
     }
-    return json_answer({"status": "ready", "providers_down": down}, headers=_NO_STORE)
+    shown = {"status": "ready", "providers_down": down, "providers_paused": _paused(context)}
+    return json_answer(shown, headers=_NO_STORE)
+
+
+def _paused(context: Context) -> dict[str, float]:
+    """Seconds for which providers that refused for the moment get no submissions, by name."""
+    pauses = {provider.name: provider.submits.pause_s() for provider in context.registry.all()}
+    return {name: round(pause_s, 1) for name, pause_s in pauses.items() if pause_s > 0}
 
 
 @get("/metrics")
@@ -50,9 +57,24 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     for name, values in (await gauges(context.reader, context.figures, context.clock.now_ms())).items():
         context.metrics.set_gauges(name, values)
     context.metrics.set_gauges("remora_event_streams", {(): context.hub.count})
+    context.metrics.set_gauges("remora_provider_down", {(name,): 1.0 for name in context.breakers.down()})
+    paused: dict[tuple[str, ...], float] = {(name,): pause_s for name, pause_s in _paused(context).items()}
+    context.metrics.set_gauges("remora_provider_paused_seconds", paused)
+    for name, values in _load(context).items():
+        context.metrics.set_gauges(name, values)
     body, content_type = context.metrics.render()
     # Litestar adds the charset to every type of text, also where it is there already.
     return Response(body, media_type=content_type.removesuffix("; charset=utf-8"), headers=_NO_STORE)
+
+
+def _load(context: Context) -> dict[str, dict[tuple[str, ...], float]]:
+    """What providers that were asked for anything have of us now."""
+    providers = [each for each in context.registry.all() if each.configured]
+    return {
+        "remora_provider_tasks": {(each.name,): context.unfinished(each.name) for each in providers},
+        "remora_provider_submits": {(each.name,): each.submits.in_use for each in providers},
+        "remora_provider_polls": {(each.name,): each.polls.in_use for each in providers},
+    }
 
 
 ROUTES = (healthz, readyz, metrics)

@@ -62,6 +62,11 @@ def provider_view(provider: Provider, context: Context) -> dict[str, Any]:
             "submit_rate": None if rate is None else {"count": rate.count, "per_s": rate.per_s},
             "retention_s": provider.retention_s,
         },
+        "load": {
+            "tasks": context.unfinished(provider.name),
+            "submits": provider.submits.in_use,
+            "polls": provider.polls.in_use,
+        },
         "operations": {name: _operation_view(provider, name, each) for name, each in card.operations.items()},
     }
 

@@ -68,5 +68,6 @@ class Outcomes:
             "destination_down" if down else "destination_back",
             subscription=sending.subscription_id,
             lane=sending.lane,
+            url=None if sending.url is None else sending.url.partition("?")[0],
             error_class=tried.error_class,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -21,6 +21,7 @@ from service.providers.registry import Provider, Registry
 PATIENCE_S = 60.0  # seconds for which the store may refuse what a poll has seen; shorter than the lease
 TURN_S = 0.05  # seconds between looks at a full provider, for a question that is no job's turn …
 LONGEST_TURN_S = 30.0  # … and after which it is given up for now
+WORDS_TOLD = 1_000  # words of providers that no card knows; further ones are counted only
 TOO_MANY = 429  # the answer to polls that come too fast
 
 _log = structlog.get_logger(__name__)
@@ -46,6 +47,7 @@ class Fetcher:
     randomness: Randomness
     breakers: Breakers
     observer: Observer
+    _told_words: set[tuple[str, str | None]] = field(default_factory=set)
 
     def can_ask(self, job: JobRow) -> bool:
         """Whether there is a task to ask for and a provider that answers."""
@@ -79,12 +81,17 @@ class Fetcher:
         outcome = await self._ask(provider, job.operation, job.provider_task_id, job.poll_url, slot)
         if outcome.observation is not None and not outcome.observation.word_known:
             self.observer.unknown_word(job.provider)
-            _log.warning(
-                "unknown_status_word", provider=job.provider, word=outcome.observation.provider_status, job=job.id
-            )
+            self._tell_word(job, outcome.observation.provider_status)
         spread = self.randomness.uniform(0.8, 1.2)
         polled = Polled(job.id, job.submission_id, job.lease_epoch, outcome, spread)
         await insist(self.writer, Track(polled), self.clock, PATIENCE_S)
+
+    def _tell_word(self, job: JobRow, word: str | None) -> None:
+        """Once: a provider that knows a word of its own uses it at every poll."""
+        told = (job.provider, word)
+        if told not in self._told_words and len(self._told_words) < WORDS_TOLD:
+            self._told_words.add(told)
+            _log.warning("unknown_status_word", provider=job.provider, word=word, job=job.id)
 
     async def files_of(
         self, provider_name: str, operation: str, task_id: str | None, poll_url: str | None

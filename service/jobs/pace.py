@@ -20,7 +20,9 @@ NOT_SENT_FIRST_S = 1.0  # seconds after a submit that provably never left
 NOT_SENT_CAP_S = 300.0
 REFUSED_FIRST_S = 2.0  # seconds after a submit that the provider refused for the moment
 REFUSED_CAP_S = 300.0
-NOT_FOUND_LIMIT = 3  # 404s in a row, after the grace, that are the provider's word that there is no such task
+#: 404s in a row, after the grace, that are the provider's word that there is no such task. With the waits between failed polls they
+#: take about an hour: a gateway that loses its way for minutes must not cost paid results.
+NOT_FOUND_LIMIT = 14
 MODERATION_FIRST_S = 2.0  # seconds after a moderator was silent, at least …
 MODERATION_GROWTH = 0.25  # … a quarter of the job's age …
 MODERATION_CAP_S = 60.0  # … and at most

@@ -26,7 +26,7 @@ from service.jobs.pace import Rules
 from service.jobs.row import JobRow
 from service.jobs.view import Links, ResultRow
 from service.jobs.waiters import Waiters
-from service.states import FINAL, JobStatus, ResolvedBy
+from service.states import FINAL, ErrorCode, JobStatus, ResolvedBy
 from service.telemetry import SparingLog
 
 #: The ends that an operator looks for, as the log tells them; the others are counted only (docs/operations.md).
@@ -35,6 +35,8 @@ _TOLD: Final[dict[JobStatus, tuple[Literal["info", "warning"], str]]] = {
     JobStatus.EXPIRED: ("warning", "job_expired"),
     JobStatus.SUBMIT_UNKNOWN: ("warning", "job_submit_unknown"),  # perhaps paid for, and waiting for a decision
 }
+
+_OPERATORS: Final = {ErrorCode.PROVIDER_AUTH.value, ErrorCode.PROVIDER_FUNDS.value}
 
 Follower = Callable[[Tx, Sequence[StateEvent]], Awaitable[None]]
 
@@ -212,6 +214,8 @@ class Tracker:
 
     def _note(self, job: JobRow) -> None:
         level, event = _TOLD[job.status]
+        if job.error_code in _OPERATORS:
+            level = "warning"  # every job will fail until the key or the purse at the provider is mended
         self._lines.say(level, event, job=job.id, provider=job.provider, operation=job.operation, code=job.error_code)
 
     def learn_from(self, jobs: Iterable[JobRow]) -> None:

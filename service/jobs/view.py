@@ -61,7 +61,7 @@ class ResultRow:
 
 
 def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_event: bool = False) -> dict[str, Any]:
-    """The job as JSON; in an event a result carries `index`, `url` and `expires_at` only."""
+    """The job as JSON; in an event a result carries `index`, `url` and `expires_at` only, and `error` where it is lost already."""
     return {
         "id": job.id,
         "provider": job.provider,
@@ -98,7 +98,8 @@ def result_view(job_id: str, result: ResultRow, links: Links, *, in_event: bool 
     """One result as JSON."""
     url = links(job_id, result.idx)
     if in_event:
-        return {"index": result.idx, "url": url, "expires_at": iso(result.expires_at)}
+        lost = {} if result.error is None else {"error": result.error}
+        return {"index": result.idx, "url": url, "expires_at": iso(result.expires_at), **lost}
     return {
         "index": result.idx,
         "url": url,

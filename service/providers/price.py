@@ -105,6 +105,8 @@ def _default(field: Any) -> list[Any]:
 
 def _spelt_out(value: object) -> object:
     """`price: unknown` is short for `price: {unknown: true}`."""
+    if isinstance(value, str) and value != "unknown":
+        raise ValueError("write `unknown`, or an object with `rows`")
     return {"unknown": True} if value == "unknown" else value
 
 

@@ -32,11 +32,13 @@ class Missed:
         reason: A word.
         dead: The host says that the link is dead.
         retry_after_s: What it asked for.
+        final: A further try would bring the same.
     """
 
     reason: str
     dead: bool = False
     retry_after_s: float | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def after(  # noqa: PLR0917 - the row's own figures, in the row's order
         ends_ms: When the link dies or the result expires.
         randomness: For the jitter.
     """
-    if missed.reason in _FINAL or (missed.reason in _STUBBORN and refused >= REFUSED_TRIES):
+    if missed.final or missed.reason in _FINAL or (missed.reason in _STUBBORN and refused >= REFUSED_TRIES):
         return Next(None, missed.reason)
     if missed.dead and refused >= (2 if missed.reason == "http_410" else REFUSED_TRIES):
         return Next(None, GONE)

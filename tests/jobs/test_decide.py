@@ -563,10 +563,10 @@ def test_hinted_fetch_asks_again_after_1_2_5_and_15_seconds() -> None:
 
 
 def test_404_right_after_submitting_is_tolerated_then_final() -> None:
-    """Replication lag for a minute; afterwards, three times, the provider's word that there is no such task."""
+    """Replication lag for a minute; afterwards, for about an hour, the provider's word that there is no such task."""
     lag = draft(JobStatus.RUNNING, submitted_at=NOW - 30_000, poll_failures=5)
     decide(lag, polled(verdict=PollVerdict.NOT_FOUND, http_status=404), RULES)
-    gone = draft(JobStatus.RUNNING, submitted_at=NOW - 61_000, not_found_polls=2)
+    gone = draft(JobStatus.RUNNING, submitted_at=NOW - 61_000, not_found_polls=13)
     troubled = draft(JobStatus.RUNNING, submitted_at=NOW - 61_000, poll_failures=9)
     decide(troubled, polled(verdict=PollVerdict.NOT_FOUND, http_status=404), RULES)
     decide(gone, polled(verdict=PollVerdict.NOT_FOUND, http_status=404), RULES)
@@ -575,6 +575,17 @@ def test_404_right_after_submitting_is_tolerated_then_final() -> None:
     assert troubled.job.status is JobStatus.RUNNING  # the failures before were no 404s
     assert gone.job.status is JobStatus.FAILED
     assert gone.job.error_code == "provider_failed"
+
+
+def test_gateway_that_answers_404_for_minutes_costs_no_result() -> None:
+    """The waits between such polls add up to an hour before the job is given up."""
+    made, waited_ms = draft(JobStatus.RUNNING, submitted_at=NOW - 61_000), 0
+    while made.job.status is JobStatus.RUNNING:
+        made.job.lease_owner = "me"
+        decide(made, polled(verdict=PollVerdict.NOT_FOUND, http_status=404), RULES)
+        waited_ms += max(0, (made.job.due_at or 0) - NOW)
+
+    assert 3_000_000 < waited_ms < 5_400_000
 
 
 def test_failing_polls_back_off_and_change_nothing() -> None:
