@@ -15,6 +15,7 @@ import structlog
 
 from service.clock import Clock, Randomness
 from service.deliveries.breaker import BreakerState, LaneBreakers
+from service.deliveries.cooling import Cooling
 from service.deliveries.origins import Origins, origin_of
 from service.deliveries.sending import Lane, Sending
 from service.deliveries.shares import Shares
@@ -54,7 +55,7 @@ class Lanes:
         self._timeout_ms = round(timeout_s * 1000)
         self._shares = shares or Shares()
         self._lanes: dict[str, Lane] = {}
-        self._cooling: set[str] = set()  # lanes that are idle but for a moment before which they start nothing
+        self._cooling = Cooling()
         self._open = True
         self._turns = Turns[tuple[Lane, Sending]](self._run)
         self.breakers = LaneBreakers(clock, randomness)
@@ -386,15 +387,14 @@ class Lanes:
     def _drop_if_idle(self, lane_id: str, lane: Lane) -> None:
         if not lane.idle:
             return
-        if self._clock.monotonic() >= max(lane.slow_until, lane.next_start):
-            self._lanes.pop(lane_id, None)
-        else:
-            self._cooling.add(lane_id)
+        cools = self._clock.monotonic() < max(lane.slow_until, lane.next_start)
+        dropped = self._cooling.add(lane_id) if cools else lane_id
+        if dropped is not None and (idle := self._lanes.get(dropped)) is not None and idle.idle:
+            del self._lanes[dropped]
 
     def forget_idle(self) -> None:
         """Drop the lanes that nobody came back to."""
-        cooling, self._cooling = self._cooling, set()
-        for lane_id in cooling:
+        for lane_id in self._cooling.take():
             lane = self._lanes.get(lane_id)
             if lane is not None:
                 self._drop_if_idle(lane_id, lane)

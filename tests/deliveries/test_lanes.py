@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from service.clock import SeededRandomness, VirtualClock
+from service.deliveries.cooling import PATHS
 from service.deliveries.lanes import BUFFER, Lanes
 from service.deliveries.sending import Sending
 from service.deliveries.shares import MEMORY, Shares
@@ -387,3 +388,20 @@ async def test_idle_lanes_are_forgotten_once_they_may_start_again(network: Netwo
 
     assert before == 100
     assert network.lanes.count() == 0
+
+
+async def test_number_of_paths_that_asked_for_a_day_is_bounded(network: Network) -> None:
+    """Each job's own path may say so: what comes for a subscription later waits all the same."""
+    origin = "acc_1:https://shop.example"
+    for number in range(3 * PATHS):
+        lane = "sub_1" if number == 0 else f"{origin}/{number:024x}"
+        network.take(lane, 1)
+        await _turn()
+        network.lanes.slow_down(lane, 86_400)
+        await network.answer(f"{lane}-0")
+    network.lanes.forget_idle()
+
+    assert network.lanes.count() == PATHS + 1
+    assert network.take("sub_1", 1) == 0
+    assert network.take(f"{origin}/{3 * PATHS - 1:024x}", 1) == 0
+    assert network.take(f"{origin}/{1:024x}", 1) == 1
