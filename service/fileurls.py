@@ -20,6 +20,8 @@ _STEP_BYTES: Final = 65_536  # that are percent-decoded at once: every escape co
 
 #: What is cut off at both ends, as browsers do, beside blanks of all kinds.
 _CONTROLS: Final = "".join(map(chr, range(0x21)))
+#: The same in front.
+_LEFT_OUT: Final = re.compile(r"\s*[\x00-\x20]*")
 
 #: What a URL may hold (RFC 3986), beside letters, digits and `-._~`.
 _SENDABLE: Final = "!#$%&'()*+,/:;=?@[]"
@@ -102,7 +104,7 @@ def resolved(base: str, reference: str) -> str:
 
 def is_data_url(text: str) -> bool:
     """Whether a text is a `data:` URL; what it holds is not looked at."""
-    return _parts(text) is not None
+    return _comma_in(_start_of(text)) is not None
 
 
 def data_in(url: str) -> bytes | None:
@@ -127,11 +129,20 @@ def data_in(url: str) -> bytes | None:
 def _parts(text: str) -> tuple[str, str] | None:
     """What stands before and behind the comma of a `data:` URL; None where it is none."""
     text = trimmed(text)
-    start = text[:_HEAD_CHARS]
+    comma = _comma_in(_start_of(text))
+    return None if comma is None else (unquote(text[5 : comma.start()]), text[comma.end() :])
+
+
+def _start_of(text: str) -> str:
+    """The first characters of a trimmed text, which may be too large to be copied."""
+    begins = _LEFT_OUT.match(text).end()  # type: ignore[union-attr] # it matches every text
+    return text[begins : begins + _HEAD_CHARS]
+
+
+def _comma_in(start: str) -> re.Match[str] | None:
+    """What ends the head of a `data:` URL; None where it is none."""
     comma = re.search(",", start) or _ENCODED_COMMA.search(start)
-    if comma is None or start[:5].lower() != "data:":
-        return None
-    return unquote(text[5 : comma.start()]), text[comma.end() :]
+    return comma if start[:5].lower() == "data:" else None
 
 
 def _percent_decoded(raw: bytes) -> Iterator[bytes]:

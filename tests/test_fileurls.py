@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tracemalloc
 from urllib.parse import quote
 
 import pytest
@@ -80,6 +81,19 @@ def test_escape_at_the_edge_of_a_step_is_not_cut(shift: int) -> None:
 def test_any_text_is_a_data_url_or_none(text: str) -> None:
     """Nothing raises, and only what begins with `data:` is one."""
     assert data_in(text) is None or is_data_url(text)
+
+
+@pytest.mark.parametrize("around", ["", " ", "\u3000\x01 "])
+def test_large_data_url_is_known_without_a_copy(around: str) -> None:
+    """The event loop asks for it: 64 MiB cost no memory, whatever stands around them."""
+    url = f"{around}data:image/png;base64,{'A' * (64 << 20)}{around}"
+    tracemalloc.start()
+    known = is_data_url(url)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert known
+    assert peak < 1 << 20
 
 
 @pytest.mark.parametrize(
