@@ -9,14 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from string import ascii_letters, digits
 from typing import Final
 from urllib.parse import quote, unquote, unquote_to_bytes, urljoin, urlsplit
 
 MAX_LINK_CHARS: Final = 16_384  # of an http(s) link as it is sent; presigned links with session tokens have thousands
 _HEAD_CHARS: Final = 1_024  # of a `data:` URL, within which its comma stands
-_STEP_BYTES: Final = 65_536  # that are percent-decoded at once: every escape costs an object meanwhile
+_STEP_CHARS: Final = 65_536  # that are decoded at once: every escape costs an object meanwhile
 
 #: What is cut off at both ends, as browsers do, beside blanks of all kinds.
 _CONTROLS: Final = "".join(map(chr, range(0x21)))
@@ -113,24 +113,17 @@ def data_in(url: str) -> bytes | None:
     Read as browsers do (RFC 2397, and "forgiving-base64" of WHATWG Infra), and beyond that with the alphabet of base64url,
     with `base64` at any place before the comma, and with that part percent-encoded. The media type is not believed.
     """
-    parts = _parts(url)
-    if parts is None:
+    text = trimmed(url)
+    comma = _comma_in(text[:_HEAD_CHARS])
+    if comma is None:
         return None
-    head, body = parts
+    head = unquote(text[5 : comma.start()])
+    words = {word.strip().lower() for word in head.split(";")}
     try:
-        raw = body.partition("#")[0].encode().translate(None, _LINE_BREAKS)
+        pieces = _percent_decoded(text, comma.end())
+        return (_base64_decoded(pieces) if "base64" in words else b"".join(pieces)) or None
     except UnicodeEncodeError:  # a lone surrogate
         return None
-    data = b"".join(_percent_decoded(raw))
-    words = {word.strip().lower() for word in head.split(";")}
-    return (_base64_decoded(data) if "base64" in words else data) or None
-
-
-def _parts(text: str) -> tuple[str, str] | None:
-    """What stands before and behind the comma of a `data:` URL; None where it is none."""
-    text = trimmed(text)
-    comma = _comma_in(_start_of(text))
-    return None if comma is None else (unquote(text[5 : comma.start()]), text[comma.end() :])
 
 
 def _start_of(text: str) -> str:
@@ -145,20 +138,38 @@ def _comma_in(start: str) -> re.Match[str] | None:
     return comma if start[:5].lower() == "data:" else None
 
 
-def _percent_decoded(raw: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(raw):
-        end = at + _STEP_BYTES
-        escape = raw.rfind(b"%", end - 2, end) if end < len(raw) else -1
-        if escape != -1:  # an escape is not cut in two
-            end = escape
-        yield unquote_to_bytes(raw[at:end])
-        at = end
+def _percent_decoded(text: str, begins: int) -> Iterator[bytes]:
+    """What stands from there on and before a fragment, in pieces: no step holds up other threads for long."""
+    fragment = text.find("#", begins)
+    ends = len(text) if fragment == -1 else fragment
+    left = b""
+    for at in range(begins, ends, _STEP_CHARS):
+        raw = left + text[at : min(at + _STEP_CHARS, ends)].encode().translate(None, _LINE_BREAKS)
+        escape = raw.rfind(b"%", max(0, len(raw) - 2))  # one that goes on in the next piece
+        left = b"" if escape == -1 else raw[escape:]
+        yield unquote_to_bytes(raw if escape == -1 else raw[:escape])
+    yield unquote_to_bytes(left)
 
 
-def _base64_decoded(text: bytes) -> bytes | None:
-    symbols = text.translate(_STANDARD_ALPHABET, _BLANKS).rstrip(b"=")
+def _base64_decoded(pieces: Iterable[bytes]) -> bytes | None:
+    made, left, is_padded = bytearray(), b"", False
+    for piece in pieces:
+        symbols, padding, behind = piece.translate(_STANDARD_ALPHABET, _BLANKS).partition(b"=")
+        if (is_padded and symbols) or behind.strip(b"="):
+            return None
+        is_padded |= bool(padding)
+        symbols = left + symbols
+        whole = len(symbols) - len(symbols) % 4
+        left = symbols[whole:]
+        if not _add(made, symbols[:whole]):
+            return None
+    return bytes(made) if _add(made, left + b"=" * (-len(left) % 4)) else None
+
+
+def _add(made: bytearray, symbols: bytes) -> bool:
+    """Decode one piece more; False where it is no base64."""
     try:
-        return base64.b64decode(symbols + b"=" * (-len(symbols) % 4), validate=True)
+        made += base64.b64decode(symbols, validate=True)
     except binascii.Error:
-        return None
+        return False
+    return True

@@ -77,6 +77,19 @@ def test_escape_at_the_edge_of_a_step_is_not_cut(shift: int) -> None:
     assert data_in(f"data:,{quote(data)}") == data
 
 
+@pytest.mark.parametrize("shift", range(5))
+@pytest.mark.parametrize("width", [61, 76, 10**6])
+def test_large_base64_is_read_in_steps_wherever_they_end(shift: int, width: int) -> None:
+    """A picture of many steps, whose lines, symbols and padding are cut anywhere, and none that goes on behind its padding."""
+    data = bytes(range(256)) * 1_000 + b"x" * shift
+    text = base64.b64encode(data).decode()
+    lines = "\r\n".join(text[at : at + width] for at in range(0, len(text), width))
+
+    assert data_in(f"data:image/png;base64,{lines}#x") == data
+    assert data_in(f"data:image/png;base64,{lines.replace('=', '%3D')}") == data
+    assert data_in(f"data:image/png;base64,{lines}={' ' * 70_000}AAAA") is None
+
+
 @given(st.text(max_size=60))
 def test_any_text_is_a_data_url_or_none(text: str) -> None:
     """Nothing raises, and only what begins with `data:` is one."""
