@@ -110,7 +110,8 @@ class Refill:
         if due_lanes:
             rooms = self._lanes.rooms(PER_LANE)
             full = tuple(lane for lane, room in rooms.items() if not room)
-            command = replace(command, full=full, narrow=self._wish(rooms), most=self._lanes.left())
+            narrow = self._wish(lane for lane, room in rooms.items() if room)
+            command = replace(command, full=full, narrow=narrow, most=self._lanes.left())
         stamps = {wish.lane: self._lanes.stamp(wish.lane) for wish in wishes}
         claimed = await self._writer.run(command)
         taken = Counter(row["lane"] for row in claimed.rows)
