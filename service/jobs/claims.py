@@ -87,19 +87,31 @@ NO_SHARE: Final = Share()
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a provider takes: so many jobs, how they are shared, and the account behind which the next turn begins."""
+    """What a provider takes.
+
+    Args:
+        count: So many jobs, at most.
+        after: The account behind which the next turn begins.
+        share: How its places are shared.
+        beyond: Places that are free besides those of this claim.
+    """
 
     provider: str
     count: int
     after: str = ""
     share: Share = NO_SHARE
+    beyond: int = 0
+
+    def admits(self, account_id: str, taken: int = 0, given: int = 0) -> bool:
+        """Whether the account may take a place, where so many were taken already, and so many of these by it."""
+        return taken < self.count and self.share.admits(account_id, self.count + self.beyond - taken, given)
 
     def admitted(self, jobs: Iterable[JobRow]) -> list[JobRow]:
         """Those that may be taken, in their order."""
         taken: list[JobRow] = []
         given: Counter[str] = Counter()
         for job in jobs:
-            if self.share.admits(job.account_id, self.count - len(taken), given[job.account_id]):
+            if self.admits(job.account_id, len(taken), given[job.account_id]):
                 taken.append(job)
                 given[job.account_id] += 1
         return taken
@@ -161,7 +173,8 @@ async def _claim(tx: Tx, command: ClaimJobs) -> Claimed:
 async def _in_turn(tx: Tx, stage: Stage, room: Room, oldest: Sequence[JobRow]) -> tuple[list[JobRow], str]:
     """The jobs of the accounts whose turn it is, and the account behind which the next turn begins."""
     accounts = await _turns(tx, stage, room)
-    chosen = [row["account"] for row in accounts if row["is_due"]][: room.count]
+    # Who holds too many for the places that are left is no one's turn, or those places would wait for it for ever.
+    chosen = [row["account"] for row in accounts if row["is_due"] and room.admits(row["account"])][: room.count]
     each = -(-room.count // max(1, len(chosen)))
     asked = [{"provider": room.provider, "account": one, "now": tx.now_ms, "count": each} for one in chosen]
     theirs = [from_row(row) for row in await tx.rows_each(_OF_ACCOUNT[stage], asked)] if asked else []

@@ -99,14 +99,12 @@ class Dispatcher:
         self.pool.wake.clear()
 
     async def _claim(self, providers: Iterable[str]) -> int:
-        free = {name: min(AT_ONCE, room) for name in sorted(providers) if (room := self.pool.free(name))}
+        free = {name: room for name in sorted(providers) if (room := self.pool.free(name))}
         if not free:
             return 0
-        rooms = tuple(
-            Room(name, count, self._turns.get(name, ""), self.pool.share(name)) for name, count in free.items()
-        )
+        rooms = tuple(self._room(name, places) for name, places in free.items())
         facts: list[Fact] = []
-        with self.pool.held(free):
+        with self.pool.held({room.provider: room.count for room in rooms}):
             claimed = await self._writer.run(ClaimJobs(self.pool.kind, self._owner, self.pool.lease_ms, rooms))
             for job in claimed.jobs:
                 if (fact := self._settled(job)) is None:
@@ -120,3 +118,7 @@ class Dispatcher:
         # All at once, so that the writer takes them as one set.
         await asyncio.gather(*(self._writer.run(Track(fact)) for fact in facts))
         return len(claimed.jobs)
+
+    def _room(self, provider: str, free: int) -> Room:
+        count = min(AT_ONCE, free)
+        return Room(provider, count, self._turns.get(provider, ""), self.pool.share(provider), free - count)

@@ -52,10 +52,17 @@ class Queue:
             self.raw.execute(f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({marks})", all_values(job))
 
     async def claim(
-        self, count: int, owner: str = "me", *, stage: claims.Stage = "submit", after: str = ""
+        self,
+        count: int,
+        owner: str = "me",
+        *,
+        stage: claims.Stage = "submit",
+        after: str = "",
+        share: claims.Share = claims.NO_SHARE,
+        beyond: int = 0,
     ) -> list[str]:
         """Claim so many jobs of provider p."""
-        rooms = (claims.Room("p", count, after),)
+        rooms = (claims.Room("p", count, after, share, beyond),)
         self.last = await self.writer.run(claims.ClaimJobs(stage, owner, 60_000, rooms))
         return [job.id for job in self.last.jobs]
 
@@ -153,6 +160,30 @@ async def test_turn_goes_on_where_the_last_claim_ended(queue: Queue) -> None:
 
     assert await queue.serve(6, 1) == ["acc_a", "acc_b", "acc_c"] * 2
     assert await queue.serve(3, 4) == ["acc_a", "acc_b", "acc_c"] * 4
+
+
+async def test_kept_place_goes_to_whoever_holds_few(queue: Queue) -> None:
+    """Accounts that hold more than the kept places, on both sides of it in the order of turns, are not in its way."""
+    queue.put("acc_a", 9)
+    queue.put("acc_b", 1, due_at=queue.clock.now_ms())
+    queue.put("acc_c", 9)
+    share = claims.Share(1, {"acc_a": 5, "acc_c": 4})
+    served: list[str] = []
+    for _ in range(4):
+        served += await queue.claim(1, after=queue.last.turns.get("p", ""), share=share)
+
+    assert served == ["acc_b-0"]
+
+
+async def test_places_beyond_one_claim_are_kept_places_too(queue: Queue) -> None:
+    """A claim takes a part of what is free, and who holds many may fill it, as long as the rest is enough for the others."""
+    queue.put("acc_a", 9)
+    queue.put("acc_b", 1, provider="q")
+    share = claims.Share(4, {"acc_a": 50})
+    roomy = await queue.claim(4, share=share, beyond=4)
+    tight = await queue.claim(4, share=share, beyond=2)
+
+    assert (len(roomy), len(tight)) == (4, 2)
 
 
 async def test_what_fits_is_taken_in_the_order_in_which_it_fell_due(queue: Queue) -> None:
