@@ -353,6 +353,7 @@ def _rules(base: Base) -> Callable[[str, str], Rules]:
     result_ttl_ms = round(base.settings.result_ttl.total_seconds() * 1000)
     known: dict[tuple[str, str], Rules] = {}
     for provider in base.registry.all():
+        overdue_after_s = provider.overdue_after_s
         for operation in provider.card.operations:
             timing = provider.timing(operation)
             known[provider.name, operation] = Rules(
@@ -363,6 +364,7 @@ def _rules(base: Base) -> Callable[[str, str], Rules]:
                 typical_ms=round(timing.typical_s * 1000),
                 not_found_grace_ms=round(timing.not_found_grace_s * 1000),
                 result_ttl_ms=result_ttl_ms,
+                overdue_after_ms=None if overdue_after_s is None else round(overdue_after_s * 1000),
             )
     unknown = Rules(result_ttl_ms=result_ttl_ms)
     return lambda provider, operation: known.get((provider, operation), unknown)

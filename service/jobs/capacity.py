@@ -31,7 +31,8 @@ class UnfinishedTasks:
     """How many tasks each provider works on; those that are about to be submitted count from the moment they have a slot.
 
     An overdue task no longer counts, since one that the provider lost would take a place until its deadline, and neither
-    does one in `submit_unknown`, of which nobody knows whether it exists.
+    does one in `submit_unknown`, of which nobody knows whether it exists. A job that is overdue because it waited has a task
+    that is not: then it has an `overdue_at` still.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class UnfinishedTasks:
 
     def follow(self, job: JobRow) -> None:
         """The job as it is now, committed."""
-        if job.status in _AT_THE_PROVIDER and not job.overdue:
+        if job.status in _AT_THE_PROVIDER and (not job.overdue or job.overdue_at is not None):
             self._add(job.provider, job.account_id, job.id, _BEGUN)
         else:
             self._drop(job, _BEGUN)

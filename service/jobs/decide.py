@@ -43,7 +43,7 @@ def decide(draft: Draft, fact: Fact, rules: Rules) -> Answer:
     """
     match fact:
         case SubmitBegun():
-            return submitting.begin(draft, fact)
+            return submitting.begin(draft, fact, rules)
         case SubmitPostponed():
             return submitting.postponed(draft, fact)
         case SubmitBlocked():
@@ -71,7 +71,7 @@ def decide(draft: Draft, fact: Fact, rules: Rules) -> Answer:
         case DeadlinePassed():
             return _deadline(draft)
         case OverdueNoticed():
-            return _overdue(draft)
+            return _overdue(draft, rules)
         case ResultHappened():
             return _result(draft, fact)
         case EraseAsked():
@@ -155,14 +155,17 @@ def _deadline(draft: Draft) -> bool:
     return True
 
 
-def _overdue(draft: Draft) -> bool:
+def _overdue(draft: Draft, rules: Rules) -> bool:
+    """The job takes too long, which is announced once. Its task keeps its place at the provider until it does so, too."""
     job = draft.job
-    if not job.is_active or job.overdue or job.overdue_at is None or job.overdue_at > draft.now_ms:
+    if not job.is_active or job.overdue_at is None or job.overdue_at > draft.now_ms:
         job.overdue_at = None if not job.is_active else job.overdue_at
         return False
-    job.overdue = 1
-    job.overdue_at = None
-    draft.announce("job.overdue", Source.SWEEP)
+    known, job.overdue = job.overdue, 1
+    kept_until = submitting.overdue_at(draft, rules)
+    job.overdue_at = kept_until if kept_until is not None and kept_until > draft.now_ms else None
+    if not known:
+        draft.announce("job.overdue", Source.SWEEP)
     return True
 
 

@@ -40,6 +40,7 @@ class Rules:
         result_ttl_ms: How long our links to results live.
         schedule: Learned, for polling without callbacks; None: the card's figures hold.
         late_ms: Learned: before this age a callback is not late, so that asking would be in vain.
+        overdue_after_ms: After which a task takes longer than it should; None: never.
     """
 
     can_poll: bool = False
@@ -51,6 +52,7 @@ class Rules:
     result_ttl_ms: int = 7 * 86_400_000
     schedule: Schedule | None = None
     late_ms: int = 0
+    overdue_after_ms: int | None = None
 
 
 def first_poll_ms(rules: Rules) -> int:

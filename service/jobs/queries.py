@@ -176,11 +176,12 @@ async def abandoned(reader: Reader, now_ms: int, count: int) -> list[tuple[str, 
 
 
 async def at_providers(reader: Reader) -> list[tuple[str, str, str]]:
-    """Provider, account and id of all jobs whose task is being submitted or worked on, and not overdue."""
+    """Provider, account and id of all jobs whose task is being submitted or worked on, and not overdue; see `UnfinishedTasks`."""
     rows = await reader.rows(
         # Through the index of what is active, which is small beside all jobs.
         "SELECT provider, account_id, id FROM jobs INDEXED BY ix_jobs_for_expiry "
-        "WHERE status IN ('queued', 'submitting', 'submit_unknown', 'running') AND status IN ('submitting', 'running') AND overdue = 0",
+        "WHERE status IN ('queued', 'submitting', 'submit_unknown', 'running') AND status IN ('submitting', 'running') "
+        "AND (overdue = 0 OR overdue_at IS NOT NULL)",
     )
     return [(row["provider"], row["account_id"], row["id"]) for row in rows]
 

@@ -38,7 +38,7 @@ class Refusals(msgspec.Struct):
 _refusals = msgspec.json.Decoder(dict[str, Refusals])
 
 
-def begin(draft: Draft, fact: SubmitBegun) -> bool:
+def begin(draft: Draft, fact: SubmitBegun, rules: Rules) -> bool:
     """The request is about to leave: its submission and token exist from now on."""
     job = draft.job
     if job.status is not JobStatus.QUEUED or job.lease_epoch != fact.epoch or job.expires_at <= draft.now_ms:
@@ -59,12 +59,23 @@ def begin(draft: Draft, fact: SubmitBegun) -> bool:
     if fact.moderation is not None:
         _note_verdict(draft, fact.moderation)
     draft.move(JobStatus.SUBMITTING)
+    if job.overdue:  # it waited for too long, and was announced: its task has not yet taken any time
+        job.overdue_at = overdue_at(draft, rules)
     detail = {"try": job.submit_tries, "submission_id": fact.submission_id}
     draft.note("job.submitting", Source.SUBMIT, detail, repeats=job.refusals is not None)
     # The lease outlasts the provider's deadline; should it lapse all the same, whoever held it is gone.
     job.due_at = job.lease_until = draft.now_ms + fact.lease_ms
     job.lease_owner = owner
     return True
+
+
+def overdue_at(draft: Draft, rules: Rules) -> int | None:
+    """When a task at the provider is overdue, however long its job waited before; None: never, or there is none."""
+    job = draft.job
+    if rules.overdue_after_ms is None or job.status not in {JobStatus.SUBMITTING, JobStatus.RUNNING}:
+        return None
+    since = draft.now_ms if job.status is JobStatus.SUBMITTING else job.submitted_at or draft.now_ms
+    return since + rules.overdue_after_ms
 
 
 def postponed(draft: Draft, fact: SubmitPostponed) -> bool:

@@ -745,6 +745,19 @@ def test_overdue_is_said_once() -> None:
     assert made.job.status is JobStatus.RUNNING
 
 
+def test_task_of_an_overdue_job_has_its_time() -> None:
+    """A job that was overdue before its task began is announced once; when the task is overdue, too, that is only noted."""
+    rules = replace(RULES, overdue_after_ms=30_000)
+    made = draft(JobStatus.RUNNING, overdue_at=NOW - 1)
+    first, kept_until = decide(made, OverdueNoticed("job_1"), rules), made.job.overdue_at
+    made.now_ms += 30_000
+    second = decide(made, OverdueNoticed("job_1"), rules)
+
+    assert (first, second) == (True, True)
+    assert (kept_until, made.job.overdue_at) == (NOW - 9_000 + 30_000, None)
+    assert types(made) == ["job.overdue"]
+
+
 def test_event_body_is_the_job_as_it_stands() -> None:
     """The bytes that are signed carry type, time, number and the job with its result links."""
     made = draft(JobStatus.RUNNING)

@@ -176,11 +176,12 @@ class Crowd:
         return Counter(dict(rows.fetchall()))
 
 
-def _furnish(directory: Path, manners: Iterable[str]) -> None:
+def _furnish(directory: Path, manners: Iterable[str], overdue_after: str | None) -> None:
     directory.mkdir(exist_ok=True)
     upgrade(directory / "remora.db")
+    more = f"    overdue_after: {overdue_after}\n" if overdue_after else ""
     for name in manners:
-        (directory / f"{name}.yaml").write_text(CARD.format(name=name))
+        (directory / f"{name}.yaml").write_text(CARD.format(name=name) + more)
 
 
 @contextlib.asynccontextmanager
@@ -190,6 +191,7 @@ async def crowd(
     *,
     calls_back: bool = False,
     after: Outside | None = None,
+    overdue_after: str | None = None,
     **settings: Any,
 ) -> AsyncIterator[Crowd]:
     """A process with these providers.
@@ -199,11 +201,12 @@ async def crowd(
         manners: How each provider behaves.
         calls_back: Providers that are well call back; the service asks them for the truth.
         after: The outside of an earlier process, which goes on.
+        overdue_after: As the cards say it.
         settings: Of all providers.
     """
     outside = after or Outside(VirtualClock(), dict(manners), calls_back=calls_back)
     clock, randomness, before = outside.clock, SeededRandomness(7), asyncio.all_tasks()
-    _furnish(directory, manners)
+    _furnish(directory, manners, overdue_after)
     given = ProviderSettings(callbacks=None if calls_back else "off", **settings)
     registry = Registry.load(dict.fromkeys(manners, given), directory, outside, clock)
     base = base_on(directory / "remora.db", clock, randomness, outside, registry)

@@ -147,6 +147,36 @@ async def test_limit_of_tasks_holds_over_a_restart(tmp_path: Path) -> None:
     assert ended == {"completed": 9}
 
 
+async def test_limit_of_tasks_holds_for_jobs_that_are_overdue_from_waiting(tmp_path: Path) -> None:
+    """Only a task that is overdue itself gives its place away: a job that waited for too long has one that has just begun."""
+    async with crowd(tmp_path, {"good": "well"}, max_in_flight=2, overdue_after="5s") as at:
+        await at.take(await at.tenant(), "good", 20)
+        await at.run(10)
+        overdue = at.raw.execute("SELECT count(*) FROM jobs WHERE overdue AND status = 'queued'").fetchone()[0]
+        outside = at.outside
+    async with crowd(tmp_path, {"good": "well"}, max_in_flight=2, overdue_after="5s", after=outside) as at:
+        await at.run(20 * TASK_S)
+        ended = at.statuses("good")
+
+    assert overdue > 5
+    assert at.outside.peak["good"] == 2
+    assert ended == {"completed": 20}
+
+
+async def test_task_that_is_overdue_gives_its_place_away(tmp_path: Path) -> None:
+    """One that the provider lost takes no place until its deadline, however long its job had waited before."""
+    async with crowd(tmp_path, {"good": "mute"}, max_in_flight=2, overdue_after="5s") as at:
+        await at.take(await at.tenant(), "good", 6)
+        await at.run(4)
+        first = at.statuses("good")
+        await at.run(4)
+        second = at.statuses("good")
+        await at.run(6)
+        third = at.statuses("good")
+
+    assert [each["running"] for each in (first, second, third)] == [2, 4, 6]
+
+
 async def test_refusals_in_a_row_share_their_rows_on_the_timeline(tmp_path: Path) -> None:
     """Two hours of 429 are two rows, with a count, and the rows before and after them stay as they are."""
     async with crowd(tmp_path, {"good": "refusing"}) as at:
