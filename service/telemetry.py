@@ -51,7 +51,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # could move a t
 _SECRET_TEXT: Final = re.compile(
     r"(?P<keep>\brmk_\w{4}|\bwhsec_[\w+/-]{4})[\w+/=-]+"  # the first four characters are public, as in the API
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[^\s\"',]+"
-    r"|(?P<path>/callbacks/|/r/)[^\s/?#\"'<>\\]+"
+    r"|(?P<path>(?<=[/f])callbacks(?:/|\\+/|%(?:25)*+2f|\\+u002f)++|/r/)[^\s/?#\"'<>\\]+"
     r"|(?P<sign>\bv1a?,)[\w+/=-]{20,}"
     r"|(?P<query>[?&][\w-]*(?:signature|token|secret|password|api[_-]?key|sig)=)[^\s&\"'<>]+"
     r"|(?P<user>://)[^\s/@\"']+(?=@)",

@@ -130,6 +130,8 @@ def test_level_is_the_least_that_is_logged(level: str) -> None:
         ("prefix rmk_1a2b", "prefix rmk_1a2b"),
         (f"whsec_ab12{SECRET}==", "whsec_ab12…"),
         (f"POST /callbacks/{SECRET}/x?y=1 200", "POST /callbacks/…/x?y=1 200"),
+        (f"to https%3A%2F%2Fr%2Fcallbacks%2F{SECRET}", "to https%3A%2F%2Fr%2Fcallbacks%2F…"),
+        (f"sent https:\\/\\/r\\/callbacks\\/{SECRET}", "sent https:\\/\\/r\\/callbacks\\/…"),
         (f"https://remora.example/r/{SECRET}", "https://remora.example/r/…"),
         (f"v1,{SECRET} v1a,{SECRET}", "v1,… v1a,…"),
         (f"https://f.example/a.png?X-Amz-Signature={SECRET}&b=1", "https://f.example/a.png?X-Amz-Signature=…&b=1"),

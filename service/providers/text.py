@@ -22,8 +22,10 @@ _QUERY: Final = re.compile(r"(?<=\S)\?[^\s,;>\"']*")
 _HEADER: Final = re.compile(r"([^:\s]+)(:[ \t]*)(.*)")
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)
 _READ_CHARS: Final = 65_536  # of a message that may be megabytes long
-_CALLBACK_PATH: Final = "/callbacks"
-_CALLBACK_TOKEN: Final = re.compile(r"(/callbacks(?:/|%2[Ff]))[^\s\"'<>&?#/]+")
+_CALLBACK_PATH: Final = "callbacks"
+#: In an address as it is, or as it stands in a query or in JSON, packed as often as one likes.
+_CALLBACK_TOKEN: Final = re.compile(r"((?<=[/fF])callbacks(?:/|\\+/|%(?:25)*+2[Ff]|\\+u002[Ff])++)[^\s\"'<>&?#/\\]+")
+_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _UNPRINTABLE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
@@ -60,6 +62,7 @@ class Scrubber:
 
     def head(self, raw: bytes) -> str | None:
         """The head of an answer as it came, line by line, at most 2,048 characters of it; None when there is none."""
+        raw = _FOLD.sub(b" ", raw)  # a line that goes on is judged by its name
         whole, _, rest = raw.rpartition(b"\n")  # of a line that was cut a half of a secret could be left
         name = rest.partition(b":")[0][:WORD_CHARS]
         lines = self.hide((whole + b"\n" + name + b": ..." if name.strip() else whole).decode("utf-8", "replace"))

@@ -61,6 +61,23 @@ def test_head_shows_no_secret() -> None:
     assert Scrubber().head(b"") is None
 
 
+@pytest.mark.parametrize("slash", ["/", "//", "\\/", "\\\\/", "%2F", "%2f", "%252F", "\\u002f"])
+def test_token_of_a_callback_is_hidden_however_its_address_is_packed(slash: str) -> None:
+    """Providers quote what they were sent: in a query, in JSON that escapes slashes, in a text inside of a text."""
+    address = f"https:{slash}{slash}r.example{slash}callbacks{slash}"
+
+    line = Scrubber().line(f"no answer from {address}hush-HUSH_1, giving up")
+
+    assert line == f"no answer from {address}[secret] giving up"
+
+
+def test_header_that_goes_on_is_one_header() -> None:
+    """Folded lines, and the part of one that was cut, are hidden with the name they belong to."""
+    raw = b"HTTP/1.1 200 OK\r\nSet-Cookie:\r\n sid=hush;\n\tPath=/\r\nX-Api-Key:\r\n hush"
+
+    assert Scrubber().head(raw) == "HTTP/1.1 200 OK\nSet-Cookie: [secret]\nX-Api-Key: [secret]"
+
+
 def test_line_that_was_cut_shows_its_name_alone() -> None:
     """A half of a key is not known for a key any more."""
     assert Scrubber(KEY).head(b"HTTP/1.1 200 OK\r\nX-Echo: " + KEY.encode()[:5]) == "HTTP/1.1 200 OK\nX-Echo: ..."
