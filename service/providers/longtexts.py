@@ -13,6 +13,7 @@ from typing import Any, Final
 LONG_BYTES: Final = 4 << 10  # of a text that is taken out
 MOST_LEFT_BYTES: Final = 8 << 20  # of a document without its long texts
 MOST_TEXTS: Final = 300_000  # short ones and long ones
+MOST_TEXT_BYTES: Final = 64 << 20  # of one text in memory
 PIECE_BYTES: Final = 1 << 20  # of a text; decoded between two looks of others at the interpreter
 _INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 #: Up to an escape that may not be whole; a surrogate goes with its other half.
@@ -21,6 +22,11 @@ _WHOLE: Final = re.compile(
     re.DOTALL,
 )
 _MARK: Final = "\0"
+#: What begins with the mark itself is taken out, too, so that it is not taken for one of ours.
+_MARKED: Final = (b"\\u0000", b"\0")
+_NAME: Final = re.compile(rb"[ \t\r\n]{0,1024}+:")
+#: Bytes that each character of a text takes in memory where one of these is among them.
+_WIDE: Final = ((re.compile("[\U00010000-\U0010ffff]"), 4), (re.compile("[\u0100-\uffff]"), 2))
 
 
 class TooMuch(ValueError):
@@ -50,7 +56,7 @@ def parsed(
         if found > MOST_TEXTS:
             raise TooMuch(f"holds more than {MOST_TEXTS} texts")
         end = _end(data, start + 1)
-        if end - start > long_bytes and data[end + 1 : end + 9].lstrip()[:1] != b":":  # a name stays
+        if (end - start > long_bytes or data.startswith(_MARKED, start + 1)) and not _NAME.match(data, end + 1):
             kept.append(data[at:start])
             kept.append(b'"\\u0000%d"' % len(texts))
             left += start - at
@@ -80,12 +86,20 @@ def _end(data: bytes, at: int) -> int:
 
 def _text(data: bytes, at: int, end: int, parse: Callable[[bytes], Any], piece_bytes: int) -> str:
     pieces: list[str] = []
+    width = 1
     while at < end:
         until = _until(data, at, end, piece_bytes)
         piece = data[at:until]
         at = until
         pieces.append(piece.decode() if piece.isascii() and b"\\" not in piece else parse(b'"%b"' % piece))
+        width = max(width, _width(pieces[-1]))
+        if width * sum(map(len, pieces)) > MOST_TEXT_BYTES:
+            raise TooMuch(f"holds a text that takes more than {MOST_TEXT_BYTES >> 20} MiB")
     return "".join(pieces)
+
+
+def _width(text: str) -> int:
+    return 1 if text.isascii() else next((width for wide, width in _WIDE if wide.search(text)), 1)
 
 
 def _until(data: bytes, at: int, end: int, piece_bytes: int) -> int:

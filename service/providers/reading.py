@@ -160,9 +160,12 @@ def _read(body: bytes, content_type: str, most_values: int, fault: str | None) -
         return Reading(None, fault or str(error), _beginning(_start(body, content_type)))
     start = ""
     try:
-        text = _clean(_text(body, content_type))
-        start = text[:_BEGINNING]
-        return _found(_parsed(text.encode(), partial(_parse_bytes, most_values)), fault)
+        pieces = _clean(_text(body, content_type))
+        start = "".join(pieces[:1])[:_BEGINNING]
+        # Bytes, since a text takes four for each character where a single one is outside of the first plane.
+        data = b"".join([piece.encode() for piece in pieces])
+        del pieces
+        return _found(_parsed(data, partial(_parse_bytes, most_values)), fault)
     except TooMuch as error:
         return Reading(None, fault or str(error), _beginning(start))
     except RecursionError:
@@ -232,17 +235,27 @@ def _without_halves(document: Any) -> Any:
 
 
 def _start(body: bytes, content_type: str) -> str:
-    return _clean(_text(body[:_BEGINNING], content_type))
+    return "".join(_clean(_text(body[:_BEGINNING], content_type)))
 
 
-def _clean(text: str) -> str:
-    text = text.strip(_BLANK)
-    found = _GUARD.match(text)
-    return text[found.end() :] if found is not None else text
+def _clean(pieces: list[str]) -> list[str]:
+    """A text without what stands around JSON; piece by piece, since megabytes of it may be blank."""
+    first, last = 0, len(pieces)
+    while first < last and not pieces[first].strip(_BLANK):
+        first += 1
+    while first < last and not pieces[last - 1].strip(_BLANK):
+        last -= 1
+    kept = ["".join(pieces[first : first + 2][: last - first]), *pieces[first + 2 : last]]
+    if kept[0]:
+        kept[-1] = kept[-1].rstrip(_BLANK)
+        kept[0] = kept[0].lstrip(_BLANK)
+        found = _GUARD.match(kept[0])
+        kept[0] = kept[0][found.end() :] if found is not None else kept[0]
+    return kept
 
 
-def _text(body: bytes, content_type: str) -> str:
-    """The body as text, by its marks, else as UTF-8, else by the charset that it came with; what cannot be decoded is replaced."""
+def _text(body: bytes, content_type: str) -> list[str]:
+    """The body as text in pieces, by its marks, else as UTF-8, else by the charset that it came with; what cannot be decoded is replaced."""
     for mark, name in _MARKS:
         if body.startswith(mark):
             return _decoded(body[len(mark) :], name)
@@ -257,7 +270,7 @@ def _text(body: bytes, content_type: str) -> str:
         return _decoded(body, said[1])
 
 
-def _decoded(body: bytes, name: str, errors: str = "replace") -> str:
+def _decoded(body: bytes, name: str, errors: str = "replace") -> list[str]:
     """In pieces, since nobody else runs while one is decoded."""
     try:
         decoder = codecs.getincrementaldecoder(name)(errors)
@@ -270,7 +283,7 @@ def _decoded(body: bytes, name: str, errors: str = "replace") -> str:
         replaced += pieces[-1].count(REPLACEMENT)
         if replaced > _MOST_REPLACED:  # three bytes for one
             raise TooMuch("is no text")
-    return "".join([*pieces, decoder.decode(b"", final=True)])
+    return [*pieces, decoder.decode(b"", final=True)]
 
 
 def _beginning(start: str) -> Any:

@@ -81,7 +81,7 @@ def _without(body: bytes, coding: str, most: int) -> Unpacked:
 
 
 def _is_text(body: bytes) -> bool:
-    return body.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] in {b"{", b"[", b'"'}
+    return body[:_PIECE].lstrip(b" \t\r\n\xef\xbb\xbf")[:1] in {b"{", b"[", b'"'}
 
 
 def _is_zlib(body: bytes) -> bool:

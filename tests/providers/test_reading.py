@@ -338,3 +338,53 @@ async def test_picture_of_any_size_is_read_beside_the_loop() -> None:
 
     assert len((await reading).document["image"]) == 60 << 20
     assert turns > 10
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b" " * (48 << 20) + b'{"id":"' + b"\xff" * 5_000 + b'"}', ""),
+        (b'{"id":"' + b"\xff" * 5_000 + b'"}' + b"\0" * (48 << 20), ""),
+        (b'{"n":NaN,"a":"' + b"x" * (48 << 20) + "\U0001f600".encode() + b'"}', ""),
+        (b" " * (48 << 20) + b"x", "br"),
+    ],
+    ids=["blanks before", "blanks behind", "one wide character", "blanks in place of a packing"],
+)
+async def test_no_answer_keeps_the_interpreter_to_itself(body: bytes, encoding: str) -> None:
+    """However large what is read beside the loop, no step of it takes long or much memory; the best of three."""
+    longest: list[float] = []
+    tracemalloc.start()
+    for _ in range(3):
+        reading = asyncio.create_task(
+            beside(body, {"content-encoding": encoding}, read, body, {"content-encoding": encoding})
+        )
+        longest.append(0.0)
+        while not reading.done():
+            began = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest[-1] = max(longest[-1], time.perf_counter() - began)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert min(longest) < 0.15  # it was 0.25 to 0.9
+    assert peak < 150 << 20
+
+
+def test_text_that_looks_like_a_mark_stays_what_it_is() -> None:
+    """Where long texts are taken out of a large document, none is put in the place of a short one."""
+    long = "completed" + " " * 5_000
+    body = b'{"a":"%b","state":"\\u00000","b":["\\u00001"],"\\u00000":2,"pad":"%b"}' % (long.encode(), b"p" * MIB)
+    spoilt = body[:-1] + b',"n":NaN,"c":"\x000"}'
+
+    for each in (body, spoilt):
+        found = read(each, {}).document
+
+        assert (found["a"], found["state"], found["b"], found["\x000"]) == (long, "\x000", ["\x001"], 2)
+    assert found["c"] == "\x000"
+
+
+def test_long_name_stays_a_name() -> None:
+    """However far the colon is from it."""
+    name = "k" * 5_000
+
+    assert list(read(b'{"%b" \n\t         :1,"pad":"%b"}' % (name.encode(), b"p" * MIB), {}).document) == [name, "pad"]
