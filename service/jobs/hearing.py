@@ -67,8 +67,8 @@ def follow(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
     if fact.submission_id != job.submission_id:
         return observe.contradiction(draft, observation, Source.CALLBACK, verified=fact.evidence, replaced=True)
     if job.status is JobStatus.QUEUED:
-        if fact.signed is False or observation.seen in {Seen.FAILED, Seen.CANCELLED}:
-            return True  # that it failed says no more than the refusal did: the job waits for its next try
+        if fact.signed is False or not proves_taken(observation):
+            return True  # the job waits for its next try
         _taken_after_all(draft)
     fits = not (job.provider_task_id and observation.task_id and job.provider_task_id != observation.task_id)
     if fact.evidence and fits and observation.seen is not None:
@@ -81,6 +81,11 @@ def follow(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
     else:
         _adopt(draft, fact, confirmed=False)
     return _ask_soon(draft, fact, rules)
+
+
+def proves_taken(observation: Observation) -> bool:
+    """Whether a callback about a submission that was refused tells more than the refusal did: that it failed does not."""
+    return observation.seen not in {Seen.FAILED, Seen.CANCELLED}
 
 
 def _taken_after_all(draft: Draft) -> None:

@@ -126,7 +126,7 @@ def answered(draft: Draft, fact: SubmitAnswered, rules: Rules) -> bool:
     refusals, job.refusals = job.refusals, None
     if outcome.verdict is Verdict.ACCEPTED:
         _accepted(draft, outcome, rules)
-    elif outcome.verdict is Verdict.UNKNOWN or waiting is not None:
+    elif outcome.verdict is Verdict.UNKNOWN or (waiting is not None and hearing.proves_taken(waiting.observation)):
         # A callback with this submission's token proves that the provider took what it seems to have refused.
         _unknown(draft, outcome.message or "the provider's answer never came", outcome, rules)
     elif outcome.verdict is Verdict.REJECTED or job.status is JobStatus.SUBMIT_UNKNOWN:

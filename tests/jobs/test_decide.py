@@ -332,6 +332,22 @@ def test_early_callback_heals_a_submit_that_was_cut() -> None:
     assert made.job.due_at == NOW
 
 
+@pytest.mark.parametrize("evidence", [False, True])
+def test_early_callback_that_says_failed_adds_nothing_to_a_refusal(*, evidence: bool) -> None:
+    """Whichever comes first: the job is tried again or fails, and does not wait until its deadline for somebody to decide."""
+    failed = replace(PROCESSING, seen=Seen.FAILED)
+    refused, rejected = draft(JobStatus.SUBMITTING), draft(JobStatus.SUBMITTING)
+    decide(refused, heard(failed, evidence=evidence), RULES)
+    decide(rejected, heard(failed, evidence=evidence), RULES)
+    decide(refused, answered(SubmitOutcome(Verdict.REFUSED, error_code=ErrorCode.RATE_LIMITED, http_status=429)), RULES)
+    decide(
+        rejected, answered(SubmitOutcome(Verdict.REJECTED, error_code=ErrorCode.INVALID_INPUT, http_status=400)), RULES
+    )
+
+    assert refused.job.status is JobStatus.QUEUED
+    assert (rejected.job.status, rejected.job.error_code) == (JobStatus.FAILED, "invalid_input")
+
+
 def test_early_callback_that_says_nothing_gives_way() -> None:
     """A garbled one that came first does not hide the id that the next one names."""
     job = draft(JobStatus.SUBMITTING, submission_id="sbm_1")
