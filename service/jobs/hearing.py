@@ -47,6 +47,8 @@ def heard(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
         }
         draft.note("callback.received", Source.CALLBACK, detail)
     if fact.submission_id == job.submission_id and job.status is JobStatus.SUBMITTING:
+        if fact.signed is False:
+            return True  # a forged one proves nothing of what the provider took
         if job.waiting is None or _says_more(observation, job.waiting):
             job.waiting = msgspec.json.encode(Waiting(observation, fact.evidence, fact.at_ms, fact.adoptable)).decode()
         return True

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from service.errors import StoreUnavailable
 from service.jobs.claims import Share, Stage
 from service.jobs.row import JobRow
 from service.providers.limits import Slot
@@ -172,6 +173,8 @@ class WorkerPool:
     async def _run(self, job: JobRow, slot: Slot) -> None:
         try:
             await self._work(job, slot)
+        except StoreUnavailable as error:  # it is claimed again when its lease ends
+            _log.warning("work_postponed", kind=self.kind, job=job.id, error=str(error))
         except Exception:  # a pool's outermost guard: the lease runs out and the job is claimed again
             self._observer.work_failed(self.kind)
             _log.exception("work_failed", kind=self.kind, job=job.id, provider=job.provider)

@@ -383,11 +383,14 @@ def test_late_callback_overrules_a_refusal(says: Observation, *, evidence: bool)
 
 def test_forged_callback_stops_no_queued_job() -> None:
     """One whose signature does not fit proves nothing of what the provider took."""
-    job = draft(JobStatus.QUEUED, submission_id="sbm_1", due_at=NOW + 5_000)
+    forged = CallbackHeard("job_1", "sbm_1", Observation(None), False, NOW, signed=False)
+    queued, submitting = draft(JobStatus.QUEUED, submission_id="sbm_1", due_at=NOW + 5_000), draft(JobStatus.SUBMITTING)
+    decide(queued, forged, RULES)
+    decide(submitting, forged, RULES)
+    decide(submitting, answered(SubmitOutcome(Verdict.REFUSED, error_code=ErrorCode.RATE_LIMITED)), RULES)
 
-    decide(job, CallbackHeard("job_1", "sbm_1", Observation(None), False, NOW, signed=False), RULES)
-
-    assert job.job.status is JobStatus.QUEUED
+    assert queued.job.status is JobStatus.QUEUED
+    assert submitting.job.status is JobStatus.QUEUED
 
 
 def test_part_of_an_answer_that_names_the_task_heals_the_submit() -> None:
