@@ -49,6 +49,11 @@ class LaneBreakers:
         self._randomness = randomness
         self._breakers: OrderedDict[str, _Breaker] = OrderedDict()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no lane failed lately."""
+        return not self._breakers
+
     def limit(self, lane_id: str) -> int | None:
         """How many requests may be out at once: 0 while open, 1 when a try is due; None for no limit of ours."""
         breaker = self._breakers.get(lane_id)

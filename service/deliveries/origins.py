@@ -174,6 +174,16 @@ class Origins:
         origin.own.discard(path_lane(account_id, url))
         return again
 
+    def goes_well(self, lane_id: str) -> bool:
+        """Whether the path of this lane was well before, and its origin too, so that one more delivery is no news."""
+        if not is_one_off(lane_id):
+            return False
+        origin = self._of(origin_of(lane_id))
+        if origin.missed or origin.owed or lane_id not in origin.well:
+            return False
+        origin.well.move_to_end(lane_id)
+        return True
+
     def unreachable(self, lane_id: str) -> None:
         """A request to the origin of this lane found nobody."""
         origin = self._of(origin_of(lane_id))

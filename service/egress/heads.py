@@ -50,7 +50,7 @@ def mended(head: bytes) -> tuple[bytes, bool]:
     if _SOUND.fullmatch(head):
         lower = head.lower()
         at = lower.find(_LENGTH)
-        if at < 0 or (_PLAIN_LENGTH.match(lower, at) and _CODING not in lower and lower.find(_LENGTH, at + 1) < 0):
+        if at < 0 or (lower.find(_LENGTH, at + 1) < 0 and _CODING not in lower and _PLAIN_LENGTH.match(lower, at)):
             return head, False
     return _rewritten(head)
 

@@ -89,6 +89,8 @@ def _complete(draft: Draft, observation: Observation, source: Source, resolved_b
 
 def _note_lost(draft: Draft, observation: Observation, source: Source) -> None:
     """Tell on the timeline what of the results nobody will ever have."""
+    if not (observation.not_urls or observation.left_out) and len(draft.results) == len(observation.urls):
+        return
     for result in draft.results:
         if result.error == NOT_A_URL:
             draft.note("result.lost", source, {"index": result.idx, "reason": NOT_A_URL})
