@@ -33,6 +33,23 @@ async def test_service_that_cannot_work_is_not_ready(served: Served) -> None:
     assert alive.status_code == 200
 
 
+async def test_paused_provider_is_told_wherever_operators_look(served: Served) -> None:
+    """It makes nobody unready, but an alarm must see it: its jobs wait. Here it is paused for a day."""
+    job = await served.take()
+    ready = (await served.stranger.get("/readyz")).json()
+    [shown] = [
+        each for each in (await served.client.get("/v1/providers")).json()["data"] if each["name"] == "apimodels"
+    ]
+    metrics = (await served.stranger.get("/metrics")).text
+
+    assert job["status"] == "queued"
+    assert 86_000 < ready["providers_paused"]["apimodels"] <= 86_400
+    assert 86_000 < shown["health"]["paused_for_s"] <= 86_400
+    assert shown["load"] == {"tasks": 0, "submits": 0, "polls": 0}
+    assert 'remora_provider_paused_seconds{provider="apimodels"}' in metrics
+    assert 'remora_provider_tasks{provider="apimodels"} 0.0' in metrics
+
+
 async def test_metrics_count_jobs_and_requests_by_route(served: Served) -> None:
     """Prometheus text; routes by their template, so that no id and no token makes a series of its own."""
     job = await served.take()

@@ -184,10 +184,13 @@ async def test_every_result_of_a_provider_comes_home(tmp_path: Path) -> None:
                     break
                 await asyncio.sleep(0.02)
         lost = [row["detail"] for row in await machine.timeline(job_id) if row["type"] == "result.lost"]
+        [event] = (await machine.api.get("/v1/events", params={"job": job_id, "type": "job.completed"})).json()["data"]
         async with httpx.AsyncClient(trust_env=False) as stranger:
             copies = [(await stranger.get(result["url"])).content for result in results if result["stored"]]
     here = f"http://127.0.0.1:{server.port}"
 
+    told = {each["index"]: each["error"] for each in event["data"]["job"]["results"] if "error" in each}
+    assert told == {1: "url_invalid", 3: "url_invalid"}
     assert [result["stored"] for result in results] == [True, False, True, False, True, True, True, False]
     assert [result["source_url"] for result in results] == [
         f"{here}/a%20b.png?sig=%2F%7e%2B#part",
