@@ -103,6 +103,7 @@ class Dispatcher:
         if not free:
             return 0
         rooms = tuple(self._room(name, places) for name, places in free.items())
+        stamps = {name: self.pool.stamp(name) for name in free}
         facts: list[Fact] = []
         with self.pool.held({room.provider: room.count for room in rooms}):
             claimed = await self._writer.run(ClaimJobs(self.pool.kind, self._owner, self.pool.lease_ms, rooms))
@@ -114,7 +115,7 @@ class Dispatcher:
         self._turns.update(claimed.turns)
         taken = Counter(job.provider for job in claimed.jobs)
         for name in free:
-            self.pool.claimed(name, count=taken[name], more=name in claimed.more)
+            self.pool.claimed(name, count=taken[name], more=name in claimed.more, stamp=stamps[name])
         # All at once, so that the writer takes them as one set.
         await asyncio.gather(*(self._writer.run(Track(fact)) for fact in facts))
         return len(claimed.jobs)

@@ -130,9 +130,3 @@ class Draft:
         self.job.due_at = due_at
         self.job.lease_owner = None
         self.job.lease_until = None
-
-    def lease(self, owner: str, until: int) -> None:
-        """Give the work to an owner; writes of earlier owners schedule nothing from now on."""
-        self.job.lease_owner = owner
-        self.job.lease_until = until
-        self.job.lease_epoch += 1

@@ -82,6 +82,7 @@ class WorkerPool:
         self._slots: dict[str, Slot] = {}  # of jobs that were reserved, by id
         self._held: Counter[str] = Counter()  # room that a claim under way may fill
         self._behind: set[str] = set()  # providers whose jobs wait in the store
+        self._left: Counter[str] = Counter()  # how often a job was left there
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
 
@@ -106,10 +107,14 @@ class WorkerPool:
     def reserve(self, job: JobRow) -> bool:
         """See `Workers`. While earlier jobs of the provider wait in the store, new ones queue behind them."""
         self._limits.note(job)
-        if job.provider in self._behind or not self._accepts(job):
+        if not self._accepts(job):
+            return False
+        if job.provider in self._behind:
+            self._left[job.provider] += 1
             return False
         if not self.share(job.provider).admits(job.account_id, self.free(job.provider)):
             self._behind.add(job.provider)
+            self._left[job.provider] += 1
             self.wake.set()  # so that somebody looks when time makes room
             return False
         self._slots[job.id] = self._limits.enter(job)
@@ -149,10 +154,22 @@ class WorkerPool:
         """Providers whose jobs wait in the store, as far as is known."""
         return set(self._behind)
 
-    def claimed(self, provider: str, *, count: int, more: bool) -> None:
-        """So many jobs of the provider were claimed; `more`: others wait in the store."""
-        (self._behind.add if more else self._behind.discard)(provider)
-        if more and count:
+    def stamp(self, provider: str) -> int:
+        """A number that is another one once a further job was left in the store; see `claimed`."""
+        return self._left[provider]
+
+    def claimed(self, provider: str, *, count: int, more: bool, stamp: int) -> None:
+        """Jobs of the provider were claimed.
+
+        Args:
+            provider: Its name.
+            count: How many.
+            more: Others wait in the store.
+            stamp: What `stamp` gave before the store was asked: it may not have seen what was left there since.
+        """
+        left = self._left[provider] != stamp
+        (self._behind.add if more or left else self._behind.discard)(provider)
+        if left or (more and count):
             self.wake.set()  # there may be room left, or time may make some
 
     async def drain(self, timeout_s: float) -> None:

@@ -95,9 +95,9 @@ async def test_new_work_queues_behind_what_waits() -> None:
     work.go.set()
     await work.pool.settle()
     woken, free_again = work.pool.wake.is_set(), work.offer("d")
-    work.pool.claimed("p", count=0, more=True)
+    work.pool.claimed("p", count=0, more=True, stamp=work.pool.stamp("p"))
     still_behind = work.offer("e")
-    work.pool.claimed("p", count=0, more=False)
+    work.pool.claimed("p", count=0, more=False, stamp=work.pool.stamp("p"))
     caught_up = work.offer("f")
     await work.pool.settle()
 
@@ -109,11 +109,26 @@ async def test_room_that_a_claim_will_fill_is_given_to_nobody_else() -> None:
     work = Work()
     with work.pool.held({"p": 2}):
         during = work.offer("a")
-    work.pool.claimed("p", count=0, more=False)
+    work.pool.claimed("p", count=0, more=False, stamp=work.pool.stamp("p"))
 
     assert during is False
     assert work.pool.free("p") == 2
     work.go.set()
+
+
+async def test_job_that_is_left_while_the_store_is_asked_is_looked_for_at_once() -> None:
+    """The claim did not see it: it must not wait for the next tick, nor let newer ones pass."""
+    work = Work()
+    stamp = work.pool.stamp("p")
+    with work.pool.held({"p": 2}):
+        work.offer("a")
+        work.pool.wake.clear()
+        work.offer("b")
+    work.pool.claimed("p", count=0, more=False, stamp=stamp)
+
+    assert work.pool.behind() == {"p"}
+    assert work.pool.wake.is_set()
+    assert work.offer("c") is False
 
 
 async def test_time_that_makes_room_is_told_for_providers_that_are_behind() -> None:
