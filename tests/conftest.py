@@ -36,3 +36,8 @@ sys.addaudithook(_guard)
 # On a busy machine a slow example is no fault of the code, and a run in the gate must not depend on luck.
 settings.register_profile("remora", deadline=None, derandomize=True)
 settings.load_profile("remora")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names bytes by their argument: packed or signed ones hold the time, and every worker must collect the same ids."""
+    return argname if isinstance(val, bytes | bytearray) else None

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 import zipfile
 from pathlib import Path
@@ -45,6 +46,13 @@ def test_sockets_on_loopback_are_allowed() -> None:
     """Servers on 127.0.0.1 are what tests talk to."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         assert client.getpeername() == server.getsockname()
+
+
+@pytest.mark.parametrize("packed", [time.time_ns().to_bytes(8, "big"), b"\x1f\x8b"])
+def test_parametrized_bytes_are_not_in_a_tests_name(packed: bytes, request: pytest.FixtureRequest) -> None:
+    """Every worker collects the same names, although bytes that a gzip header or a signature begins hold the time."""
+    assert packed
+    assert request.node.name in {f"{request.node.originalname}[packed{number}]" for number in range(2)}
 
 
 def test_import_contracts_hold() -> None:
