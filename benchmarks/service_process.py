@@ -15,7 +15,7 @@ import uvloop
 
 from benchmarks.subject import Profiler, arguments
 from service.app import Service
-from service.settings import load
+from service.environment import load
 from service.telemetry import configure_logging
 
 CLEAN_S = 1.0  # from the end of a clean-up, or less, to the next

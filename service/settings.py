@@ -1,31 +1,26 @@
-"""The settings: one table, read once at start, frozen afterwards.
+"""The settings: one table of names, forms and defaults, and the frozen values of a process.
 
-Owns names, forms, defaults and where values come from: the environment before `.env` before `remora.toml` before the
-default, and in each of them a secret's own value before its `*_FILE`. Everything wrong is reported at once. It must
-not know what the settings are used for, nor which provider cards exist: the registry checks the names of cards.
+`service/environment.py` reads them. This file must not know what the settings are used for, nor which provider cards
+exist: the registry checks the names of cards.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import SecretStr
 
-from service import notation, sources
-from service.errors import SettingsInvalid
+from service import notation
 
 PREFIX: Final = "REMORA_"
 PROVIDERS_PREFIX: Final = "REMORA_PROVIDERS__"
 PRICE_CEILING: Final = 1_000_000  # micro-USD, held for a price that only the completion tells
-_FILE: Final = "_FILE"
-_Pairs = Iterator[tuple[str, str]]  # names and texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ class ProviderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of a process; made by `load`. Paths are absolute, URLs have no slash at the end."""
+    """All settings of a process; made by `environment.load`. Paths are absolute, URLs have no slash at the end."""
 
     database_url: str = field(repr=False)  # a PostgreSQL URL holds a password
     host: str
@@ -74,6 +69,17 @@ class Settings:
     moderation_model: str
     moderation_fail: Literal["closed", "open"]
     moderation_timeout: timedelta
+    drain: timedelta | None  # None: the longest submit deadline in force
+    max_connections: int
+    max_connections_per_peer: int | None  # None: half of them
+    write_timeout: timedelta
+    body_memory: int  # bytes
+    read_timeout: timedelta
+    busy_timeout: timedelta
+    wal_max: int  # bytes
+    max_keys: int
+    max_subscriptions: int
+    delivery_memory: int  # bytes
     log_format: Literal["auto", "console", "json"]
     log_level: str  # in small letters
     providers: dict[str, ProviderSettings]  # by card name, as in `sharkapi-v1`
@@ -184,6 +190,57 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting("MODERATION_TIMEOUT", "5s", "duration", "how long a moderator is waited for", notation.duration),
     Setting(
+        "DRAIN",
+        None,
+        "duration",
+        "how long a stopping service waits for what is out; default: the longest submit deadline of the configured providers",
+        notation.duration,
+    ),
+    Setting(
+        "MAX_CONNECTIONS",
+        "8000",
+        "from 16",
+        "callers' connections at once; fewer where the open files of the process are",
+        partial(notation.whole, low=16, high=1_000_000),
+    ),
+    Setting(
+        "MAX_CONNECTIONS_PER_PEER",
+        None,
+        "from 1",
+        "of these from one address; default: half. A proxy in front is one address",
+        partial(notation.whole, low=1, high=1_000_000),
+    ),
+    Setting("WRITE_TIMEOUT", "30s", "duration", "how long a caller may take nothing of its answer", notation.duration),
+    Setting(
+        "BODY_MEMORY",
+        "256MiB",
+        "size",
+        "memory for all request bodies together; what comes beyond it is answered 503 with `Retry-After`",
+        notation.size,
+    ),
+    Setting(
+        "READ_TIMEOUT", "5s", "duration", "the deadline of one read of the database for a caller", notation.duration
+    ),
+    Setting(
+        "BUSY_TIMEOUT",
+        "3s",
+        "duration",
+        "how long a write waits while another program holds the database; then 503",
+        notation.duration,
+    ),
+    Setting("WAL_MAX", "64MiB", "size", "SQLite's log is cut back as soon as it is larger", notation.size),
+    Setting("MAX_KEYS", "1000", "from 1", "keys of an account", partial(notation.whole, low=1, high=1_000_000)),
+    Setting(
+        "MAX_SUBSCRIPTIONS",
+        "1000",
+        "from 1",
+        "subscriptions of an account",
+        partial(notation.whole, low=1, high=1_000_000),
+    ),
+    Setting(
+        "DELIVERY_MEMORY", "128MiB", "size", "memory for deliveries that wait for their turn or are out", notation.size
+    ),
+    Setting(
         "LOG_FORMAT",
         "auto",
         "`auto`, `console`, `json`",
@@ -248,152 +305,7 @@ PROVIDER_SETTINGS: Final[tuple[Setting, ...]] = (
     ),
 )
 
-_BY_NAME: Final = {PREFIX + row.name: row for row in SETTINGS}
-_BY_FIELD: Final = {row.name: row for row in PROVIDER_SETTINGS}
-
 
 def provider_variable(card: str, name: str) -> str:
     """The variable that holds a card's setting: `sharkapi-v1`, `API_KEY` → `REMORA_PROVIDERS__SHARKAPI_V1__API_KEY`."""
     return f"{PROVIDERS_PREFIX}{card.upper().replace('-', '_')}__{name}"
-
-
-def load(environ: Mapping[str, str], directory: Path) -> Settings:
-    """Read all settings; an empty value counts as not given.
-
-    Args:
-        environ: The process's environment, or what stands for it.
-        directory: Where `.env` and `remora.toml` are, and what relative paths start from.
-
-    Raises:
-        SettingsInvalid: With a line for everything that is wrong.
-    """
-    directory = directory.absolute()
-    problems: list[str] = []
-    values = _Values(directory, problems)
-    values.add("the environment", ((name, text) for name, text in environ.items() if name.startswith(PREFIX)))
-    values.add(".env", sources.read(directory / ".env", _dotenv, problems))
-    values.add("remora.toml", sources.read(directory / "remora.toml", _toml, problems))
-    found = {row.name.lower(): values.get(PREFIX + row.name, row) for row in SETTINGS}
-    providers = {card: values.provider(card) for card in sorted(values.cards)}
-    problems.extend(_contradictions(found, values, directory))
-    if problems:
-        raise SettingsInvalid(problems)
-    return Settings(**_placed(found, values, directory), providers=providers)
-
-
-def _contradictions(found: dict[str, Any], values: _Values, directory: Path) -> Iterator[str]:
-    """What is only wrong together with something else."""
-    if (found["database_url"] or "").startswith("postgresql:"):
-        yield "REMORA_DATABASE_URL: PostgreSQL is not served by this version; use sqlite:///path"
-    if found["cards_dir"] is not None and not (directory / found["cards_dir"]).is_dir():
-        yield f"REMORA_CARDS_DIR={notation.shown(str(found['cards_dir']))}: there is no such directory; make it, or leave it out"
-    if found["moderation_key"] is not None and found["moderation_url"] is None:
-        yield "REMORA_MODERATION_KEY: there is no moderator to use it at; set REMORA_MODERATION_URL, or leave the key out"
-
-
-def _placed(found: dict[str, Any], values: _Values, directory: Path) -> dict[str, Any]:
-    """Make relative paths absolute; results go beside the database where nothing else is said."""
-    url = found["database_url"]
-    database = directory / url.removeprefix("sqlite:///") if url.startswith("sqlite:") else None
-    if database is not None:
-        found["database_url"] = f"sqlite:///{database}"
-    if not values.given("REMORA_STORAGE_URL"):
-        beside = database or directory / "remora"
-        found["storage_url"] = f"file:{beside.with_name(beside.name + '.results')}"
-    for name in ("cards_dir", "moderation_list"):
-        if found[name] is not None:
-            found[name] = directory / found[name]
-    return found
-
-
-class _Values:
-    """What the sources gave, the strongest first."""
-
-    def __init__(self, directory: Path, problems: list[str]) -> None:
-        self._directory = directory
-        self._problems = problems
-        self._texts: dict[str, tuple[str, str]] = {}  # name → text, source
-        self.cards: set[str] = set()
-
-    def add(self, source: str, pairs: _Pairs) -> None:
-        """Take what a stronger source has not given; complain about names that mean nothing."""
-        given = {name: text.strip() for name, text in pairs if text.strip()}
-        for name in sorted(given):  # a name sorts before the same with _FILE, so that the value itself wins
-            target = name if _row(name) else name.removesuffix(_FILE)
-            row = _row(target)
-            if row is None or (target != name and not row.secret):
-                self._problems.append(_unknown(name, source))
-                continue
-            if name.startswith(PROVIDERS_PREFIX):
-                self.cards.add(_card(name).lower().replace("_", "-"))
-            if target in self._texts:
-                continue
-            text = given[name] if target == name else self._file(name, given[name])
-            if text is not None:
-                self._texts[target] = (text, source if target == name else f"the file that {name} names")
-
-    def given(self, name: str) -> bool:
-        """Whether any source has it."""
-        return name in self._texts
-
-    def get(self, name: str, row: Setting) -> Any:
-        """The parsed value; None where there is none or it is wrong, which is noted."""
-        text, source = self._texts.get(name, (row.default, ""))
-        if text is None:
-            return None
-        try:
-            if not text.isprintable():
-                raise ValueError("it holds control characters; take them out")
-            return row.parse(text)
-        except ValueError as error:
-            shown = "" if row.secret else f"={notation.shown(text)}"
-            self._problems.append(f"{name}{shown} (from {source}): {error}")
-            return None
-
-    def provider(self, card: str) -> ProviderSettings:
-        """The settings of one card."""
-        found = {name.lower(): self.get(provider_variable(card, name), row) for name, row in _BY_FIELD.items()}
-        return ProviderSettings(webhook_secrets=found.pop("webhook_secret") or (), **found)
-
-    def _file(self, name: str, path: str) -> str | None:
-        try:
-            text = (self._directory / path).read_text("utf-8-sig").strip()
-        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the path
-            self._problems.append(
-                f"{name}={notation.shown(path)}: cannot be read ({getattr(error, 'strerror', None) or 'no UTF-8 text'})"
-            )
-            return None
-        if not text:
-            self._problems.append(f"{name}={notation.shown(path)}: the file is empty; write the secret into it")
-        return text or None
-
-
-def _card(name: str) -> str:
-    return name.removeprefix(PROVIDERS_PREFIX).partition("__")[0]
-
-
-def _row(name: str) -> Setting | None:
-    if not name.startswith(PROVIDERS_PREFIX):
-        return _BY_NAME.get(name)
-    known_form = re.fullmatch(r"[A-Z0-9]+(_[A-Z0-9]+)*", _card(name))
-    return _BY_FIELD.get(name.removeprefix(f"{PROVIDERS_PREFIX}{_card(name)}__")) if known_form else None
-
-
-def _unknown(name: str, source: str) -> str:
-    known = [*_BY_NAME, *(key + _FILE for key, row in _BY_NAME.items() if row.secret)]
-    if name.startswith(PROVIDERS_PREFIX):
-        known = [f"{PROVIDERS_PREFIX}{_card(name).upper() or '<CARD>'}__{ending}" for ending in _BY_FIELD]
-    elif re.fullmatch(rf"{PREFIX}(SERVICE_HOST|SERVICE_PORT.*|PORT_[0-9]+_.*)", name):
-        return f"{name} (from {source}): Kubernetes sets it for a service of this name: set enableServiceLinks to false"
-    return f"{name} (from {source}): there is no such setting{notation.did_you_mean(name, known) or '; remove it'}"
-
-
-def _dotenv(text: str) -> _Pairs:
-    """The REMORA_ part of a `.env`, which other programs may share."""
-    return ((name, value) for name, value in sources.dotenv(text) if name.startswith(PREFIX))
-
-
-def _toml(text: str) -> _Pairs:
-    """`database_url = …`, `[retention]`, `[providers.sharkapi-v1]` as if they were variables."""
-    for (key, *below), value in sources.toml(text, deep="providers"):
-        yield provider_variable(below[0], below[1].upper()) if below else PREFIX + key.upper(), value

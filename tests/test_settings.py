@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from service.environment import load
 from service.errors import SettingsInvalid
 from service.notation import Retention, SubmitRate
 from service.settings import (
@@ -17,7 +18,6 @@ from service.settings import (
     SETTINGS,
     ProviderSettings,
     Settings,
-    load,
     provider_variable,
 )
 
@@ -31,12 +31,14 @@ def problems(environ: dict[str, str], directory: Path) -> list[str]:
 
 
 def test_names_are_the_contracts() -> None:
-    """The names of contract 6, those of moderation and the price ceiling, no more and no fewer."""
+    """The names of contract 6, those of moderation, the price ceiling and the bounds, no more and no fewer."""
     names = {row.name for row in SETTINGS}
 
     assert names == {
         *("DATABASE_URL", "HOST", "PORT", "PUBLIC_URL", "ADMIN_KEY", "SECRET_KEY", "EGRESS_ALLOW", "STORAGE_URL"),
         *("RESULT_TTL", "JOB_TTL", "RESULT_MAX_BYTES", "LINK_TTL", "DELIVERY_TIMEOUT", "DELIVERY_SCHEDULE"),
+        *("DRAIN", "MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_PEER", "WRITE_TIMEOUT", "BODY_MEMORY", "READ_TIMEOUT"),
+        *("BUSY_TIMEOUT", "WAL_MAX", "MAX_KEYS", "MAX_SUBSCRIPTIONS", "DELIVERY_MEMORY"),
         *("RETENTION", "URL", "API_KEY", "CARDS_DIR", "LOG_FORMAT", "LOG_LEVEL"),
         *("MODERATION_LIST", "MODERATION_URL", "MODERATION_KEY", "MODERATION_MODEL", "MODERATION_FAIL"),
         *("MODERATION_TIMEOUT", "PRICE_CEILING"),

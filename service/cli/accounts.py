@@ -24,9 +24,10 @@ from service.accounts.limits import LimitKind
 from service.cli.client import ServiceClient, connected
 from service.cli.outcome import CONFIGURED_WRONG, NOT_WELL, Refused, told
 from service.clock import SystemRandomness
+from service.environment import load
 from service.errors import EgressCut
 from service.ids import is_id
-from service.settings import Settings, load
+from service.settings import Settings
 
 T = TypeVar("T")
 

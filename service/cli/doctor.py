@@ -29,9 +29,10 @@ from service.clock import SystemClock, SystemRandomness
 from service.db.examine import Examination, examine
 from service.egress.door import Door
 from service.egress.names import NOT_FOUND
+from service.environment import load
 from service.errors import CardInvalid, SettingsInvalid
 from service.jobs.moderators import installed, moderators
-from service.settings import Settings, load
+from service.settings import Settings
 
 _WIDE_V4 = 8  # bits of a prefix; a shorter one allows more than any private range has
 _WIDE_V6 = 7

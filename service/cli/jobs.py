@@ -20,8 +20,9 @@ import typer
 
 from service.cli.client import ServiceClient, connected
 from service.cli.outcome import Refused, told
+from service.environment import load
 from service.errors import EgressError, RemoraError
-from service.settings import Settings, load
+from service.settings import Settings
 
 ROWS: Final = 200  # asked for at a time: each answer is whole or asked for again, and none is large
 TRIES: Final = 3  # of one answer

@@ -12,8 +12,9 @@ import typer
 
 from service.cli.outcome import told
 from service.db.examine import bring_up_to_date
+from service.environment import load
 from service.errors import SettingsInvalid
-from service.settings import Settings, load
+from service.settings import Settings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 

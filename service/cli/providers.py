@@ -19,12 +19,12 @@ from service.cli.cards import read_providers
 from service.cli.lines import folded, terminal_width
 from service.cli.outcome import NOT_WELL, told
 from service.clock import SystemClock
+from service.environment import load
 from service.errors import CardInvalid
 from service.providers.card import Card
 from service.providers.loading import locate
 from service.providers.registry import Provider, read_card
 from service.providers.rehearsal import rehearse
-from service.settings import load
 
 app = typer.Typer(
     add_completion=False, help="Show the provider cards in force, or check one.", invoke_without_command=True

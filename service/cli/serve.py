@@ -19,9 +19,10 @@ from service.cli.cards import read_providers, refusals
 from service.cli.lines import folded, terminal_width
 from service.cli.outcome import Refused, told
 from service.db.examine import refuse_unreadable
+from service.environment import load
 from service.errors import EgressRefused
 from service.providers.registry import Provider
-from service.settings import Settings, load
+from service.settings import Settings
 from service.telemetry import configure_logging
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")

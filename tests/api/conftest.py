@@ -14,7 +14,7 @@ import pytest_asyncio
 from service.app import Service
 from service.db.transaction import Tx
 from service.db.writer import Command
-from service.settings import load
+from service.environment import load
 from tests.providers.scripted import found
 
 ADMIN_KEY = "rmk_an-admin-key-for-tests-only"

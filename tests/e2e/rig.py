@@ -15,8 +15,9 @@ import httpx
 
 from service.app import Service
 from service.db.invariants import breaches
+from service.environment import load
 from service.sandbox.server import SandboxOptions, SandboxServer
-from service.settings import load, provider_variable
+from service.settings import provider_variable
 from tests.receiver import PATIENCE_S, Receiver
 
 ADMIN_KEY = "rmk_an-admin-key-for-tests-only"

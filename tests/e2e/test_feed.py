@@ -11,7 +11,7 @@ import httpx
 from service.api.stream import HEARTBEAT_S
 from service.app import Service
 from service.clock import SystemClock
-from service.settings import load
+from service.environment import load
 from tests.api.conftest import ADMIN_KEY, PICTURE, Served, serve
 from tests.e2e.rig import environment, free_port
 from tests.eventsource import EventSource, bearer, follow

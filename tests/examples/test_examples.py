@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from service.app import Service
-from service.settings import load
+from service.environment import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEY = "rmk_a-key-for-the-examples-only"

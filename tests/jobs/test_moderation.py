@@ -16,10 +16,10 @@ from aiohttp import web
 
 from service.clock import SeededRandomness, VirtualClock
 from service.egress.door import Door
+from service.environment import load
 from service.errors import SettingsInvalid
 from service.jobs.moderation import Asked, Judgement, Moderation, Moderator, Ruling, Silent, is_ruled, texts_of
 from service.jobs.moderators import LOOK_S, HTTPModerator, ListModerator, moderators
-from service.settings import load
 from service.telemetry import Metrics
 
 ASKED = Asked("acc_1", "apimodels", "generate", ("a cat", "a dog"))

@@ -21,6 +21,7 @@ from service.db.opening import Store, open_store
 from service.db.transaction import Tx
 from service.db.writer import Command
 from service.egress.door import Door
+from service.environment import load
 from service.ids import Ids
 from service.jobs.facts import Polled
 from service.jobs.row import COLUMNS, JobRow, all_values
@@ -31,7 +32,7 @@ from service.providers.registry import Registry
 from service.results.captures import Captures
 from service.results.links import ResultLinks
 from service.results.storage import Storage
-from service.settings import ProviderSettings, load
+from service.settings import ProviderSettings
 from service.states import JobStatus
 from service.telemetry import Metrics
 from service.wiring import Base, Stages, wire

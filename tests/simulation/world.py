@@ -29,6 +29,7 @@ from service.db.opening import Store
 from service.db.sqlite import LockFile
 from service.db.writer import Writer
 from service.egress import Answer, Call
+from service.environment import load
 from service.errors import Conflict, EgressCut, EgressNotSent
 from service.ids import Ids
 from service.jobs import claims, queries
@@ -39,7 +40,7 @@ from service.jobs.track import Track
 from service.notation import SubmitRate
 from service.providers.registry import Registry
 from service.results.links import ResultLinks
-from service.settings import ProviderSettings, load
+from service.settings import ProviderSettings
 from service.telemetry import Metrics
 from service.wiring import Base, Stages, wire
 

@@ -19,8 +19,9 @@ from service.cli.demo.subscriber import Subscriber
 from service.cli.outcome import Refused
 from service.clock import Clock
 from service.egress.door import Door
+from service.environment import load
 from service.sandbox.server import SandboxOptions, SandboxServer
-from service.settings import load, provider_variable
+from service.settings import provider_variable
 from service.signing import decode_secret
 
 USUAL_PORT: Final = 8080
