@@ -11,7 +11,7 @@ from typing import Any, Self
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook
 
-PATIENCE_S = 20.0  # how long a test waits for a signal before it fails
+PATIENCE_S = 60.0  # how long a test waits for a signal before it fails
 
 
 @dataclass(frozen=True, slots=True)

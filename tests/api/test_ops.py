@@ -147,9 +147,11 @@ async def test_providers_are_listed_with_what_they_take(served: Served) -> None:
     by_name = {provider["name"]: provider for provider in listed["data"]}
     one = (await served.client.get("/v1/providers/apimodels")).json()
     missing = await served.client.get("/v1/providers/nobody")
+    pauses_s = [provider["health"].pop("paused_for_s") for provider in (by_name["apimodels"], one)]  # time goes on
 
     assert listed["next_cursor"] is None
     assert one == by_name["apimodels"]
+    assert 0 < pauses_s[1] <= pauses_s[0]
     assert (one["configured"], one["reason"]) == (True, None)
     generate = one["operations"]["generate"]
     assert generate["input_schema"]["type"] == "object"

@@ -27,7 +27,7 @@ def test_commands_are_imported_when_they_are_called() -> None:
     program = (
         f"import sys, service.cli.main; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90, check=False)
 
     assert result.returncode == 0, result.stderr
 

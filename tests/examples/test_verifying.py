@@ -116,7 +116,7 @@ def test_subscriber_believes_nothing_else(language: str, directory: Path) -> Non
 def test_subscriber_wants_keys_that_can_verify(language: str, keys: list[str], directory: Path) -> None:
     """A key of the API would be taken for a secret, and no signature would ever fit; the mistake is told at the start."""
     with subscriber(command(language, directory), keys) as running:
-        printed, complained = running.process.communicate(timeout=30)
+        printed, complained = running.process.communicate(timeout=90)
 
     assert running.process.returncode == 1
     assert (running.url, printed) == ("", "")
@@ -163,7 +163,7 @@ def test_captured_request_is_sent_again_with_curl(tmp_path: Path) -> None:
             f"@{body}",
             running.url,
         ]
-        answer = subprocess.run(again, capture_output=True, text=True, timeout=30, check=True)
+        answer = subprocess.run(again, capture_output=True, text=True, timeout=90, check=True)
         printed, _ = running.stop()
 
     assert " 204 " in answer.stdout.splitlines()[0]
