@@ -102,7 +102,10 @@ class Service:
         host, port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         secret_key = settings.secret_key.get_secret_value() if settings.secret_key else None
-        store = await open_store(path, secret_key, clock, randomness, self.metrics, lock=lock)
+        read_timeout_s = settings.read_timeout.total_seconds()
+        store = await open_store(
+            path, secret_key, clock, randomness, self.metrics, lock=lock, read_timeout_s=read_timeout_s
+        )
         self.new_database = store.fresh
         self._undo.push_async_callback(store.close)
         egress = Door(allow=settings.egress_allow, clock=clock)
@@ -162,7 +165,7 @@ class Service:
             clock=base.clock,
             randomness=base.randomness,
             ids=base.ids,
-            reader=base.store.reader,
+            reader=base.store.pages,
             writer=base.store.writer,
             box=base.store.box,
             keys=base.keys,

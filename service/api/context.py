@@ -43,6 +43,7 @@ class Context:
     """Everything that a route may use.
 
     Args:
+        reader: For what callers ask to see: a read that takes too long ends with `Unavailable`.
         not_ready: Why the service is not ready, a short sentence each; empty when it is. Asked by `/readyz`.
         draining: Whether the service is stopping: nobody begins to wait any more.
         unfinished: How many tasks are unfinished at a provider.

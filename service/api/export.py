@@ -24,7 +24,7 @@ from service.api.jobs import job_filter
 from service.api.listener import abort_connection
 from service.api.query import Query, query_of, wrong
 from service.clock import iso
-from service.errors import TooManyRequests, Unauthenticated
+from service.errors import TooManyRequests, Unauthenticated, Unavailable
 from service.ids import earliest, is_id
 from service.jobs import queries
 from service.jobs.export import FORMATS, row_of
@@ -101,7 +101,7 @@ class Export:
         try:
             if not await self._write(send, gone):
                 abort_connection(scope)
-        except TimeoutError:
+        except (TimeoutError, Unavailable):  # the store was not read in time
             abort_connection(scope)  # closing would wait for a client that takes nothing
         except Exception:  # the head is out, so that no problem can be told; the cut tells that the file is none
             _log.exception("export_broke")

@@ -19,7 +19,7 @@ from service.clock import Clock
 from service.db.reader import Reader
 from service.deliveries.feed import Follower, Hub
 from service.deliveries.feed_queries import Edges, Entry, Wanted
-from service.errors import Gone
+from service.errors import Gone, Unavailable
 
 CURSOR: Final = "pos"  # the kind of our cursors
 HEARTBEAT_S: Final = 15.0  # the key is looked at as often
@@ -95,7 +95,7 @@ class EventStream:
             try:
                 await self._write(send, None)
                 await self._follow(follower, send, gone)
-            except TimeoutError:
+            except (TimeoutError, Unavailable):  # the store was not read in time
                 abort_connection(scope)  # closing would wait for a client that takes nothing
             except Exception:  # the head is out, so that no problem can be told; the client comes back by itself
                 _log.exception("stream_broke")

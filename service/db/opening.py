@@ -15,25 +15,33 @@ from service.clock import Clock, Randomness
 from service.db.keyring import open_box
 from service.db.migrate import upgrade
 from service.db.reader import Reader
+from service.db.readers import PAGES, SQLiteReader
 from service.db.secrets import SecretBox
-from service.db.sqlite import LockFile, SQLiteReader, SQLiteWriteConnection, make_private
+from service.db.sqlite import LockFile, SQLiteWriteConnection, make_private
 from service.db.writer import Observer, Writer
 from service.errors import SettingsInvalid
 
 
 @dataclass(slots=True)
 class Store:
-    """An open store; closing it lets another process in."""
+    """An open store; closing it lets another process in.
+
+    Args:
+        reader: For the service's own work: keys, intake, deliveries, duties.
+        pages: For what callers ask to see; each read has a deadline.
+    """
 
     path: Path
     lock: LockFile
     writer: Writer
     reader: Reader
+    pages: Reader
     box: SecretBox
     fresh: bool  # the database was made just now
 
     async def close(self) -> None:
         """Finish the writes that wait, and close: readers first, so that the writer does the last checkpoint."""
+        await self.pages.close()
         await self.reader.close()
         await self.writer.close()
         self.lock.release()
@@ -74,6 +82,7 @@ async def open_store(
     observer: Observer | None = None,
     *,
     lock: LockFile | None = None,
+    read_timeout_s: float | None = None,
 ) -> Store:
     """Open a SQLite store, made or brought up to date where needed. The writer is not started yet.
 
@@ -84,6 +93,7 @@ async def open_store(
         randomness: For keys.
         observer: Told of every batch.
         lock: The one that `hold` took; None: it is taken now.
+        read_timeout_s: The deadline of a read for a caller; None: it may take its time.
 
     Raises:
         SettingsInvalid: The place cannot be written, or the key does not fit.
@@ -100,8 +110,10 @@ async def open_store(
         on_failure.push_async_callback(connection.close)  # its thread would keep the process alive
         box = await connection.on_thread(lambda raw: open_box(raw, path, secret_key, randomness))
         reader = await SQLiteReader.open(path)
+        on_failure.push_async_callback(reader.close)
+        pages = await SQLiteReader.open(path, PAGES, read_timeout_s)
         on_failure.pop_all()
-    return Store(path, held, Writer(connection, clock, observer), reader, box, fresh=before is None)
+    return Store(path, held, Writer(connection, clock, observer), reader, pages, box, fresh=before is None)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""SQLite: the writing connection, its transactions, the read-only pool, and the lock file. The only place that knows the driver.
+"""SQLite: the writing connection, its transactions, and the lock file. Only this file and `readers` know the driver.
 
 WAL, exactly one writing connection which also does every checkpoint (SQLite 3.7.0 to 3.51.2 can corrupt a database when two
 connections write or checkpoint at once), one process per file.
@@ -6,12 +6,11 @@ connections write or checkpoint at once), one process per file.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,7 +25,6 @@ T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
-READERS = 4  # connections; each has a thread of its own
 BUSY_TIMEOUT_MS = 5_000  # an operator's shell may hold the file for a moment
 # Retention or an erasure may have removed the newest events: a number that was given once never comes again.
 LAST_POS = """
@@ -233,48 +231,3 @@ def _send(raw: sqlite3.Connection, pending: list[tuple[str, Sequence[Params], in
         if expect is not None and changed != expect:
             msg = f"{changed} of {expect} rows changed: {sql.strip().splitlines()[0]}"
             raise GuardFailed(msg)
-
-
-class SQLiteReader:
-    """A pool of read-only connections: a reader never writes and never checkpoints."""
-
-    def __init__(self) -> None:
-        self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
-        self._all: list[aiosqlite.Connection] = []
-
-    @classmethod
-    async def open(cls, path: Path, count: int = READERS) -> SQLiteReader:
-        """Open the pool; the writing connection is open already and made the file."""
-        pool = cls()
-        uri = f"{path.resolve().as_uri()}?mode=ro"  # noqa: ASYNC240 - once, at start
-        for _ in range(count):
-            connection = await aiosqlite.connect(uri, uri=True, isolation_level=None)
-            connection.row_factory = sqlite3.Row
-            await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-            await connection.execute("PRAGMA query_only = ON")
-            pool._all.append(connection)
-            pool._idle.put_nowait(connection)
-        return pool
-
-    async def rows(self, sql: str, params: Params | None = None) -> list[Row]:
-        """Read a set; every call sees what was committed before it."""
-        async with self._borrowed() as connection:
-            return list(await connection.execute_fetchall(sql, params or {}))  # type: ignore[arg-type]
-
-    async def row(self, sql: str, params: Params | None = None) -> Row | None:
-        """Read at most one row."""
-        found = await self.rows(sql, params)
-        return found[0] if found else None
-
-    @contextlib.asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator[aiosqlite.Connection]:
-        connection = await self._idle.get()
-        try:
-            yield connection
-        finally:
-            self._idle.put_nowait(connection)
-
-    async def close(self) -> None:
-        """Close every connection; their threads end."""
-        for connection in self._all:
-            await connection.close()

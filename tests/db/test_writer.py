@@ -12,7 +12,8 @@ import pytest
 
 from service.clock import SystemClock
 from service.db.migrate import upgrade
-from service.db.sqlite import LockFile, SQLiteReader, SQLiteWriteConnection
+from service.db.readers import SQLiteReader
+from service.db.sqlite import LockFile, SQLiteWriteConnection
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.errors import GuardFailed, NotFound, StoreUnavailable

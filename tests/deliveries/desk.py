@@ -192,7 +192,7 @@ def _inline_store(path: Path, clock: VirtualClock, randomness: SeededRandomness)
     connection = InlineConnection(path)
     box = open_box(connection.raw, path, "a key of at least 32 characters!!", randomness)
     writer, reader = Writer(connection, clock), InlineReader(connection)
-    return Store(path, LockFile(path), writer, reader, box, fresh=False)
+    return Store(path, LockFile(path), writer, reader, reader, box, fresh=False)
 
 
 @contextlib.asynccontextmanager
