@@ -26,8 +26,8 @@ from benchmarks.ended import ACCOUNT, DAY_MS, Ended, fill
 from benchmarks.report import aim, machine, stolen_s
 from service.clock import SystemClock, SystemRandomness
 from service.db.opening import Store, open_store
-from service.jobs import queries, usage_store
-from service.jobs.queries import JobFilter
+from service.jobs import list_queries, queries, usage_store
+from service.jobs.list_queries import JobFilter
 from service.jobs.usage import Wanted, grouped
 from service.results import queries as result_queries
 from service.scheduler.roller import Roller
@@ -82,9 +82,9 @@ class Asked:
         return int(job is not None)
 
     async def _page(self, **wanted: object) -> int:
-        jobs = await queries.list_jobs(self.store.reader, ACCOUNT, JobFilter(**wanted), 51)  # type: ignore[arg-type]
-        await queries.results_of(self.store.reader, jobs)
-        return len(jobs)
+        found = await list_queries.list_jobs(self.store.reader, ACCOUNT, JobFilter(**wanted), 50)  # type: ignore[arg-type]
+        await queries.results_of(self.store.reader, found.jobs)
+        return len(found.jobs)
 
     async def _usage(self, *group_by: str, tag: str | None = None) -> int:
         today = self.ended.now_ms // DAY_MS

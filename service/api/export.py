@@ -26,9 +26,9 @@ from service.api.query import Query, query_of, wrong
 from service.clock import iso
 from service.errors import TooManyRequests, Unauthenticated, Unavailable
 from service.ids import earliest, is_id
-from service.jobs import queries
+from service.jobs import list_queries
 from service.jobs.export import FORMATS, row_of
-from service.jobs.queries import JobFilter
+from service.jobs.list_queries import JobFilter
 
 PAGE: Final = 500  # jobs that are read at a time
 SLICE: Final = 100  # jobs that are written at a time, so that nobody else waits for long
@@ -117,13 +117,13 @@ class Export:
         content_type, head, rows_of = FORMATS[self.form]
         # What is taken while we write would keep a busy account's export from ever ending. By its id, which grows also
         # where the clock was stepped back.
-        until = await queries.newest_id(self.context.reader, self.account_id)
+        until = await list_queries.newest_id(self.context.reader, self.account_id)
         await self._send(send, head(), headers=self._headers(content_type))
         at: str | None = self.after
         while at is not None and self.left:
             if gone.done() or self.context.draining() or not await self._allowed():
                 return False
-            page = await queries.export_page(self.context.reader, self.account_id, self.wanted, (at, until), PAGE)
+            page = await list_queries.export_page(self.context.reader, self.account_id, self.wanted, (at, until), PAGE)
             rows = page.rows[: self.left]
             for begin in range(0, len(rows), SLICE):
                 await self._send(send, rows_of(map(row_of, rows[begin : begin + SLICE])))

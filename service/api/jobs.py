@@ -13,18 +13,19 @@ from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath
 
 from service.accounts.keys import Scope
-from service.api.answers import empty_answer, raw_answer
+from service.api.answers import empty_answer, json_answer, raw_answer
 from service.api.auth import needs
 from service.api.body import JOB_BODY_MAX_BYTES, fields_of, header, json_body, optional_body
 from service.api.context import Context, context_of, principal_of
-from service.api.query import PAGING, Query, page, query_of, wrong
+from service.api.query import PAGING, Query, cursor, page, query_of, wrong
 from service.api.waiting import applied, job_when_final, preferred_wait
 from service.errors import FieldError, Gone, Invalid, NotFound
 from service.ids import is_id
-from service.jobs import queries
+from service.jobs import list_queries, queries
 from service.jobs.erase import Erase
 from service.jobs.facts import ResubmitAsked
 from service.jobs.intake import Caller
+from service.jobs.list_queries import JobFilter
 from service.jobs.request import idempotency_key, parse
 from service.jobs.row import JobRow
 from service.jobs.track import Track
@@ -64,13 +65,10 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     context, who = context_of(request), principal_of(request)
     query = query_of(request.scope, _FILTERS | PAGING, repeatable=frozenset({"status"}), prefix=_METADATA)
     limit = query.limit()
-    jobs = await queries.list_jobs(context.reader, who.account_id, job_filter(query), limit + 1)
-    results = await queries.results_of(context.reader, jobs[:limit])
-
-    def view(job: JobRow) -> dict[str, Any]:
-        return job_view(job, results.get(job.id, ()), context.links.url)
-
-    return page(jobs, limit, view, "job", lambda job: job.id)
+    found = await list_queries.list_jobs(context.reader, who.account_id, job_filter(query), limit)
+    results = await queries.results_of(context.reader, found.jobs)
+    shown = [job_view(job, results.get(job.id, ()), context.links.url) for job in found.jobs]
+    return json_answer({"data": shown, "next_cursor": None if found.next_id is None else cursor("job", found.next_id)})
 
 
 @get("/v1/jobs/{job_id:str}", opt=needs(Scope.JOBS_READ))
@@ -167,7 +165,7 @@ async def _presigned(context: Context, job_id: str, result: ResultRow, life_ms: 
     return await context.storage.link(held.storage_key, max(1, life_ms // 1000))
 
 
-def job_filter(query: Query) -> queries.JobFilter:
+def job_filter(query: Query) -> JobFilter:
     """What a list or an export of jobs is narrowed to.
 
     Raises:
@@ -180,7 +178,7 @@ def job_filter(query: Query) -> queries.JobFilter:
     pairs = tuple((name.removeprefix(_METADATA), query.values[name][0]) for name in query.values if _METADATA in name)
     if len(pairs) > _MAX_METADATA:
         raise wrong("metadata.<key>", f"may be given for at most {_MAX_METADATA} keys")
-    return queries.JobFilter(
+    return JobFilter(
         status=tuple(dict.fromkeys(statuses)),
         provider=query.one("provider"),
         operation=query.one("operation"),

@@ -78,7 +78,7 @@ class SQLiteReader:
     async def _read(self, sql: str, params: Params | None) -> list[Row]:
         connection = await self._idle.get()
         try:
-            found: Any = await connection.execute_fetchall(sql, params or {})  # type: ignore[arg-type]
+            found: Any = await connection.execute_fetchall(sql, params or {})
         except asyncio.CancelledError:
             ending = asyncio.create_task(self._end(connection), name="reader-ending")
             self._ending.add(ending)

@@ -1,41 +1,18 @@
-"""Reading jobs: one, many, a timeline. Nothing crosses accounts: every query names one."""
+"""Reading jobs: one, its results, its timeline, and what the duties look for; lists of them stand in `list_queries`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from service.clock import iso
 from service.db.reader import Reader
-from service.db.transaction import Row
 from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.view import ResultRow
 
 _RESULT_COLUMNS = "idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error"
-
-_EXPORTED = (
-    "id, created_at, submitted_at, finished_at, provider, operation, model, status, error_code, resolved_by, key_id, tags, "
-    "job_metadata, provider_task_id, task_confirmed, cost_estimated, cost_charged, cost_basis, polls, callbacks, result_count, "
-    "moderation, retry_of"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """What a list of jobs is narrowed to; None means everything. `before_id` is the cursor: only older jobs."""
-
-    status: tuple[str, ...] = ()
-    provider: str | None = None
-    operation: str | None = None
-    tag: str | None = None
-    provider_task_id: str | None = None
-    metadata: tuple[tuple[str, str], ...] = ()
-    created_after: int | None = None
-    created_before: int | None = None
-    before_id: str | None = None
 
 
 async def find(reader: Reader, account_id: str, job_id: str) -> JobRow | None:
@@ -68,44 +45,6 @@ async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[R
     return found
 
 
-async def list_jobs(reader: Reader, account_id: str, wanted: JobFilter, limit: int) -> list[JobRow]:
-    """The account's jobs, newest first."""
-    where, params = _conditions(wanted)
-    params |= {"account": account_id, "limit": limit}
-    rows = await reader.rows(
-        f"{SELECT_JOB} WHERE account_id = :account{''.join(' AND ' + each for each in where)} ORDER BY id DESC LIMIT :limit",
-        params,
-    )
-    return [from_row(row) for row in rows]
-
-
-def _conditions(wanted: JobFilter) -> tuple[list[str], dict[str, Any]]:
-    where: list[str] = []
-    params: dict[str, Any] = {}
-    plain = (
-        ("provider", "provider = :provider", wanted.provider),
-        ("operation", "operation = :operation", wanted.operation),
-        ("task", "provider_task_id = :task AND task_confirmed", wanted.provider_task_id),
-        ("after", "created_at > :after", wanted.created_after),
-        ("before", "created_at < :before", wanted.created_before),
-        ("before_id", "id < :before_id", wanted.before_id),
-        ("tag", "EXISTS (SELECT 1 FROM json_each(jobs.tags) WHERE value = :tag)", wanted.tag),
-    )
-    for name, condition, value in plain:
-        if value is not None:
-            where.append(condition)
-            params[name] = value
-    if wanted.status:
-        where.append("status IN (SELECT value FROM json_each(:status))")
-        params["status"] = msgspec.json.encode(wanted.status).decode()
-    for index, (name, value) in enumerate(wanted.metadata):
-        where.append(
-            f"EXISTS (SELECT 1 FROM json_each(jobs.job_metadata) WHERE key = :mk{index} AND value = :mv{index})"
-        )
-        params |= {f"mk{index}": name, f"mv{index}": value}
-    return where, params
-
-
 async def timeline(reader: Reader, job_id: str, after_seq: int, limit: int) -> list[dict[str, Any]]:
     """The job's timeline from `after_seq` on, oldest first; the caller made sure that the job is the account's."""
     rows = await reader.rows(
@@ -122,37 +61,6 @@ async def timeline(reader: Reader, job_id: str, after_seq: int, limit: int) -> l
         }
         for row in rows
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some rows of an export; `last` is where the next page begins, None at the end."""
-
-    rows: list[Row]
-    last: str | None
-
-
-async def newest_id(reader: Reader, account_id: str) -> str:
-    """The id of the account's newest job; empty where it has none."""
-    row = await reader.row(
-        "SELECT id FROM jobs WHERE account_id = :account ORDER BY id DESC LIMIT 1", {"account": account_id}
-    )
-    return "" if row is None else str(row["id"])
-
-
-async def export_page(reader: Reader, account_id: str, wanted: JobFilter, part: tuple[str, str], limit: int) -> Page:
-    """The account's jobs behind an id, up to another one, oldest first; so many are looked at, and those that do not fit are left out.
-
-    Looking and not finding is bounded too: no read lasts, however little of a long history is asked for.
-    """
-    where, params = _conditions(wanted)
-    after, until = part
-    rows = await reader.rows(
-        f"SELECT {_EXPORTED}, {' AND '.join(where) or '1'} AS fits FROM jobs "
-        "WHERE account_id = :account AND id > :behind AND id <= :until ORDER BY id LIMIT :limit",
-        params | {"account": account_id, "behind": after, "until": until, "limit": limit},
-    )
-    return Page([row for row in rows if row["fits"]], rows[-1]["id"] if len(rows) == limit else None)
 
 
 async def past_deadline(reader: Reader, now_ms: int, count: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sqlalchemy import CheckConstraint, Index, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Index, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from service.db.tables.columns import added, blob, json, long
@@ -98,6 +98,18 @@ class Job(SQLModel, table=True):
     lease_owner: str | None = None
     lease_until: int | None = None
     lease_epoch: int = 0
+
+
+class Label(SQLModel, table=True):
+    """A tag or a pair of metadata of a job, by which lists find it; triggers write and remove it with its job."""
+
+    __tablename__: ClassVar[str] = "labels"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    account_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)  # as the filter is called: `tag`, or `metadata.` and the key
+    value: str = Field(primary_key=True, sa_type=Text)  # its first 64 characters
+    job_id: str = Field(primary_key=True)  # no reference: the job goes first
 
 
 class Submission(SQLModel, table=True):
