@@ -113,7 +113,7 @@ class Asked:
 
     async def _page(self, **wanted: object) -> int:
         filters = DeliveryFilter(**wanted)  # type: ignore[arg-type]
-        return len(await delivery_queries.list_deliveries(self.store.reader, ACCOUNT, filters, 50))
+        return len((await delivery_queries.list_deliveries(self.store.reader, ACCOUNT, filters, 50)).deliveries)
 
     async def _one(self) -> int:
         found = await delivery_queries.find_delivery(self.store.reader, ACCOUNT, self.archive.a_delivery)

@@ -26,6 +26,7 @@ from service.egress.door import Door
 from service.errors import SettingsInvalid
 from service.ids import Ids
 from service.jobs import claims, queries
+from service.jobs.counts import JobCounts
 from service.providers.registry import Registry
 from service.results.buckets import open_storage
 from service.results.links import ResultLinks
@@ -177,6 +178,7 @@ class Service:
             waiters=stages.waiters,
             hub=stages.hub,
             figures=stages.sender.figures,
+            job_counts=JobCounts(base.store.pages, base.clock),
             links=base.links,
             receiver=stages.inbox,
             storage=base.storage,

@@ -26,7 +26,12 @@ _COUNTS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 #: The table of all metrics; docs/operations.md repeats it.
 METRICS: Final[tuple[MetricRow, ...]] = (
-    MetricRow("remora_jobs", "gauge", ("status",), "jobs in each state, counted when asked"),
+    MetricRow(
+        "remora_jobs",
+        "gauge",
+        ("status",),
+        "jobs in each state, counted every five seconds at most, with millions of jobs less often",
+    ),
     MetricRow("remora_job_state_changes_total", "counter", ("provider", "status"), "changes of state, by the new one"),
     MetricRow("remora_submits_total", "counter", ("provider", "verdict"), "submit tries, by what came of them"),
     MetricRow(

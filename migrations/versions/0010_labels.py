@@ -51,6 +51,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account_id", "name", "value", "job_id"),
         sqlite_with_rowid=False,
     )
+    op.create_index("ix_replays_for_subscription", "replays", ["account_id", "subscription_id", "id"])
     op.execute(_FILL)
     op.execute(_COME)
     op.execute(_GO)

@@ -168,7 +168,7 @@ async def find(reader: Reader, account_id: str, now_ms: int) -> AccountRow | Non
 async def list_accounts(reader: Reader, before_id: str | None, limit: int, now_ms: int) -> list[AccountRow]:
     """All accounts, newest first, as they stand at that moment; for admins."""
     rows = await reader.rows(
-        f"SELECT {_COLUMNS} FROM accounts WHERE :before IS NULL OR id < :before ORDER BY id DESC LIMIT :limit",
+        f"SELECT {_COLUMNS} FROM accounts WHERE id < coalesce(:before, '~') ORDER BY id DESC LIMIT :limit",
         {"before": before_id, "limit": limit},
     )
     return [await _from_row(reader, row, now_ms) for row in rows]

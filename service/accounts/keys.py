@@ -317,7 +317,7 @@ async def find(reader: Reader, key_id: str) -> KeyRow | None:
 async def list_keys(reader: Reader, account_id: str, before_id: str | None, limit: int) -> list[KeyRow]:
     """The account's keys, newest first; revoked ones too."""
     rows = await reader.rows(
-        f"SELECT {_COLUMNS} FROM keys WHERE account_id = :account AND (:before IS NULL OR id < :before) "
+        f"SELECT {_COLUMNS} FROM keys WHERE account_id = :account AND id < coalesce(:before, '~') "
         "ORDER BY id DESC LIMIT :limit",
         {"account": account_id, "before": before_id, "limit": limit},
     )

@@ -18,6 +18,7 @@ from service.deliveries.figures import Figures
 from service.egress import Egress
 from service.ids import Ids
 from service.jobs.cancel import Canceller
+from service.jobs.counts import JobCounts
 from service.jobs.intake import Intake
 from service.jobs.waiters import Waiters
 from service.providers.breaker import Breakers
@@ -67,6 +68,7 @@ class Context:
     waiters: Waiters
     hub: Hub
     figures: Figures
+    job_counts: JobCounts
     links: ResultLinks
     receiver: Receiver
     storage: Storage | None

@@ -12,7 +12,7 @@ from service.api.answers import json_answer
 from service.api.auth import needs
 from service.api.body import fields_of, optional_body
 from service.api.context import context_of, principal_of
-from service.api.query import PAGING, Query, page, query_of, wrong
+from service.api.query import PAGING, Query, next_cursor, query_of, wrong
 from service.api.subscriptions import use_cases
 from service.deliveries import delivery_queries
 from service.deliveries.subscribe import no_delivery
@@ -27,9 +27,8 @@ async def list_deliveries(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A page of the account's deliveries, newest first, without their attempts."""
     context, who = context_of(request), principal_of(request)
     query = query_of(request.scope, _FILTERS | PAGING, repeatable=frozenset({"status"}))
-    limit = query.limit()
-    found = await delivery_queries.list_deliveries(context.reader, who.account_id, _filter(query), limit + 1)
-    return page(found, limit, lambda shown: shown, "dlv", lambda shown: str(shown["id"]))
+    found = await delivery_queries.list_deliveries(context.reader, who.account_id, _filter(query), query.limit())
+    return json_answer({"data": found.deliveries, "next_cursor": next_cursor("dlv", found.next_id)})
 
 
 @get("/v1/deliveries/{delivery_id:str}", opt=needs(Scope.DELIVERIES))

@@ -17,7 +17,7 @@ from service.api.answers import empty_answer, json_answer, raw_answer
 from service.api.auth import needs
 from service.api.body import JOB_BODY_MAX_BYTES, fields_of, header, json_body, optional_body
 from service.api.context import Context, context_of, principal_of
-from service.api.query import PAGING, Query, cursor, page, query_of, wrong
+from service.api.query import PAGING, Query, next_cursor, page, query_of, wrong
 from service.api.waiting import applied, job_when_final, preferred_wait
 from service.errors import FieldError, Gone, Invalid, NotFound
 from service.ids import is_id
@@ -68,7 +68,7 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     found = await list_queries.list_jobs(context.reader, who.account_id, job_filter(query), limit)
     results = await queries.results_of(context.reader, found.jobs)
     shown = [job_view(job, results.get(job.id, ()), context.links.url) for job in found.jobs]
-    return json_answer({"data": shown, "next_cursor": None if found.next_id is None else cursor("job", found.next_id)})
+    return json_answer({"data": shown, "next_cursor": next_cursor("job", found.next_id)})
 
 
 @get("/v1/jobs/{job_id:str}", opt=needs(Scope.JOBS_READ))

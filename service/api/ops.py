@@ -12,7 +12,6 @@ from service.api.context import Context, context_of
 from service.clock import iso
 from service.deliveries.gauges import gauges
 from service.errors import Unavailable
-from service.jobs.queries import count_by_status
 from service.results.queries import backlog
 
 _NO_STORE = {"Cache-Control": "no-store"}
@@ -48,11 +47,11 @@ def _paused(context: Context) -> dict[str, float]:
 
 @get("/metrics")
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """All metrics for Prometheus; the jobs and the deliveries that wait are counted now."""
+    """All metrics for Prometheus; the deliveries that wait are counted now."""
     context = context_of(request)
     if not context.open_metrics:
         await authenticated(request)
-    context.metrics.set_jobs(await count_by_status(context.reader))
+    context.metrics.set_jobs(await context.job_counts.now())
     context.metrics.set_captures(await backlog(context.reader))
     for name, values in (await gauges(context.reader, context.figures, context.clock.now_ms())).items():
         context.metrics.set_gauges(name, values)

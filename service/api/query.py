@@ -118,6 +118,11 @@ def cursor(kind: str, position: str | int) -> str:
     return base64.urlsafe_b64encode(f"{kind}:{position}".encode()).rstrip(b"=").decode()
 
 
+def next_cursor(kind: str, position: str | int | None) -> str | None:
+    """Where a list goes on; None where it has come to its end."""
+    return None if position is None else cursor(kind, position)
+
+
 def page(
     found: Sequence[T], limit: int, view: Callable[[T], Any], kind: str, position: Callable[[T], str | int]
 ) -> Response[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from service.deliveries.attempts import kept_and_cut
 from service.deliveries.sent import request_headers, url_of
 
 DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")
+SCAN: Final = 20_000  # deliveries that one page looks at: some twenty milliseconds
 ATTEMPTS_SHOWN: Final = 100  # of one delivery: a schedule has a dozen, but retrying by hand has no end
 
 _SHOWN: Final = """
@@ -22,6 +24,11 @@ _ATTEMPTS: Final = """
 SELECT at, status_code, error, error_class, duration_ms, dns_ms, connect_ms, tls_ms, first_byte_ms, sent, response_body
 FROM attempts WHERE delivery_id = :id ORDER BY id DESC LIMIT :limit
 """
+
+
+_FEW: Final = frozenset({"job_id", "event_id"})  # only a few deliveries have one
+# The index by status holds nothing else, and the planner has to be told.
+_UNDELIVERED: Final = "status <> 'delivered'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +64,57 @@ async def newest_delivery(reader: Reader, account_id: str, subscription_id: str,
     return None if row is None else str(row["id"])
 
 
-async def list_deliveries(reader: Reader, account_id: str, wanted: DeliveryFilter, limit: int) -> list[dict[str, Any]]:
-    """The account's deliveries as they are shown, newest first, without their attempts."""
-    rows = await reader.rows(*page_query(account_id, wanted, limit))
-    return [_delivery_view(row) for row in rows]
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Deliveries as they are shown, newest first, and the id behind which the next page begins; None at the end."""
+
+    deliveries: list[dict[str, Any]]
+    next_id: str | None
 
 
-def page_query(account_id: str, wanted: DeliveryFilter, limit: int) -> tuple[str, Params]:
-    """The query of a page and its parameters: each status walks its own part of an index, and the newest of all count."""
-    statuses: tuple[str | None, ...] = wanted.status
-    if not statuses or set(statuses) == set(DELIVERY_STATUSES):
-        statuses = (None,)
+async def list_deliveries(
+    reader: Reader, account_id: str, wanted: DeliveryFilter, limit: int, scan: int = SCAN
+) -> Listed:
+    """The account's deliveries that pass, without their attempts; so many are looked at, at most."""
+    edge: str | None = None
+    if (asked := edge_query(account_id, wanted, scan)) is not None:
+        row = await reader.row(*asked)
+        edge = None if row is None else str(row["id"])
+    rows = await reader.rows(*page_query(account_id, wanted, limit + 1, edge))
+    shown = [_delivery_view(row) for row in rows[:limit]]
+    return Listed(shown, shown[-1]["id"] if len(rows) > limit else edge)
+
+
+def page_query(account_id: str, wanted: DeliveryFilter, limit: int, edge: str | None = None) -> tuple[str, Params]:
+    """The query of a page, down to the edge if there is one: each status walks its own part of an index, and the newest of all count."""
+    params = _params(account_id, wanted)
+    statuses = _statuses(wanted)
+    down_to = "" if edge is None else " AND id >= :edge"
+    walks = " UNION ALL ".join(f"SELECT id FROM ({_walk(params, status, down_to)})" for status in statuses)
+    given = {**params, **_named(statuses), "limit": limit} | ({} if edge is None else {"edge": edge})
+    return f"{_SHOWN} WHERE d.id IN ({walks}) ORDER BY d.id DESC LIMIT :limit", given
+
+
+def edge_query(account_id: str, wanted: DeliveryFilter, scan: int) -> tuple[str, Params] | None:
+    """The last id that a page looks at; no row where it comes to the end. None: all that it looks at is shown."""
+    params, statuses = _params(account_id, wanted), _statuses(wanted)
+    by = [_index_columns(params, status) for status in statuses]
+    asked = [{*params, "status"} - {"before"} if status else {*params} - {"before"} for status in statuses]
+    if _FEW & params.keys() or all(each <= used for each, used in zip(asked, by, strict=True)):
+        return None
+    walks = []
+    for status, used in zip(statuses, by, strict=True):
+        conditions = [f"{name} = :{name}" for name in params if name in used]
+        if status is not None and "status" in used:
+            conditions += [f"status = :{status}", _UNDELIVERED]
+        if "before" in params:
+            conditions.append("id < :before")
+        walks.append(f"SELECT id FROM deliveries WHERE {' AND '.join(conditions)}")
+    sql = f"{' UNION ALL '.join(walks)} ORDER BY id DESC LIMIT 1 OFFSET :scan - 1"
+    return sql, {**params, **_named(statuses), "scan": scan}
+
+
+def _params(account_id: str, wanted: DeliveryFilter) -> dict[str, Any]:
     given = {
         "account_id": account_id,
         "job_id": wanted.job_id,
@@ -75,13 +122,21 @@ def page_query(account_id: str, wanted: DeliveryFilter, limit: int) -> tuple[str
         "subscription_id": wanted.subscription_id,
         "before": wanted.before_id,
     }
-    params = {name: value for name, value in given.items() if value is not None}
-    walks = " UNION ALL ".join(f"SELECT id FROM ({_walk(params, status)})" for status in statuses)
-    named = {status: status for status in statuses if status is not None}
-    return f"{_SHOWN} WHERE d.id IN ({walks}) ORDER BY d.id DESC LIMIT :limit", {**params, **named, "limit": limit}
+    return {name: value for name, value in given.items() if value is not None}
 
 
-def _walk(params: Params, status: str | None) -> str:
+def _statuses(wanted: DeliveryFilter) -> tuple[str | None, ...]:
+    """Those with a walk of their own; one walk with None for all of them."""
+    if not wanted.status or set(wanted.status) == set(DELIVERY_STATUSES):
+        return (None,)
+    return wanted.status
+
+
+def _named(statuses: Iterable[str | None]) -> dict[str, str]:
+    return {status: status for status in statuses if status is not None}
+
+
+def _walk(params: Params, status: str | None, down_to: str) -> str:
     """The ids of one status, or of all, newest first, by the one index that is best.
 
     SQLite would often take another, since it knows no figures of the tables; a plus before a column keeps it from those
@@ -92,17 +147,16 @@ def _walk(params: Params, status: str | None) -> str:
     if status is not None:
         conditions.append(f"{'' if 'status' in by else '+'}status = :{status}")
     if "status" in by:
-        conditions.append("status <> 'delivered'")  # that index holds nothing else, and the planner has to be told
+        conditions.append(_UNDELIVERED)
     if "before" in params:
         conditions.append("id < :before")
-    order = "id" if "account_id" in by or "subscription_id" in by else "+id"
-    return f"SELECT id FROM deliveries WHERE {' AND '.join(conditions)} ORDER BY {order} DESC LIMIT :limit"
+    order = "+id" if _FEW & by else "id"
+    return f"SELECT id FROM deliveries WHERE {' AND '.join(conditions)}{down_to} ORDER BY {order} DESC LIMIT :limit"
 
 
 def _index_columns(params: Params, status: str | None) -> frozenset[str]:
-    for column in ("job_id", "event_id"):
-        if column in params:
-            return frozenset({column})  # only a few have it
+    for column in _FEW & params.keys():
+        return frozenset({column})
     if status is not None and status != "delivered":
         return frozenset({"account_id", "status"})
     return frozenset({"subscription_id" if "subscription_id" in params else "account_id"})

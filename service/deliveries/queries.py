@@ -51,7 +51,7 @@ async def list_subscriptions(
 ) -> list[dict[str, Any]]:
     """The account's subscriptions as they are shown, newest first."""
     rows = await reader.rows(
-        f"{_SUBSCRIPTION} WHERE account_id = :account AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit",
+        f"{_SUBSCRIPTION} WHERE account_id = :account AND id < coalesce(:before, '~') ORDER BY id DESC LIMIT :limit",
         {"account": account_id, "before": before_id, "limit": limit},
     )
     waits = await waiting(reader, [row["id"] for row in rows])

@@ -16,6 +16,7 @@ import msgspec
 from service.clock import iso
 from service.db.reader import Reader
 from service.db.transaction import Params, Row, json_set
+from service.deliveries.backlog_queries import waiting
 from service.deliveries.subscriptions import effective_events
 from service.states import EVENT_TYPES
 
@@ -71,9 +72,6 @@ SELECT id, account_id, status, events, providers, operations, tags FROM subscrip
 _REPLAY: Final = """
 SELECT id, subscription_id, status, reason, since, until, types, statuses, total, looked_at, queued, created_at, finished_at
 FROM replays
-"""
-_BACKLOG: Final = """
-SELECT lane, count(*) AS n FROM deliveries WHERE status = 'pending' AND lane IN (SELECT value FROM json_each(:ids)) GROUP BY lane
 """
 
 
@@ -250,18 +248,18 @@ async def list_replays(
     reader: Reader, account_id: str, *, subscription_id: str | None, before_id: str | None, limit: int
 ) -> list[dict[str, Any]]:
     """The account's replays as they are shown, newest first."""
+    of_subscription = "" if subscription_id is None else "AND subscription_id = :subscription "
     rows = await reader.rows(
-        f"{_REPLAY} WHERE account_id = :account AND (:before IS NULL OR id < :before) "
-        "AND (:subscription IS NULL OR subscription_id = :subscription) ORDER BY id DESC LIMIT :limit",
+        f"{_REPLAY} WHERE account_id = :account {of_subscription}"
+        "AND id < coalesce(:before, '~') ORDER BY id DESC LIMIT :limit",
         {"account": account_id, "before": before_id, "subscription": subscription_id, "limit": limit},
     )
     return await _views(reader, rows)
 
 
 async def _views(reader: Reader, rows: list[Row]) -> list[dict[str, Any]]:
-    pending = await reader.rows(_BACKLOG, {"ids": json_set({row["subscription_id"] for row in rows})}) if rows else []
-    backlog = {row["lane"]: row["n"] for row in pending}
-    return [_view(row, backlog.get(row["subscription_id"], 0)) for row in rows]
+    waits = await waiting(reader, list({row["subscription_id"] for row in rows}))
+    return [_view(row, waits[row["subscription_id"]].pending) for row in rows]
 
 
 def _view(row: Row, backlog: int) -> dict[str, Any]:

@@ -117,9 +117,11 @@ async def newly_overdue(reader: Reader, now_ms: int, count: int) -> list[str]:
 
 async def count_by_status(reader: Reader) -> dict[str, int]:
     """How many jobs are in each state, over all accounts."""
-    return {
-        row["status"]: row["n"] for row in await reader.rows("SELECT status, count(*) AS n FROM jobs GROUP BY status")
-    }
+    rows = await reader.rows(
+        # By account first, in the order of an index: nothing is sorted.
+        "SELECT status, sum(n) AS n FROM (SELECT status, count(*) AS n FROM jobs GROUP BY account_id, status) GROUP BY status"
+    )
+    return {row["status"]: row["n"] for row in rows}
 
 
 async def recently_finished(reader: Reader, count: int) -> list[JobRow]:

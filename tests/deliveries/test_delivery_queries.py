@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from service.db.migrate import upgrade
-from service.deliveries.delivery_queries import DeliveryFilter, page_query
+from service.deliveries.delivery_queries import DeliveryFilter, edge_query, list_deliveries, page_query
 
 OURS, THEIRS = "acc_ours", "acc_theirs"
 ROWS = 100_000
@@ -137,3 +140,90 @@ def test_unusual_statuses_have_an_index(filled: sqlite3.Connection, status: str)
 
     assert "ix_deliveries_for_list_by_status (account_id=? AND status=? AND id<?)" in plan
     assert "SCAN deliveries" not in plan
+
+
+class _Reader:
+    """Reads on the test's connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    async def rows(self, sql: str, params: Any = None) -> list[Any]:
+        return self._connection.execute(sql, params or {}).fetchall()
+
+    async def row(self, sql: str, params: Any = None) -> Any:
+        return self._connection.execute(sql, params or {}).fetchone()
+
+    async def close(self) -> None:
+        """Nothing: the connection is the test's."""
+
+
+NOTHING = [
+    DeliveryFilter(subscription_id="sub_none", status=("dead",)),
+    DeliveryFilter(subscription_id="sub_rare", status=("delivered", "skipped")),
+    DeliveryFilter(subscription_id="sub_busy", status=("pending", "dead")),
+    DeliveryFilter(subscription_id="sub_busy"),
+    DeliveryFilter(status=("delivered",)),
+]
+
+
+@pytest.mark.parametrize("wanted", NOTHING, ids=str)
+@pytest.mark.parametrize(("limit", "scan"), [(50, 1_000), (3, 7_001)])
+async def test_pages_that_look_at_little_lose_nothing(
+    filled: sqlite3.Connection, wanted: DeliveryFilter, limit: int, scan: int
+) -> None:
+    """A page may be short and yet go on; together they are all that fits, each once."""
+    found: list[str] = []
+    last: str | None = None
+    for _ in range(400):
+        listed = await list_deliveries(_Reader(filled), OURS, replace(wanted, before_id=last), limit, scan)
+        found += [each["id"] for each in listed.deliveries]
+        last = listed.next_id
+        if last is None:
+            break
+
+    assert found == expected(wanted, ROWS)[: len(found)]
+    assert last is not None or found == expected(wanted, ROWS)
+
+
+@pytest.mark.parametrize(
+    "wanted", [*NOTHING, DeliveryFilter(subscription_id="sub_busy", status=("delivered",))], ids=str
+)
+async def test_page_that_finds_nothing_is_bounded(filled: sqlite3.Connection, wanted: DeliveryFilter) -> None:
+    """Of an account without any of a hundred thousand, as of somebody else's subscription: a page looks at so many and no more."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += STEPS
+        return 0
+
+    filled.set_progress_handler(count, STEPS)
+    try:
+        listed = await list_deliveries(_Reader(filled), "acc_none", wanted, LIMIT, 500)
+    finally:
+        filled.set_progress_handler(None, STEPS)
+
+    assert listed.deliveries == []
+    assert steps < FEW
+
+
+def test_every_combination_walks_an_index(filled: sqlite3.Connection) -> None:
+    """No page and no edge scans the table or sorts it; what one job or one event has is all that is ever sorted."""
+    for statuses, subscription, job, event, before in itertools.product(
+        ((), ("dead",), ("delivered",), ("delivered", "dead", "skipped")),
+        (None, "sub_busy"),
+        (None, "job_000375"),
+        (None, "evt_000750"),
+        (None, "dlv_050000"),
+    ):
+        wanted = DeliveryFilter(statuses, subscription, job, event, before)
+        asked = [page_query(OURS, wanted, LIMIT, "dlv_000000"), edge_query(OURS, wanted, 10)]
+        for sql, params in filter(None, asked):
+            plan = [row["detail"] for row in filled.execute(f"EXPLAIN QUERY PLAN {sql}", params)]
+            faults = [each for each in plan if re.search(r"SCAN (deliveries|d)\b|AUTOMATIC", each)]
+            assert faults == [], (wanted, plan)
+        if asked[1] is not None:
+            plan = [row["detail"] for row in filled.execute(f"EXPLAIN QUERY PLAN {asked[1][0]}", asked[1][1])]
+            assert not any("TEMP B-TREE" in each for each in plan), (wanted, plan)
+            assert all("COVERING INDEX" in each for each in plan if each.startswith("SEARCH")), (wanted, plan)

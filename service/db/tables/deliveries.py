@@ -148,6 +148,7 @@ class Replay(SQLModel, table=True):
         CheckConstraint("status IN ('running', 'done', 'cancelled')", name="ck_replays_status"),
         CheckConstraint("(status = 'running') = (due_at IS NOT NULL)", name="ck_replays_wake_up"),
         Index("ix_replays_for_list", "account_id", "id"),
+        Index("ix_replays_for_subscription", "account_id", "subscription_id", "id"),
         Index("ix_replays_for_claim", "due_at", sqlite_where=text("status = 'running'")),
     )
 
