@@ -1,0 +1,134 @@
+"""What callers may ask for is found by an index: no list scans a table, whatever it is narrowed to and wherever it goes on.
+
+Lists of jobs and of deliveries, which have the most filters, are asked in tests of their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.accounts import accounts, keys, ledger
+from service.clock import SeededRandomness
+from service.db.inline import InlineConnection
+from service.db.migrate import upgrade
+from service.db.secrets import SecretBox
+from service.db.transaction import Params, Row
+from service.deliveries import delivery_queries, feed_queries, replay_queries
+from service.deliveries import queries as subscription_queries
+from service.deliveries.figures import nothing_known
+from service.jobs import queries, usage_store
+from service.jobs.usage import Wanted
+from service.results import queries as result_queries
+
+A, B = "acc_1", "sub_1"
+#: Tables that have one row, or what is not counted yet: whoever counts empties them every few seconds.
+SMALL = {"usage_progress", "usage_recounts"}
+#: Names that are no tables: what a statement made for itself, bounded where it was made.
+MADE = {"edge", "near", "found", "asked", "each_lane", "waiting", "matched", "tag", "json_each", "CONSTANT"}
+
+
+class Recorder:
+    """Reads, and keeps every statement with its parameters."""
+
+    def __init__(self, connection: InlineConnection) -> None:
+        self._raw = connection.raw
+        self.asked: list[tuple[str, Params]] = []
+
+    async def rows(self, sql: str, params: Params | None = None) -> list[Row]:
+        """See `Reader`."""
+        self.asked.append((sql, params or {}))
+        return self._raw.execute(sql, params or {}).fetchall()
+
+    async def row(self, sql: str, params: Params | None = None) -> Row | None:
+        """See `Reader`."""
+        found = await self.rows(sql, params)
+        return found[0] if found else None
+
+    async def close(self) -> None:
+        """Nothing: the connection is the test's."""
+
+    def scans(self) -> list[str]:
+        """The lines of the plans that go through a table from end to end."""
+        found: list[str] = []
+        for sql, params in self.asked:
+            for row in self._raw.execute(f"EXPLAIN QUERY PLAN {sql}", params):
+                scanned = re.match(r"SCAN (\w+)", row["detail"])
+                if scanned and scanned[1] not in SMALL | MADE:
+                    found.append(f"{row['detail']}: {' '.join(sql.split())[:120]}")
+        return found
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """Over an empty store: without figures the planner is at its worst."""
+    upgrade(tmp_path / "remora.db")
+    connection = InlineConnection(tmp_path / "remora.db")
+    connection.raw.execute(
+        "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) "
+        "VALUES ('acc_1', 'a', 'active', 'monthly', x'00', 'whsec_', 0)"
+    )
+    yield Recorder(connection)
+    connection.raw.close()
+
+
+def _feed(*given: bool) -> feed_queries.Wanted:
+    return feed_queries.Wanted(*(("x",) if each else () for each in given))
+
+
+def _questions() -> dict[str, Callable[[Recorder], Awaitable[Any]]]:
+    box = SecretBox(b"k" * 32, SeededRandomness(1))
+    asked: dict[str, Callable[[Recorder], Awaitable[Any]]] = {
+        "account": lambda r: accounts.find(r, A, 0),
+        "timeline": lambda r: queries.timeline(r, "job_1", 7, 50),
+        "job": lambda r: queries.find(r, A, "job_1"),
+        "results": lambda r: queries.results(r, "job_1"),
+        "counts": lambda r: delivery_queries.find_delivery(r, A, "dlv_1"),
+        "edges": lambda r: feed_queries.read_edges(r, A),
+        "position": lambda r: feed_queries.position_of(r, A, "evt_1"),
+        "result link": lambda r: result_queries.held(r, "job_1", 0),
+        "replay": lambda r: replay_queries.find_replay(r, A, "rpl_1"),
+        "newest delivery": lambda r: delivery_queries.newest_delivery(r, A, B, "evt_1"),
+    }
+    for before in (None, "zzz"):
+        asked |= {
+            f"accounts {before}": lambda r, b=before: accounts.list_accounts(r, b, 50, 0),
+            f"keys {before}": lambda r, b=before: keys.list_keys(r, A, b, 50),
+            f"statement {before}": lambda r, b=before: ledger.statement(r, A, None if b is None else 7, 50),
+            f"subscriptions {before}": lambda r, b=before: subscription_queries.list_subscriptions(
+                r, box, A, before_id=b, limit=50, now_ms=0, standings=nothing_known
+            ),
+        }
+        for subscription in (None, B):
+            asked[f"replays {before} {subscription}"] = lambda r, b=before, s=subscription: replay_queries.list_replays(
+                r, A, subscription_id=s, before_id=b, limit=50
+            )
+    for given in itertools.product((False, True), repeat=5):
+        asked[f"feed {given}"] = lambda r, g=given: feed_queries.read_page(r, A, 7, _feed(*g), limit=50, max_bytes=9)
+    for tag, by_tag in ((None, ()), ("t", ()), (None, ("tag",))):
+        asked[f"usage {tag} {by_tag}"] = lambda r, t=tag, b=by_tag: usage_store.usage(r, A, Wanted(1, 2, b, tag=t))
+    return asked
+
+
+QUESTIONS = _questions()
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+async def test_question_is_answered_by_an_index(recorder: Recorder, name: str) -> None:
+    """No statement goes through a table from end to end."""
+    await QUESTIONS[name](recorder)
+
+    assert recorder.asked
+    assert recorder.scans() == []
+
+
+async def test_scan_is_found(recorder: Recorder) -> None:
+    """The check would see one."""
+    await recorder.rows("SELECT id FROM jobs WHERE provider = 'x'")
+
+    assert recorder.scans() != []
