@@ -114,7 +114,7 @@ class Service:
         self._undo.push_async_callback(egress.close)
         spool, whose = path.with_name(path.name + ".spool"), await installation(store.reader)
         storage = await asyncio.to_thread(open_storage, settings.storage_url, spool, whose)
-        keys = Keys(store.reader, store.writer, clock)
+        keys = Keys(store.reader, store.writer, clock, limit=settings.max_keys)
         self._undo.push_async_callback(keys.close)
         self.registry = Registry.load(
             settings.providers, settings.cards_dir, egress, clock, price_ceiling=settings.price_ceiling

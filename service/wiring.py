@@ -327,7 +327,9 @@ def _deliveries(base: Base, tracker: Tracker, hub: Hub) -> Sender:
     fanout = Fanout(base.ids, cache, sender.lanes, base.owner, sender.lease_ms, hub)
     tracker.followers.append(fanout.follow)
     renewed, forgotten = sender.lanes.renew, sender.lanes.breakers.forget
-    Changes(cache, fanout.add, base.ids, renewed=renewed, forgotten=forgotten).register(base.store.writer)
+    limit = base.settings.max_subscriptions
+    changes = Changes(cache, fanout.add, base.ids, limit=limit, renewed=renewed, forgotten=forgotten)
+    changes.register(base.store.writer)
     replay_store.register(base.store.writer, base.ids, sender.lanes.left_in_store)
     return sender
 

@@ -19,9 +19,9 @@ import structlog
 
 from service.clock import Clock, Randomness, iso
 from service.db.reader import Reader
-from service.db.transaction import Row, Tx
+from service.db.transaction import Row, Tx, json_set
 from service.db.writer import Command, Writer
-from service.errors import FieldError, Invalid, NotFound, StoreUnavailable, Unauthenticated
+from service.errors import Conflict, FieldError, Invalid, NotFound, StoreUnavailable, Unauthenticated
 
 KEY_PREFIX: Final = "rmk_"
 KEY_BYTES: Final = 32  # of randomness: 43 characters behind the prefix
@@ -29,6 +29,7 @@ MAX_KEY: Final = 512  # characters; an operator may choose an admin key longer t
 SHOWN_CHARS: Final = 8  # of a key, in lists
 TOUCH_EVERY_MS: Final = 60_000  # how exact `last_used_at` is
 MAX_CACHED: Final = 10_000  # keys
+MAX_KEYS: Final = 1_000  # of an account, unless the settings say otherwise
 
 _log = structlog.get_logger(__name__)
 
@@ -157,6 +158,27 @@ WHERE k.hash = :hash AND k.revoked_at IS NULL AND a.status = 'active'
 """
 
 
+_IN_FORCE: Final = """
+SELECT a.id, (SELECT count(*) FROM keys k WHERE k.account_id = a.id AND k.revoked_at IS NULL
+    AND (k.expires_at IS NULL OR k.expires_at > :now)) AS n
+FROM accounts a WHERE a.id IN (SELECT value FROM json_each(:ids))
+"""
+# Of keys that have ended the last ones are kept, to be looked at: making and revoking them has no end.
+_FORGET_ENDED: Final = """
+DELETE FROM keys WHERE id IN (
+    SELECT id FROM keys WHERE account_id = :account AND (revoked_at IS NOT NULL OR expires_at <= :now)
+    ORDER BY id DESC LIMIT -1 OFFSET :kept)
+"""
+_IS_ADMIN: Final = "EXISTS (SELECT 1 FROM json_each(k.scopes) WHERE value = 'admin')"
+_OWNERS: Final = f"""
+SELECT k.id, k.account_id, {_IS_ADMIN} AS admin FROM keys k WHERE k.id IN (SELECT value FROM json_each(:ids))
+"""
+_ADMINS: Final = f"""
+SELECT k.id, k.expires_at IS NULL AS lasts FROM keys k JOIN accounts a ON a.id = k.account_id
+WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > :now) AND a.status = 'active' AND {_IS_ADMIN}
+"""
+
+
 def insert(tx: Tx, rows: Sequence[tuple[KeyRow, KeyText]]) -> None:
     """Write new keys; for handlers that make one within their own transaction."""
     tx.write(
@@ -189,7 +211,8 @@ class _Known:
 class Keys:
     """Knows whom a key speaks for. One for a process: what it remembers is dropped when a key is revoked here."""
 
-    def __init__(self, reader: Reader, writer: Writer, clock: Clock) -> None:
+    def __init__(self, reader: Reader, writer: Writer, clock: Clock, *, limit: int = MAX_KEYS) -> None:
+        self._limit = limit  # keys of an account that are in force; as many that have ended are kept beside them
         self._reader = reader
         self._writer = writer
         self._clock = clock
@@ -253,36 +276,54 @@ class Keys:
 
     async def handle_create(self, tx: Tx, commands: Sequence[CreateKey]) -> list[KeyRow | Exception]:
         """The writer's handler for `CreateKey`."""
-        wanted = msgspec.json.encode([command.account_id for command in commands]).decode()
-        found = await tx.rows(
-            "SELECT id FROM accounts WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": wanted}
-        )
-        accounts = {row["id"] for row in found}
-        rows = [
-            KeyRow(each.id, each.account_id, each.name, each.key.shown, each.scopes, tx.now_ms, each.expires_at)
-            for each in commands
-        ]
-        insert(tx, [(row, each.key) for row, each in zip(rows, commands, strict=True) if row.account_id in accounts])
-        return [row if row.account_id in accounts else _no_account() for row in rows]
+        wanted = json_set({command.account_id for command in commands})
+        in_force = {row["id"]: row["n"] for row in await tx.rows(_IN_FORCE, {"ids": wanted, "now": tx.now_ms})}
+        answers: list[KeyRow | Exception] = []
+        made: list[tuple[KeyRow, KeyText]] = []
+        for each in commands:
+            if each.account_id not in in_force:
+                answers.append(_no_account())
+            elif in_force[each.account_id] >= self._limit:
+                answers.append(_too_many(self._limit))
+            else:
+                in_force[each.account_id] += 1
+                row = KeyRow(
+                    each.id, each.account_id, each.name, each.key.shown, each.scopes, tx.now_ms, each.expires_at
+                )
+                answers.append(row)
+                made.append((row, each.key))
+        insert(tx, made)
+        accounts = [{"account": each, "now": tx.now_ms, "kept": self._limit} for each in in_force]
+        tx.write(_FORGET_ENDED, accounts)
+        return answers
 
     async def handle_revoke(self, tx: Tx, commands: Sequence[RevokeKey]) -> list[Exception | None]:
-        """The writer's handler for `RevokeKey`."""
-        wanted = msgspec.json.encode([command.key_id for command in commands]).decode()
-        found = await tx.rows(
-            "SELECT id, account_id FROM keys WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": wanted}
-        )
-        owner_of = {row["id"]: row["account_id"] for row in found}
-        theirs = [
-            command.key_id in owner_of and command.account_id in {None, owner_of[command.key_id]}
-            for command in commands
-        ]
-        revoked = [command.key_id for command, ok in zip(commands, theirs, strict=True) if ok]
+        """The writer's handler for `RevokeKey`: each sees what the ones before it in the set have ended."""
+        wanted = json_set(command.key_id for command in commands)
+        found = {row["id"]: row for row in await tx.rows(_OWNERS, {"ids": wanted})}
+        admins: dict[str, bool] = {}  # the admin keys in force, and whether they last
+        if any(row["admin"] for row in found.values()):
+            admins = {row["id"]: bool(row["lasts"]) for row in await tx.rows(_ADMINS, {"now": tx.now_ms})}
+        answers: list[Exception | None] = []
+        revoked: list[str] = []
+        for command in commands:
+            row = found.get(command.key_id)
+            if row is None or command.account_id not in {None, row["account_id"]}:
+                answers.append(NotFound("there is no such key"))
+                continue
+            lasts = admins.pop(command.key_id, None)
+            if lasts is not None and not any(other or not lasts for other in admins.values()):
+                admins[command.key_id] = lasts
+                answers.append(_last_admin())
+                continue
+            revoked.append(command.key_id)
+            answers.append(None)
         tx.write(
             "UPDATE keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL",
             [{"id": key_id, "now": tx.now_ms} for key_id in revoked],
         )
         tx.after_commit(lambda: self.forget(revoked))
-        return [None if ok else NotFound("there is no such key") for ok in theirs]
+        return answers
 
     async def handle_touch(self, tx: Tx, commands: Sequence[TouchKey]) -> list[Exception | None]:
         """The writer's handler for `TouchKey`."""
@@ -306,6 +347,21 @@ def _not_valid() -> Unauthenticated:
 def _no_account() -> Invalid:
     detail = "there is no account with this id"
     return Invalid(detail, code="unknown_account", errors=(FieldError("/account_id", detail),))
+
+
+def _too_many(limit: int) -> Conflict:
+    return Conflict(
+        f"the account has {limit} keys in force, which is the most; revoke one that is not used any more",
+        code="too_many_keys",
+    )
+
+
+def _last_admin() -> Conflict:
+    return Conflict(
+        "without this key nobody could administer the service for good; first make another one with the scope admin that "
+        "does not expire (POST /v1/keys)",
+        code="last_admin_key",
+    )
 
 
 async def find(reader: Reader, key_id: str) -> KeyRow | None:

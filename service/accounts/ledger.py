@@ -233,7 +233,7 @@ async def statement(reader: Reader, account_id: str, before_id: int | None, limi
     """An account's transfers, newest first."""
     return await reader.rows(
         "SELECT id, job_id, seq, kind, debit, credit, amount, at, basis, reason, actor FROM transfers "
-        "WHERE account_id = :account AND (:before IS NULL OR id < :before) ORDER BY id DESC LIMIT :limit",
+        "WHERE account_id = :account AND id < coalesce(:before, 9223372036854775807) ORDER BY id DESC LIMIT :limit",
         {"account": account_id, "before": before_id, "limit": limit},
     )
 

@@ -66,7 +66,7 @@ def create(
     """Make an account; its first key and its signing secret are shown here only."""
     given = {"name": name, "limit": limit.value, "budget": budget, "credit": credit}
     body = {field: value for field, value in given.items() if value}
-    made = _asked(lambda client: client.post("/v1/accounts", body))
+    made = _asked(lambda client: _create(client, body))
     _show(made if as_json else [made], as_json=as_json)
     if not as_json:
         typer.echo(f"\nkey     {made['key']['secret']}\nsecret  {made['secret']}\nThey are not shown again.")
@@ -101,6 +101,14 @@ def limit_account(
     body = {"limit": limit.value} | ({"budget": budget} if budget else {})
     limited = _asked(lambda client: _limit(client, account, body))
     _show(limited if as_json else [limited], as_json=as_json)
+
+
+async def _create(client: ServiceClient, body: dict[str, str]) -> Any:
+    """A second account of the same name is mostly the same command, given twice."""
+    there = [each["id"] for each in await _all(client) if each["name"] == body.get("name", "").strip()]
+    if there:
+        raise Refused(f"there is an account named {body['name']!r}, {there[0]}; choose another name", NOT_WELL)
+    return await client.post("/v1/accounts", body)
 
 
 async def _limit(client: ServiceClient, account: str, body: dict[str, str]) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from service.cli.outcome import CONFIGURED_WRONG, Refused
+from service.cli.outcome import CONFIGURED_WRONG, NOT_AVAILABLE, NOT_WELL, Refused
 from service.clock import SystemClock
 from service.egress import Answer, Call, Egress
 from service.egress.door import Door
@@ -69,7 +69,8 @@ class ServiceClient:
         call = Call(method, self._url + path, sent, None if body is None else msgspec.json.encode(body))
         answer = await self._egress.call(call, timeout_s=TIMEOUT_S, read_bytes=_MAX_ANSWER_BYTES)
         if not 200 <= answer.status < 300:
-            raise Refused(f"{method} {path} was answered {answer.status}: {_detail(answer.body)}")
+            says = f"{method} {path} was answered {answer.status}: {_detail(answer.body)}"
+            raise Refused(says, _exit_status(answer.status))
         if answer.truncated:
             raise Refused(
                 f"{method} {path} was answered with more than {_MAX_ANSWER_BYTES} bytes; ask for less at a time"
@@ -93,6 +94,13 @@ async def connected(settings: Settings) -> AsyncIterator[ServiceClient]:
         yield ServiceClient(door, settings.url, settings.api_key.get_secret_value())
     finally:
         await door.close()
+
+
+def _exit_status(status: int) -> int:
+    """Whether trying again later may help, another key would, or another command."""
+    if status in {401, 403}:
+        return CONFIGURED_WRONG
+    return NOT_AVAILABLE if status == 429 or not 400 <= status < 500 else NOT_WELL
 
 
 def _detail(body: bytes) -> str:

@@ -14,7 +14,7 @@ import typer
 from service.cli.lines import folded, terminal_width
 from service.errors import CardInvalid, EgressError, RemoraError, SettingsInvalid, StoreFailed, StoreUnavailable
 
-NOT_WELL = 1  # what was asked about is not as it should be
+NOT_WELL = 1  # what was asked about is not as it should be, or what was asked for cannot be done
 CONFIGURED_WRONG = 2  # settings or cards; trying again will not help
 NOT_AVAILABLE = 3  # the port, the database or the service; trying again later may
 

@@ -18,6 +18,7 @@ from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Writer
 from service.deliveries import store
 from service.deliveries.fanout import Outgoing
+from service.deliveries.origins import origin_lane
 from service.deliveries.request import FIELDS
 from service.deliveries.subscriptions import (
     CreateSubscription,
@@ -38,7 +39,9 @@ _log = structlog.get_logger(__name__)
 
 MENDING: Final = frozenset({"url", "headers"})  # a change of these may end a destination's trouble
 SKIPPED_AT_ONCE: Final = 2_000  # deliveries, in the transaction that disables or deletes
-MAX_SUBSCRIPTIONS: Final = 20_000  # of one account: each event is held against all of them
+MAX_SUBSCRIPTIONS: Final = (
+    1_000  # of one account, unless the settings say otherwise: each event is held against all of them
+)
 
 _FIND: Final = """
 SELECT id, account_id, url, description, status, failing_since, last_failure_at FROM subscriptions
@@ -53,6 +56,8 @@ VALUES (:id, :account_id, {", ".join(":" + name for name in FIELDS)}, 'enabled',
 """
 #: What an old address did is not held against the new one.
 _UNTRIED: Final = ", failing_since = NULL, last_failure_at = NULL"
+#: Headers were given for an origin: they may hold what must not be told to another one.
+_UNNAMED: Final = ", headers = NULL"
 _ADD_KEY: Final = "UPDATE subscriptions SET signing_key = :signing_key WHERE id = :id AND signing_key IS NULL"
 # The expressions see the row as it was: the secret that is replaced becomes the previous one. A key is replaced with it,
 # also one that does not sign at the moment, and none is made.
@@ -138,8 +143,12 @@ class Changes:
             named = [name for name in FIELDS if name in command.columns]
             if command.subscription_id in rows and named:
                 changes = ", ".join(f"{name} = :{name}" for name in named)
-                if command.columns.get("url", old := rows[command.subscription_id]["url"]) != old:
+                old = rows[command.subscription_id]["url"]
+                new = command.columns.get("url", old)
+                if new != old:
                     changes += _UNTRIED
+                if "headers" not in command.columns and origin_lane("", new) != origin_lane("", old):
+                    changes += _UNNAMED
                 row = {name: command.columns[name] for name in named} | {"id": command.subscription_id}
                 tx.write(f"UPDATE subscriptions SET {changes} WHERE id = :id", [row], expect=1)
                 if command.sealed_seed is not None:

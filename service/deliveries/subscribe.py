@@ -66,14 +66,18 @@ class Subscribe:
         return await self.show(account_id, subscription_id) | {"secret": secret}
 
     async def update(self, account_id: str, subscription_id: str, request: SubscriptionRequest) -> dict[str, Any]:
-        """Change what the request names."""
-        await self.show(account_id, subscription_id)  # before the address is looked up for somebody without one
+        """Change what the request names; the answer says which headers went since the address has another origin."""
+        before = await self.show(
+            account_id, subscription_id
+        )  # before the address is looked up for somebody without one
         await self._check(request)
         columns = self._columns(subscription_id, request)
         changed = {name: value for name, value in columns.items() if name in request.given}
         seed = self._sealed_seed(subscription_id) if "v1a" in request.signatures else None
         await self.writer.run(UpdateSubscription(subscription_id, account_id, changed, seed))
-        return await self.show(account_id, subscription_id)
+        after = await self.show(account_id, subscription_id)
+        dropped = [] if "headers" in changed else [name for name in before["headers"] if name not in after["headers"]]
+        return after | ({"dropped_headers": dropped} if dropped else {})
 
     async def delete(self, account_id: str, subscription_id: str) -> None:
         """Forget a subscription."""

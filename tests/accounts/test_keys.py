@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from service.accounts.keys import CreateKey, KeyText, Principal, RevokeKey, find, list_keys, new_key
-from service.errors import Invalid, NotFound, Unauthenticated
+from service.accounts.keys import CreateKey, Keys, KeyText, Principal, RevokeKey, find, list_keys, new_key
+from service.errors import Conflict, Invalid, NotFound, Unauthenticated
 from tests.accounts.conftest import Books
 
 
@@ -136,3 +136,87 @@ async def test_use_during_shutdown_is_not_noted_and_harms_nobody(books: Books) -
     books.store.writer._closing = False
 
     assert principal.may("jobs:read")
+
+
+def _limited(books: Books, limit: int) -> None:
+    """The store's handlers as those of a service that allows so many keys."""
+    Keys(books.store.reader, books.store.writer, books.clock, limit=limit)
+
+
+async def _make(books: Books, account_id: str, *scopes: str, lives_ms: int | None = None) -> str:
+    expires_at = None if lives_ms is None else books.clock.now_ms() + lives_ms
+    command = CreateKey(books.ids.new("key"), account_id, "x", scopes, new_key(books.randomness), expires_at)
+    return (await books.store.writer.run(command)).id
+
+
+async def test_account_has_so_many_keys_in_force(books: Books) -> None:
+    """Of several that are made at once only as many as fit; those that were revoked or have expired leave room."""
+    _limited(books, 4)
+    account, _, _ = await books.account()
+    other, _, _ = await books.account("other")
+    answers = await asyncio.gather(
+        *(_make(books, account.id, lives_ms=1_000) for _ in range(5)), return_exceptions=True
+    )
+    refused = [each for each in answers if isinstance(each, Conflict)]
+    made = [each for each in answers if isinstance(each, str)]
+
+    assert (len(made), [each.code for each in refused]) == (3, ["too_many_keys"] * 2)
+    assert "4 keys in force" in refused[0].detail
+    await _make(books, other.id)
+    await books.store.writer.run(RevokeKey(made[0], account.id))
+    await _make(books, account.id)
+    with pytest.raises(Conflict):
+        await _make(books, account.id)
+    books.clock.advance(1)
+    assert await _make(books, account.id)
+
+
+async def test_keys_that_ended_do_not_pile_up(books: Books) -> None:
+    """Making and revoking without end leaves the last few to be looked at, and every key in force."""
+    _limited(books, 3)
+    account, first, _ = await books.account()
+    for _ in range(10):
+        last = await _make(books, account.id)
+        await books.store.writer.run(RevokeKey(last, account.id))
+    kept = await list_keys(books.store.reader, account.id, None, 50)
+
+    assert len(kept) == 1 + 3 + 1
+    assert kept[0].id == last
+    assert (await books.keys.authenticate(first.text)).account_id == account.id
+
+
+async def _revoked(books: Books, *key_ids: str) -> list[str]:
+    """What became of revocations that are sent at once: fine, or the code of the refusal."""
+    answers = await asyncio.gather(
+        *(books.store.writer.run(RevokeKey(each, None)) for each in key_ids), return_exceptions=True
+    )
+    return [each.code if isinstance(each, Conflict) else "fine" for each in answers]
+
+
+async def test_last_admin_key_stays(books: Books) -> None:
+    """Of two that are revoked at once the second is refused; keys without the scope do not count, and go."""
+    account, _, _ = await books.account()
+    plain, one, two = [await _make(books, account.id, scope) for scope in ("account", "admin", "admin")]
+
+    assert await _revoked(books, one, plain, two) == ["fine", "fine", "last_admin_key"]
+    assert await _revoked(books, one) == ["fine"]  # again, which changes nothing
+    assert await _revoked(books, two) == ["last_admin_key"]
+    three = await _make(books, account.id, "admin", "account")
+    assert await _revoked(books, two) == ["fine"]
+    assert await _revoked(books, three) == ["last_admin_key"]
+
+
+async def test_admin_key_that_expires_is_none_to_rely_on(books: Books) -> None:
+    """A lasting one is only given up for another lasting one; of those that expire the last one in force stays, too."""
+    account, _, _ = await books.account()
+    lasting = await _make(books, account.id, "admin")
+    short, long = [await _make(books, account.id, "admin", lives_ms=each) for each in (1_000, 1_000_000)]
+
+    assert await _revoked(books, lasting) == ["last_admin_key"]
+    assert await _revoked(books, short) == ["fine"]
+    other, _, _ = await books.account("other")
+    there = await _make(books, other.id, "admin")
+    assert await _revoked(books, lasting) == ["fine"]
+    books.clock.advance(1_000)
+    assert await _revoked(books, long) == ["fine"]  # which has expired
+    assert await _revoked(books, there) == ["last_admin_key"]

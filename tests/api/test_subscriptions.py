@@ -303,3 +303,49 @@ async def test_bad_requests_are_told_and_nothing_is_stored(at: Rig) -> None:
         assert (answer.status_code, answer.json()["code"]) == (status, code), answer.request.url
         assert answer.headers["content-type"] == "application/problem+json"
     assert (await get(at, "/v1/subscriptions"))["data"] == []
+
+
+async def _patched(at: Rig, made: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    answer = await at.api.patch(f"/v1/subscriptions/{made['id']}", json=fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+async def test_headers_are_not_told_to_another_origin(at: Rig) -> None:
+    """A new address elsewhere drops them, says so, and is sent without; sent again with the address they go along."""
+    made = await make(at, headers={"X-Key": "sesame", "X-Shop": "7"})
+    elsewhere = at.receiver.url.replace("127.0.0.1", "localhost")
+    moved = await _patched(at, made, url=elsewhere)
+    shown = await get(at, f"/v1/subscriptions/{made['id']}")
+    await post(at, f"/v1/subscriptions/{made['id']}/test", status=202)
+    [received] = await at.receiver.wait_for(1)
+    back = await _patched(at, made, url=at.receiver.url, headers={"X-Key": "open"})
+    await post(at, f"/v1/subscriptions/{made['id']}/test", status=202)
+    [_, again] = await at.receiver.wait_for(2)
+
+    assert moved["dropped_headers"] == ["X-Key", "X-Shop"]
+    assert moved["headers"] == shown["headers"] == {}
+    assert "dropped_headers" not in shown
+    assert not {"x-key", "x-shop"} & {name.lower() for name in received.headers}
+    assert "dropped_headers" not in back
+    assert again.headers["X-Key"] == "open"
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://shop.example/other?token=2", True),
+        ("HTTPS://SHOP.example:443/hook", True),
+        ("https://shop.example:8443/hook", False),
+        ("https://evil.shop.example/hook", False),
+        ("http://shop.example/hook", False),
+    ],
+)
+async def test_headers_stay_within_their_origin(at: Rig, url: str, kept: bool) -> None:
+    """Scheme, host and port decide, however they are spelt; without an address nothing is dropped."""
+    made = await make(at, url="https://shop.example/hook?token=1", headers={"X-Key": "sesame"})
+    untouched = await _patched(at, made, description="new")
+    changed = await _patched(at, made, url=url)
+
+    assert untouched["headers"] == {"X-Key": "…"}
+    assert changed["headers"] == ({"X-Key": "…"} if kept else {})
