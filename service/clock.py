@@ -1,6 +1,8 @@
 """Time and randomness as things that are passed in; nothing else in Remora asks the machine for either.
 
-Times are integer milliseconds since 1970 in UTC. Intervals are measured on the monotonic clock.
+Times are integer milliseconds since 1970 in UTC. Intervals are measured on the monotonic clock. There are two times of
+day: due work goes by one that never steps, and what other machines judge goes by the machine's own clock
+(docs/decisions/0008-time-for-due-work.md).
 """
 
 from __future__ import annotations
@@ -9,10 +11,15 @@ import asyncio
 import random
 import secrets
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Protocol
+from functools import lru_cache, partial
+from typing import Final, Protocol
 
+SLEW: Final = 20  # our time differs from real seconds by one part in so many, at most, while it follows the wall clock
+_TOLERANCE_NS: Final = 1_000_000  # of the difference: less is the noise of two readings
+_READINGS: Final = 3  # of both clocks, of which the closest pair counts
+_MS: Final = 1_000_000  # nanoseconds
 _PAGE_BYTES = 4_096
 
 
@@ -20,21 +27,93 @@ class Clock(Protocol):
     """What the service knows of time."""
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970, UTC; may be stepped by the machine's owner."""
+        """Milliseconds since 1970, UTC, for due times and everything that is stored. It never steps and never goes back."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970, UTC, as the machine has them now, for what other machines judge. It may step."""
 
     def monotonic(self) -> float:
         """Seconds that never step, from an arbitrary start."""
+
+    def slew(self) -> float:
+        """Let `now_ms` follow `wall_ms` from here on; to be called every second.
+
+        Returns:
+            By how many seconds the wall clock was stepped since the last call; about 0 where nobody touched it.
+        """
+
+    def seen(self, ms: int) -> None:
+        """The store knows this moment. While `now_ms` lies before it, a wall clock stepped ahead is believed up to there."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
 
 
-class SystemClock:
-    """The machine's clock."""
+class SlewedClock:
+    """Both times of day, from two readings of a machine, in nanoseconds.
+
+    `now_ms` starts at the wall clock and counts the machine's uptime. Where the two differ later, the wall clock was
+    stepped, and `now_ms` goes towards it, faster or slower than real seconds by one part in `SLEW`.
+
+    Args:
+        uptime_ns: Never steps, and goes on while the machine is suspended.
+        wall_ns: Since 1970.
+    """
+
+    def __init__(self, uptime_ns: Callable[[], int], wall_ns: Callable[[], int]) -> None:
+        self._uptime_ns, self._wall_ns = uptime_ns, wall_ns
+        self._since_ns, self._base_ns = self._read()  # uptime, and our time at that moment
+        self._left_ns = 0  # of the difference, to be worked off from there on
+        self._offset_ns = self._base_ns - self._since_ns  # of the wall clock to the uptime, when it was last looked at
+        self._seen_ns = 0
 
     def now_ms(self) -> int:
         """See `Clock`."""
-        return time.time_ns() // 1_000_000
+        elapsed_ns = self._uptime_ns() - self._since_ns
+        if self._left_ns:
+            elapsed_ns += self._shift_ns(elapsed_ns)
+        return (self._base_ns + elapsed_ns) // _MS
+
+    def wall_ms(self) -> int:
+        """See `Clock`."""
+        return self._wall_ns() // _MS
+
+    def slew(self) -> float:
+        """See `Clock`."""
+        uptime_ns, wall_ns = self._read()
+        elapsed_ns = uptime_ns - self._since_ns
+        now_ns = self._base_ns + elapsed_ns + self._shift_ns(elapsed_ns)
+        now_ns = max(now_ns, min(wall_ns, self._seen_ns))
+        left_ns = wall_ns - now_ns
+        self._since_ns, self._base_ns = uptime_ns, now_ns
+        self._left_ns = left_ns if abs(left_ns) > _TOLERANCE_NS else 0
+        stepped_ns = wall_ns - uptime_ns - self._offset_ns
+        self._offset_ns += stepped_ns
+        return stepped_ns / 1e9
+
+    def seen(self, ms: int) -> None:
+        """See `Clock`."""
+        self._seen_ns = ms * _MS
+
+    def _shift_ns(self, elapsed_ns: int) -> int:
+        most_ns = elapsed_ns // SLEW
+        return max(-most_ns, min(most_ns, self._left_ns))
+
+    def _read(self) -> tuple[int, int]:
+        """Both clocks at one moment: a process that is stopped between two readings would see a step."""
+        readings = []
+        for _ in range(_READINGS):
+            before_ns = self._uptime_ns()
+            wall_ns = self._wall_ns()
+            readings.append((self._uptime_ns() - before_ns, before_ns, wall_ns))
+        return min(readings)[1:]
+
+
+class SystemClock(SlewedClock):
+    """The machine's clocks."""
+
+    def __init__(self) -> None:
+        super().__init__(partial(time.clock_gettime_ns, _uptime_clock()), time.time_ns)
 
     def monotonic(self) -> float:
         """See `Clock`."""
@@ -45,20 +124,30 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
-class VirtualClock:
+def _uptime_clock() -> int:
+    """The clock that goes on while the machine sleeps, where there is one: a night in a suspended machine has passed."""
+    boottime: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    if boottime is None:
+        return time.CLOCK_MONOTONIC
+    try:
+        time.clock_gettime_ns(boottime)
+    except OSError:  # an emulated kernel without it
+        return time.CLOCK_MONOTONIC
+    return boottime
+
+
+class VirtualClock(SlewedClock):
     """A clock that moves only when told to, for tests and simulations."""
 
     def __init__(self, now_ms: int = 1_795_000_000_000) -> None:
-        self._now_ms = now_ms
+        self._uptime_ms = now_ms
+        self._stepped_ms = 0
         self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
-
-    def now_ms(self) -> int:
-        """See `Clock`."""
-        return self._now_ms
+        super().__init__(lambda: self._uptime_ms * _MS, lambda: (self._uptime_ms + self._stepped_ms) * _MS)
 
     def monotonic(self) -> float:
         """See `Clock`."""
-        return self._now_ms / 1000
+        return self._uptime_ms / 1000
 
     async def sleep(self, seconds: float) -> None:
         """Wait until `advance` has moved the clock far enough."""
@@ -67,14 +156,18 @@ class VirtualClock:
         await future
 
     def advance(self, seconds: float) -> None:
-        """Move the clock and wake whoever slept until then."""
-        self._now_ms += round(seconds * 1000)
+        """Let time pass, and wake whoever slept until then."""
+        self._uptime_ms += round(seconds * 1000)
         now = self.monotonic()
         due = [entry for entry in self._sleepers if entry[0] <= now]
         self._sleepers = [entry for entry in self._sleepers if entry[0] > now and not entry[1].done()]
         for _, future in due:
             if not future.done():
                 future.set_result(None)
+
+    def step(self, seconds: float) -> None:
+        """Set the machine's wall clock to another time; none passes."""
+        self._stepped_ms += round(seconds * 1000)
 
 
 class Randomness(Protocol):

@@ -138,6 +138,12 @@ METRICS: Final[tuple[MetricRow, ...]] = (
         _FAST_S,
     ),
     MetricRow(
+        "remora_clock_offset_seconds",
+        "gauge",
+        (),
+        "how far the machine's clock is ahead of the time that due work goes by; other than 0 after a step",
+    ),
+    MetricRow(
         "remora_loop_failures_total", "counter", ("loop",), "runs of a loop that ended in an error it did not expect"
     ),
 )

@@ -17,6 +17,7 @@ from service.results.queries import backlog
 _NO_STORE = {"Cache-Control": "no-store"}
 _LOOK = [HttpMethod.GET, HttpMethod.HEAD]
 RETRY_AFTER_S = 5
+CLOCK_OFFSET_S = 1.0  # that is told
 
 
 @route("/healthz", http_method=_LOOK)
@@ -35,8 +36,15 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
     down = {
         name: {"since": iso(each.opened_at), "error": each.last_error} for name, each in context.breakers.down().items()
     }
-    shown = {"status": "ready", "providers_down": down, "providers_paused": _paused(context)}
+    shown: dict[str, Any] = {"status": "ready", "providers_down": down, "providers_paused": _paused(context)}
+    if abs(offset_s := _clock_offset_s(context)) >= CLOCK_OFFSET_S:
+        shown["clock_offset_s"] = round(offset_s, 1)
     return json_answer(shown, headers=_NO_STORE)
+
+
+def _clock_offset_s(context: Context) -> float:
+    """How far the wall clock is ahead of the time for due work."""
+    return (context.clock.wall_ms() - context.clock.now_ms()) / 1000
 
 
 def _paused(context: Context) -> dict[str, float]:
@@ -55,6 +63,7 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     context.metrics.set_captures(await backlog(context.reader))
     for name, values in (await gauges(context.reader, context.figures, context.clock.now_ms())).items():
         context.metrics.set_gauges(name, values)
+    context.metrics.set_gauges("remora_clock_offset_seconds", {(): _clock_offset_s(context)})
     context.metrics.set_gauges("remora_event_streams", {(): context.hub.count})
     context.metrics.set_gauges("remora_provider_down", {(name,): 1.0 for name in context.breakers.down()})
     paused: dict[tuple[str, ...], float] = {(name,): pause_s for name, pause_s in _paused(context).items()}

@@ -43,12 +43,12 @@ class Tried:
         return self.status_code is None or self.status_code in NOBODY_THERE
 
 
-def judge(answer: Answer, now_ms: int) -> Tried:
+def judge(answer: Answer, wall_ms: int) -> Tried:
     """Only 2xx is success; a redirect is a failure like any other."""
     text = _kept(answer.body)
     if 200 <= answer.status < 300:
         return Tried(delivered=True, status_code=answer.status, error=None, response_body=text, timing=answer.timing)
-    wanted_s = retry_after_s(answer.headers.get("retry-after"), now_ms)
+    wanted_s = retry_after_s(answer.headers.get("retry-after"), wall_ms)
     slow_s = max(SLOW_DOWN_S, wanted_s or 0.0) if answer.status in SLOW_DOWN else 0.0
     error = _redirected(answer) if 300 <= answer.status < 400 else None
     return Tried(

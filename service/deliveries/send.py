@@ -124,7 +124,7 @@ class Sender:
             return
         started_ms = self._clock.now_ms()
         started = self._clock.monotonic()
-        headers = signature_headers(target.signers, sending.event_id, started_ms // 1000, sending.body)
+        headers = signature_headers(target.signers, sending.event_id, self._clock.wall_ms() // 1000, sending.body)
         sent = described(USER_AGENT, headers[SIGNATURE_HEADER], target.headers, target.url)
         headers["content-type"] = CONTENT_TYPE
         headers["user-agent"] = USER_AGENT
@@ -139,7 +139,7 @@ class Sender:
         except EgressError as error:
             tried = broken(error)
         else:
-            tried = judge(answer, self._clock.now_ms())
+            tried = judge(answer, self._clock.wall_ms())
         duration_ms = round((self._clock.monotonic() - started) * 1000)
         if not tried.delivered and await self._is_outdated(sending, target):
             tried = replace(tried, gone=False)  # what it is sent to from now on was not asked yet

@@ -53,7 +53,7 @@ class Answers:
             if 200 <= answer.status < 300:
                 task_id = self._mapper.submit.named(reading.document or reading.beginning)
                 outcome = replace(outcome, observation=Observation(None, task_id) if task_id else None)
-        waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock.wall_ms())
         return replace(
             outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms, head=head
         )
@@ -100,7 +100,7 @@ class Answers:
             outcome = self._told(mapper, answer, status, reading)
         told_nothing = outcome.verdict is PollVerdict.RETRY and (answer.cut or 200 <= answer.status < 300)
         head = self._scrubber.head(answer.head) if told_nothing else None
-        waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock.wall_ms())
         return replace(
             outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms, head=head
         )
@@ -130,7 +130,7 @@ class Answers:
         else:
             status = self._mapper.errors.status(answer.status, reading.document)
             outcome = self._given_up(answer, status, reading)
-        waits = retry_after_s(answer.headers.get("retry-after"), self._clock.now_ms())
+        waits = retry_after_s(answer.headers.get("retry-after"), self._clock.wall_ms())
         return replace(outcome, http_status=answer.status, retry_after_s=waits, duration_ms=answer.duration_ms)
 
     def _given_up(self, answer: Answer, status: int, reading: Reading) -> CancelOutcome:

@@ -156,7 +156,7 @@ class _StandardCheck:
                 self._keys,
                 received.headers,
                 received.body,
-                now_s=self._clock.now_ms() / 1000,
+                now_s=self._clock.wall_ms() / 1000,
                 tolerance_s=self._tolerance_s,
             )
         except signing.SignatureInvalid as error:
@@ -251,7 +251,7 @@ class _Parts:
         if not text or not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
             raise _Refused(f"{name} is missing or no time")
         ms = int(text) * (1000 if timestamp.unit == "s" else 1)
-        offset_s = (self._clock.now_ms() - ms) / 1000
+        offset_s = (self._clock.wall_ms() - ms) / 1000
         if abs(offset_s) > timestamp.tolerance.total_seconds():
             raise _Refused(f"{name} is too {'old' if offset_s > 0 else 'new'}")
 

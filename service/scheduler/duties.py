@@ -13,12 +13,13 @@ from typing import Protocol
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
+from apscheduler.triggers.base import BaseTrigger
 
 from service.clock import Clock
 from service.errors import StoreUnavailable
 
 WATCHDOG_S = 1.0  # how often the watchdog looks
+STEP_S = 0.5  # a step of the wall clock that is told, and after which ticks are timed anew
 STALL_TICKS = 30  # ticks without a run after which the scheduler counts as stopped
 
 _log = structlog.get_logger(__name__)
@@ -41,11 +42,26 @@ class Observer(Protocol):
         """A run of a loop ended in an error that it did not expect."""
 
 
-class Ticker:
-    """Runs duties on APScheduler's ticks, and notices when the ticks stop.
+class _Every(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """The next tick, counted from now.
 
-    APScheduler waits on the wall clock: stepped back an hour, it stops for an hour. The watchdog measures on the
-    monotonic clock and runs what was missed.
+    APScheduler's own interval counts from the tick before, and lists every one that was missed: after a step of the
+    clock by 30 days ahead these are five million for each duty, on the event loop.
+    """
+
+    def __init__(self, every: timedelta) -> None:
+        self._every = every
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        """See `BaseTrigger`."""
+        return now + self._every
+
+
+class Ticker:
+    """Runs duties on APScheduler's ticks, and notices when the wall clock is stepped or the ticks stop.
+
+    APScheduler waits on the wall clock: stepped back an hour, it stops for an hour. The watchdog measures on clocks that
+    never step, times the ticks anew, and runs what was missed.
     """
 
     def __init__(self, duties: list[Duty], clock: Clock, observer: Observer) -> None:
@@ -53,7 +69,10 @@ class Ticker:
         self._clock = clock
         self._observer = observer
         self._scheduler = AsyncIOScheduler(timezone="UTC")
-        self._last_run = {duty.name: clock.monotonic() for duty in duties}
+        now = clock.monotonic()
+        self._last_run = {
+            duty.name: now - duty.every_s + min(duty.every_s, duty.first_s or duty.every_s) for duty in duties
+        }
         self._running: dict[str, asyncio.Task[None]] = {}
         self._watchdog: asyncio.Task[None] | None = None
         self._open = True
@@ -63,8 +82,8 @@ class Ticker:
         for duty in self._duties:
             self._scheduler.add_job(
                 self._tick,
-                IntervalTrigger(seconds=duty.every_s),
-                next_run_time=datetime.now(UTC) + timedelta(seconds=min(duty.every_s, duty.first_s or duty.every_s)),
+                _Every(timedelta(seconds=duty.every_s)),
+                next_run_time=self._next_run(duty),
                 args=(duty,),
                 id=duty.name,
                 # The defaults drop a run that is a second late, and pile up runs of a slow duty.
@@ -113,8 +132,23 @@ class Ticker:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCHDOG_S)
-            now = self._clock.monotonic()
+            self.look()
+
+    def look(self) -> None:
+        """Let the time for due work follow the wall clock, and begin what should have run by now."""
+        stepped_s = self._clock.slew()
+        now = self._clock.monotonic()
+        if abs(stepped_s) >= STEP_S:
+            apart_s = round((self._clock.wall_ms() - self._clock.now_ms()) / 1000, 1)
+            _log.warning("clock_stepped", by_s=round(stepped_s, 1), offset_s=apart_s)
             for duty in self._duties:
-                if now - self._last_run[duty.name] > max(5 * duty.every_s, 5) and duty.name not in self._running:
-                    _log.warning("tick_missed", duty=duty.name)
-                    self._begin(duty)
+                self._scheduler.modify_job(duty.name, next_run_time=self._next_run(duty))
+        for duty in self._duties:
+            if now - self._last_run[duty.name] > max(5 * duty.every_s, 5) and duty.name not in self._running:
+                _log.warning("tick_missed", duty=duty.name)
+                self._begin(duty)
+
+    def _next_run(self, duty: Duty) -> datetime:
+        """As far from its last run as it should be, on the wall clock as it is now."""
+        wait_s = self._last_run[duty.name] + duty.every_s - self._clock.monotonic()
+        return datetime.now(UTC) + timedelta(seconds=max(0.0, wait_s))

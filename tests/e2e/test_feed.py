@@ -145,6 +145,7 @@ class BeatingClock(SystemClock):
     """The machine's clock, with heartbeats when the test says so."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.beat = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:

@@ -118,7 +118,7 @@ class Subscriber:
             event = msgspec.json.decode(body, type=_Event)
         except (msgspec.DecodeError, msgspec.ValidationError):
             return 400
-        verified = self._is_genuine(headers, body, at_ms)
+        verified = self._is_genuine(headers, body, self._clock.wall_ms())
         event_id = headers.get(ID_HEADER, "")
         arrival = Arrival(event_id, event.type, event.timestamp, at_ms, verified, event.data.job)
         for listener in self._listeners:
