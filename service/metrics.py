@@ -138,6 +138,12 @@ METRICS: Final[tuple[MetricRow, ...]] = (
         _FAST_S,
     ),
     MetricRow(
+        "remora_files_not_removed_total",
+        "counter",
+        (),
+        "tries to remove a job's files that left something though the storage answers; each is made again after an hour",
+    ),
+    MetricRow(
         "remora_clock_offset_seconds",
         "gauge",
         (),

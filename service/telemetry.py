@@ -316,6 +316,11 @@ class Metrics:
         key = ("remora_retention_removed_total", what)
         self._values[key] = self._values.get(key, 0.0) + count
 
+    def files_not_removed(self, count: int) -> None:
+        """So many jobs' files were left because the storage would not remove them."""
+        key = ("remora_files_not_removed_total",)
+        self._values[key] = self._values.get(key, 0.0) + count
+
     def captured(self, outcome: str, size_bytes: int) -> None:
         """A result was fetched, or not."""
         self._count("remora_results_total", outcome)

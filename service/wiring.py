@@ -225,7 +225,7 @@ def keep(base: Base, tracker: Tracker, fetcher: Fetcher, recalled: Recalled) -> 
     Results(tracker, None if base.storage is None else base.storage.place).register(store.writer)
     followers: list[Follower] = [partial(erase_deliveries, recalled=recalled), erase_results]
     store.writer.handle(Erase, Eraser(tracker, followers).handle)
-    sweeper = Sweeper(store.writer, store.reader, base.storage, base.clock)
+    sweeper = Sweeper(store.writer, store.reader, base.storage, base.clock, base.metrics)
     duties = [
         Duty("sweeper", SWEEP_S, sweeper.run_once),
         Duty("stranger-finder", STRANGERS_EVERY_S, sweeper.find_strangers, STRANGERS_FIRST_S),

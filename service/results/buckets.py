@@ -34,6 +34,7 @@ _REQUEST_S: Final = 60  # seconds that one request may take; a file goes up in p
 _CONNECT_S: Final = 5
 _RETRIES: Final = 2
 _RETRY_S: Final = 20  # seconds in which a request is repeated; the capture itself comes back later
+_REFUSALS: Final = 3  # files that cannot be removed, of one call
 _LISTED: Final = 500  # files of one step of a listing
 _FAULTS: Final = (BaseError, OSError, ValueError)  # what obstore raises
 
@@ -101,14 +102,19 @@ class BucketStorage:
         return _pieces(found)
 
     async def delete(self, keys: Iterable[str]) -> None:
-        """See `Storage`."""
+        """See `Storage`. Each try may take as long as a bucket that is away: after some failures no further is made."""
+        failures: list[Exception] = []
         for key in keys:
             try:
                 await obstore.delete_async(self._bucket, key)
             except FileNotFoundError:
                 continue
             except _FAULTS as error:
-                raise _unavailable(error) from error
+                failures.append(error)
+                if len(failures) == _REFUSALS:
+                    break
+        if failures:
+            raise _unavailable(failures[0]) from failures[0]
 
     async def link(self, key: str, life_s: int) -> str | None:
         """See `Storage`. Without credentials that can sign (a machine's role at some clouds) we serve it ourselves."""

@@ -6,6 +6,7 @@ Whatever has a key is whole: a file appears under it in one step, on stable stor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
@@ -55,13 +56,13 @@ class Storage(Protocol):
         """
 
     async def delete(self, keys: Iterable[str]) -> None:
-        """Remove files; those that are gone already are no fault."""
+        """Remove files; those that are gone already are no fault, and one that cannot go does not keep the others."""
 
     async def link(self, key: str, life_s: int) -> str | None:
         """A URL that leads to the file without a key for so long; None where the place has none and we serve it."""
 
     def listing(self) -> AsyncIterator[list[Kept]]:
-        """All files, some at a time."""
+        """All files, some at a time; what cannot be listed is told behind all others."""
 
     async def of_job(self, job_id: str) -> list[str]:
         """The keys of all files of a job, those that no row knows too."""
@@ -157,8 +158,16 @@ class LocalStorage:
 
     async def listing(self) -> AsyncIterator[list[Kept]]:
         """See `Storage`."""
+        failed: StorageUnavailable | None = None
         for directory in await _on_disk(self._directories):
-            yield await _on_disk(self._files, directory)
+            try:
+                files = await _on_disk(self._files, directory)
+            except StorageUnavailable as error:
+                failed = failed or error
+                continue
+            yield files
+        if failed is not None:
+            raise failed
 
     async def of_job(self, job_id: str) -> list[str]:
         """See `Storage`."""
@@ -206,8 +215,14 @@ class LocalStorage:
 
     @staticmethod
     def _delete(paths: list[Path]) -> None:
+        failed: OSError | None = None
         for path in paths:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _directories(self) -> list[Path]:
         return sorted(each for kind in KINDS for each in (self._root / kind).glob("*") if each.is_dir())
@@ -224,7 +239,8 @@ class LocalStorage:
         for entry in os.scandir(directory):
             key = f"{directory.parent.name}/{directory.name}/{entry.name}"
             if _KEY.fullmatch(key):
-                found.append(Kept(key, int(entry.stat(follow_symlinks=False).st_mtime * 1000)))
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    found.append(Kept(key, int(entry.stat(follow_symlinks=False).st_mtime * 1000)))
         return found
 
 

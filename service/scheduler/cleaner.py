@@ -13,6 +13,7 @@ import structlog
 from service.clock import Clock
 from service.db.writer import Writer
 from service.deliveries.retention import RemoveAttempts, RemovePayloads
+from service.errors import StoreUnavailable
 from service.jobs.retention import ForgetKeys, RemoveCallbacks, RemoveJobs, Sweep
 from service.notation import Retention
 
@@ -45,11 +46,19 @@ class Cleaner:
         """Clean until nothing is left or the time is over; returns what was removed, by kind."""
         until = self.clock.monotonic() + BUDGET_S
         removed: Counter[str] = Counter()
+        failure: Exception | None = None
         for kind, first in self._kinds():
-            if not await self._sweep(kind, first, until, removed):
-                break
+            try:
+                if not await self._sweep(kind, first, until, removed):
+                    break
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # this kind's outermost guard: it must not keep the others; raised behind them
+                failure = failure or error
         if removed := +removed:
             _log.info("retention_removed", **removed)
+        if failure is not None:
+            raise failure
         return removed
 
     def _kinds(self) -> Iterator[tuple[str, Callable[[], Sweep]]]:

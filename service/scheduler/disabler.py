@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -27,6 +28,11 @@ class Disabler:
         patience_ms = PATIENCE // timedelta(milliseconds=1)
         failing = await queries.failing_for(self.reader, patience_ms, BATCH)
         reason = f"nothing but failures for {PATIENCE.days} days"
-        for account_id, subscription_id in failing:
-            await self.writer.run(DisableSubscription(subscription_id, account_id, reason, failing_ms=patience_ms))
+        # All at once: one that fails comes first again at the next tick, and must not keep the others.
+        await asyncio.gather(
+            *(
+                self.writer.run(DisableSubscription(subscription_id, account_id, reason, failing_ms=patience_ms))
+                for account_id, subscription_id in failing
+            )
+        )
         return len(failing)

@@ -78,6 +78,7 @@ class Bench:
     stages: Stages
     directory: Path
     storage: Storage
+    metrics: Metrics
 
     @property
     def captures(self) -> Captures:
@@ -200,7 +201,7 @@ async def bench(
         )
         connection.commit()
     store.writer.start()
-    made = Bench(store, clock, ids, stages, directory, storage)
+    made = Bench(store, clock, ids, stages, directory, storage, base.metrics)
     try:
         yield made
     finally:

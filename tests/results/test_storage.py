@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from moto.server import ThreadedMotoServer
 
 from service.clock import SystemClock
@@ -112,6 +116,49 @@ async def test_link_of_a_bucket_leads_to_the_file(storage: Storage, s3: str) -> 
     assert (answer.status_code, answer.content) == (200, b"0123456789")
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["content-disposition"].startswith("attachment")
+
+
+async def test_file_that_a_bucket_does_not_let_go_keeps_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that is refused (a lock, a policy) is told when all others were asked for."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        [key] = re.findall("<Key>(.*)</Key>", await request.text())
+        asked.append(key)
+        name = f"<Key>{key}</Key>"
+        code = "<Code>AccessDenied</Code><Message>locked</Message>"
+        said = f"<Error>{name}{code}</Error>" if "held" in name else f"<Deleted>{name}</Deleted>"
+        return web.Response(text=f"<DeleteResult>{said}</DeleteResult>", content_type="application/xml")
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", answer)
+    async with TestServer(app) as server:
+        names = {"ENDPOINT_URL": f"http://127.0.0.1:{server.port}", "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s"}
+        for name, value in (names | {"REGION": "us-east-1"}).items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        bucket = await asyncio.to_thread(open_storage, "s3://remora", tmp_path / "spool", "")
+        assert bucket is not None
+        with pytest.raises(StorageUnavailable):
+            await bucket.delete(["a.png", "held.png", "b.png"])
+
+    assert [key.rpartition("/")[2] for key in asked] == ["a.png", "held.png", "b.png"]
+
+
+async def test_file_that_a_directory_does_not_let_go_keeps_no_other(tmp_path: Path) -> None:
+    """What cannot be removed is told behind all others; nor does a place that cannot be listed keep them from the list."""
+    storage = LocalStorage(tmp_path / "kept")
+    storage.prepare()
+    keys = [result_key(f"{JOB[:-2]}{ending}", 0, 1, "png") for ending in ("aa", "bb", "cc")]
+    for key in keys:
+        await storage.put(key, b"x", "image/png")
+    (tmp_path / "kept" / keys[0]).unlink()
+    (tmp_path / "kept" / keys[0]).mkdir()
+    with pytest.raises(StorageUnavailable):
+        await storage.delete(keys)
+
+    assert [each.name for each in (tmp_path / "kept" / "results").rglob("*.png")] == [keys[0].rpartition("/")[2]]
 
 
 async def test_bucket_that_is_away_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.db.inline import InlineConnection
 from service.errors import StorageUnavailable
 from service.jobs.erase import Erase
-from service.results.storage import LocalStorage, result_key
+from service.results.storage import LocalStorage, input_key, result_key
 from tests.results.bench import ACCOUNT, Bench, bench
 from tests.results.files import FileServer, answer, picture
 
@@ -34,6 +36,10 @@ class Shaky(LocalStorage):
     async def delete(self, keys: Iterable[str]) -> None:
         self._judge()
         await super().delete(keys)
+
+    async def is_ours(self) -> bool:
+        self._judge()
+        return await super().is_ours()
 
 
 @pytest.fixture
@@ -124,6 +130,93 @@ async def test_storage_away_for_an_hour_loses_nothing(kept: Bench, host: FileSer
     assert {kept.events(job_id).count("result.stored") for job_id in jobs} == {1}
     assert in_vain < 100
     assert not [each for each in kept.files() if ".spool" in each.parts]
+
+
+def block(kept: Bench, job_id: str) -> Path:
+    """Put a directory in the place of the job's first file, which nobody can remove as a file; returns it."""
+    [path] = [each for each in kept.files() if each.name.startswith(f"{job_id}-0-")]
+    path.unlink()
+    (path / "full").mkdir(parents=True)
+    return path
+
+
+async def test_file_that_cannot_be_removed_keeps_no_other(kept: Bench, host: FileServer) -> None:
+    """All others go, those of its own job too, and every end is told once; it is tried again each hour, by itself."""
+    jobs = [await kept.complete(*[f"{host.url}/a.png"] * 2) for _ in range(5)]
+    blocked = block(kept, jobs[0])
+    with capture_logs() as lines:
+        for seconds in (6 * DAY_S + 60, DAY_S, 60, 60):
+            await kept.later(seconds)
+    files = kept.files()
+    shutil.rmtree(blocked)
+    blocked.write_bytes(b"x")
+    await kept.later(3_600)
+
+    assert files == []
+    assert [kept.events(job_id).count("result.expired") for job_id in jobs] == [2] * 5
+    told = [line for line in lines if line["event"] == "files_not_removed"]
+    assert [(line["jobs"], line["job"]) for line in told] == [(1, jobs[0])]
+    assert not blocked.exists()
+    assert kept.rows("SELECT 1 FROM results WHERE storage_key IS NOT NULL OR sweep_at IS NOT NULL") == []
+
+
+async def test_erased_file_that_cannot_be_removed_keeps_no_other(kept: Bench, host: FileServer) -> None:
+    """Of the same job, and of others that are erased later; what is left is counted."""
+    jobs = [await kept.complete(*[f"{host.url}/a.png"] * 3) for _ in range(2)]
+    blocked = block(kept, jobs[0])
+    for job_id in jobs:
+        await kept.store.writer.run(Erase(job_id, ACCOUNT))
+        await kept.stages.keeping.sweeper.erase(job_id)
+    files = kept.files()
+    await kept.later(60)
+    shutil.rmtree(blocked)
+    await kept.later(3_600)
+
+    assert files == []
+    assert b"remora_files_not_removed_total 1.0" in kept.metrics.render()[0]
+    assert kept.rows("SELECT 1 FROM results WHERE sweep_at IS NOT NULL") == []
+
+
+async def test_input_that_cannot_be_removed_keeps_no_other(kept: Bench, host: FileServer) -> None:
+    """Files of erased inputs go on beside one that is stuck, and beside results that are."""
+    jobs = [await kept.complete(f"{host.url}/a.png") for _ in range(3)]
+    for job_id in jobs:
+        await kept.storage.put(input_key(job_id), b"{}", "application/json")
+        kept.change(
+            "INSERT INTO inputs (job_id, sha256, size_bytes, storage_key, storage_place, sweep_at) VALUES (?, 'x', 2, ?, ?, 1)",
+            job_id,
+            input_key(job_id),
+            kept.storage.place,
+        )
+    path = kept.directory / "kept" / input_key(jobs[0])
+    path.unlink()
+    (path / "full").mkdir(parents=True)
+    block(kept, jobs[1])
+    await kept.later(8 * DAY_S)
+
+    assert kept.rows("SELECT job_id FROM inputs") == [{"job_id": jobs[0]}]
+    assert kept.files() == []
+
+
+async def test_stranger_that_cannot_be_removed_keeps_no_other(kept: Bench, host: FileServer) -> None:
+    """Nor does a directory that cannot be read; and a clock that was stepped ahead makes no young file old."""
+    job_id = await kept.complete(f"{host.url}/a.png")
+    keys = [result_key(f"{job_id[:-2]}{ending}", 0, 77, "png") for ending in ("aa", "bb", "cc")]
+    now_s = kept.clock.now_ms() / 1000
+    for number, key in enumerate(keys):
+        path = kept.directory / "kept" / key
+        await kept.storage.put(key, b"x", "image/png")
+        if number == 0:
+            path.unlink()
+            (path / "full").mkdir(parents=True)
+        os.utime(path, (now_s - 60, now_s - 60))
+    kept.clock.step(30 * DAY_S)
+    young = await kept.stages.keeping.sweeper.find_strangers()
+    kept.clock.step(-30 * DAY_S)
+    kept.clock.advance(2 * DAY_S)
+    removed = await kept.stages.keeping.sweeper.find_strangers()
+
+    assert (young, removed) == (0, 2)
 
 
 async def test_file_without_a_row_is_found_after_a_day(kept: Bench, host: FileServer) -> None:

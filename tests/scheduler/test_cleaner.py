@@ -104,6 +104,19 @@ async def test_what_is_still_to_be_sent_stays(old: Attic) -> None:
     assert old.have("deliveries", "job_id = ? AND status = 'pending'", waiting) == 1
 
 
+async def test_kind_that_cannot_be_removed_keeps_no_other(old: Attic) -> None:
+    """Whatever is wrong with the rows of one kind: the others go all the same, and the failure is told behind them."""
+    job = old.job(100)
+    old.connection.execute("CREATE TRIGGER stuck BEFORE DELETE ON attempts BEGIN SELECT RAISE(ABORT, 'stuck'); END")
+    async with old.cleaner() as cleaner:
+        with pytest.raises(sqlite3.IntegrityError, match="stuck"):
+            await cleaner.run_once()
+
+    assert old.have("attempts") == 1
+    assert old.have("callbacks") == 0
+    assert old.have("jobs", "id = ? AND input = '{}'", job) == 0
+
+
 async def test_event_about_no_job_goes_altogether(old: Attic) -> None:
     """A ping has no timeline to stay on."""
     at, ids = old.clock.now_ms() - 91 * DAY_MS, Ids(old.clock, SeededRandomness(1))
