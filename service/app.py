@@ -18,6 +18,7 @@ from service.api.context import Context
 from service.api.listener import Listener
 from service.api.server import create_api
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
+from service.db import pullback
 from service.db.keyring import installation
 from service.db.opening import Store, hold, open_store
 from service.deliveries.feed import MAX_FOLLOWERS
@@ -139,7 +140,7 @@ class Service:
         # Streams stay open: with few descriptors they must leave connections for everything else.
         self._stages.hub.limit = min(MAX_FOLLOWERS, self._listener.max_connections // 2)
         self._ticker = Ticker(self._stages.duties, clock, self.metrics)
-        for register in (claims.register, accounts.register, bootstrap.register):
+        for register in (claims.register, accounts.register, bootstrap.register, pullback.register):
             register(store.writer)
         store.writer.start()
         await self._ensure_admin(store, path)
@@ -214,6 +215,7 @@ class Service:
         base, stages = self._base, self._stages
         left = await base.store.writer.run(claims.VoidLeases())
         await base.store.writer.run(VoidCaptures())
+        self.clock.seen(await base.store.writer.run(pullback.PullBack()))
         recent = await queries.recently_finished(base.store.reader, REMEMBERED_JOBS)
         stages.tracker.learn_from(recent)
         stages.submits.pool.note(recent)

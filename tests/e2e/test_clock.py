@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -56,10 +57,13 @@ def _job(prompt: str = CAT["prompt"], **more: Any) -> dict[str, Any]:
     return {"provider": "apimodels", "input": CAT | {"prompt": prompt}, **more}
 
 
-@pytest.mark.skipif(
+needs_cc = pytest.mark.skipif(
     shutil.which("cc") is None or os.uname().sysname != "Linux",
     reason="NOT TESTED HERE: steps of the clock in a real process need a C compiler (cc) and LD_PRELOAD",
 )
+
+
+@needs_cc
 async def test_stepped_clock_delays_nothing_and_ends_nothing(tmp_path: Path) -> None:
     """30 days ahead, an hour back, ten years ahead and back: answers come, retries go out in time, nothing expires early."""
     sandbox = SandboxServer(SandboxOptions(speed=40.0, seed=1))
@@ -102,4 +106,42 @@ async def test_stepped_clock_delays_nothing_and_ends_nothing(tmp_path: Path) -> 
 
     assert status == 0
     assert [round(step) for step in steps] == [b - a for a, b in zip([0, *STEPS_S], STEPS_S, strict=False)]
+    check(tmp_path)
+
+
+async def _recorded(client: httpx.AsyncClient, url: str) -> None:
+    """Wait until the first attempt is on record."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            [delivery] = (await client.get(f"{url}/v1/deliveries", params={"status": "pending"})).json()["data"]
+            if delivery["attempt_count"]:
+                return
+            await asyncio.sleep(0.02)
+
+
+@needs_cc
+async def test_nothing_sleeps_after_a_clock_that_was_a_year_ahead(tmp_path: Path) -> None:
+    """The clock is set right between two starts: a retry that was due in two seconds is due in two, and not in a year."""
+    sandbox = SandboxServer(SandboxOptions(speed=40.0, seed=1))
+    await sandbox.start()
+    process = SteppedProcess(tmp_path, free_port(), sandbox.base_urls)
+    process.step_to(365 * DAY_S)
+    await process.start()
+    async with (
+        Receiver(answer=lambda _: 503) as receiver,
+        httpx.AsyncClient(headers={"Authorization": f"Bearer {ADMIN_KEY}"}, trust_env=False) as client,
+    ):
+        await client.post(f"{process.url}/v1/jobs", json=_job(callback_url=receiver.url))
+        [first] = await receiver.wait_for(1)
+        await _recorded(client, process.url)
+        await process.stop(signal.SIGKILL)
+        receiver.answer = lambda _: 204
+        process.step_to(0)
+        await process.start()
+        [_, again] = await receiver.wait_for(2)
+    await process.stop(signal.SIGTERM)
+    await sandbox.stop()
+
+    assert again.id == first.id
+    assert len(process.told("clock_behind_store")) == 1
     check(tmp_path)

@@ -10,6 +10,8 @@ import pytest
 from service.db.invariants import breaches
 from tests.simulation.world import World, world
 
+HOUR_S = 3_600
+DAY_S = 86_400
 JOBS = 25
 STEPS = 60
 FINAL = {"completed", "failed", "cancelled", "expired"}
@@ -33,7 +35,10 @@ async def _live(remora: World, number: int) -> int:
         await remora.meddle()
     elif chance < 0.88:
         await remora.kill()
+        remora.set_clock(remora.chance.choice([0, 0, HOUR_S, -HOUR_S]))
         await remora.start()
+    elif chance < 0.94:
+        remora.clock.step(remora.chance.choice([HOUR_S, 30 * DAY_S, 3_650 * DAY_S]) * remora.chance.choice([1, -1]))
     await remora.breathe(remora.chance.randrange(40))
     return number
 
@@ -45,7 +50,7 @@ def sent_twice(remora: World) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_arbitrary_history_keeps_every_rule(tmp_path: Path, seed: int) -> None:
-    """Kills, cuts, lost and forged callbacks, cancels, resubmits: invariants at each step, one end for every job."""
+    """Kills, cuts, stepped clocks, lost and forged callbacks, resubmits: invariants at each step, one end for every job."""
     async with world(tmp_path, seed) as remora:
         number = 0
         for _ in range(STEPS):

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from service.accounts import accounts, bootstrap
 from service.accounts.keys import Keys
 from service.clock import SeededRandomness, VirtualClock
+from service.db import pullback
 from service.db.inline import InlineConnection, InlineReader
 from service.db.keyring import open_box
 from service.db.migrate import upgrade
@@ -175,7 +176,7 @@ def base_on(path: Path, clock: VirtualClock, randomness: SeededRandomness, egres
 async def begin(base: Base) -> Stages:
     """Wire the way of a job and start the writer, as a process does; an earlier one's leases are void."""
     stages, store = wire(base), base.store
-    for register in (claims.register, accounts.register, bootstrap.register):
+    for register in (claims.register, accounts.register, bootstrap.register, pullback.register):
         register(store.writer)
     store.writer.start()
     await bootstrap.ensure_default(
@@ -188,6 +189,7 @@ async def begin(base: Base) -> Stages:
         given="an admin key that is long enough",
     )
     await store.writer.run(claims.VoidLeases())
+    base.clock.seen(await store.writer.run(pullback.PullBack()))
     stages.tracker.tasks.load(await queries.at_providers(store.reader))
     return stages
 
@@ -237,6 +239,10 @@ class World:
             raw.execute("ROLLBACK")
         raw.close()
 
+    def set_clock(self, off_by_s: float) -> None:
+        """The next process finds a wall clock that is off by so much from the time of the last one."""
+        self.clock = VirtualClock(self.clock.now_ms() + round(off_by_s * 1000))
+
     @property
     def raw(self) -> sqlite3.Connection:
         """The database as it is."""
@@ -256,7 +262,8 @@ class World:
         assert self.taken.setdefault(prompt, taken.job_id) == taken.job_id
 
     async def duties(self) -> None:
-        """Every duty once, in an arbitrary order."""
+        """Every duty once, in an arbitrary order; the clock is looked at before, as the ticker does."""
+        self.clock.slew()
         for duty in self.chance.sample(self.stages.duties, len(self.stages.duties)):
             await duty.run_once()
 
