@@ -26,7 +26,7 @@ from service.results import queries, thumbnails
 from service.results.inline import inline_picture
 from service.results.queries import Held
 from service.results.sniff import ENDINGS
-from service.results.storage import Storage
+from service.results.storage import CHUNK_BYTES, Storage
 
 _NOT_IN_A_HOST: Final = frozenset("/?#@\\%\ufffd")
 _FILE_HEADERS: Final = {
@@ -46,7 +46,7 @@ async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> 
         answer = await _copy(context, context.storage, request, held, held.storage_key)
         if answer is not None:
             return answer
-    return await _providers(context, held)
+    return await _providers(context, request, held)
 
 
 @route("/r/{token:str}/thumb", http_method=[HttpMethod.GET, HttpMethod.HEAD])
@@ -155,13 +155,15 @@ def _later(error: StorageUnavailable) -> Unavailable:
 # -- the provider's file -------------------------------------------------------------------------------------------------
 
 
-async def _providers(context: Context, held: Held) -> Response[Any]:
+async def _providers(context: Context, request: Request[Any, Any, Any], held: Held) -> Response[Any]:
     if is_data_url(held.source_url):
         picture = await asyncio.to_thread(inline_picture, held.source_url)
         if picture is None:
             raise NotFound("the provider gave no picture that can be shown here", code="not_a_picture")
-        headers = _FILE_HEADERS | {"Content-Disposition": "attachment"}
-        return Response(picture.data, media_type=picture.content_type, headers=headers)
+        size = len(picture.data)
+        headers = _FILE_HEADERS | {"Content-Disposition": "attachment", "Content-Length": str(size)}
+        pieces = (picture.data[at : at + CHUNK_BYTES] for at in range(0, size, CHUNK_BYTES))
+        return Stream(() if request.method == "HEAD" else pieces, media_type=picture.content_type, headers=headers)
     nowhere = NotFound("the provider gave no address that can be followed", code="not_a_picture")
     source_url = trimmed(held.source_url)
     if not is_link(source_url) or len(source_url) > MAX_LINK_CHARS:

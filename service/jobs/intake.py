@@ -5,6 +5,7 @@ Whatever is wrong is told before anything is stored.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import hashlib
 from collections.abc import Hashable, Sequence
@@ -24,7 +25,7 @@ from service.errors import Conflict, EgressRefused, FieldError, Invalid, Problem
 from service.ids import Ids
 from service.jobs import books, store
 from service.jobs.draft import Draft
-from service.jobs.inputs import Inputs, KeptInput
+from service.jobs.inputs import IN_THREAD_BYTES, Inputs, KeptInput
 from service.jobs.request import JobRequest
 from service.jobs.row import JobRow
 from service.jobs.track import Tracker
@@ -133,7 +134,7 @@ class Intake:
             raise Invalid.of(errors)
         await self._check_callback(request.callback_url)
         quote = provider.quote(operation, request.input)
-        job = self._make(caller, request, provider, operation, quote)
+        job = await self._make(caller, request, provider, operation, quote)
         if job.input_full is not None:  # no file is written for what will be refused
             await self._limits.foresee(self._reader, _want(job, quote.unpriced), self._clock.now_ms())
         return await self._store(job, key, request.body_hash, quote)
@@ -166,7 +167,7 @@ class Intake:
         if errors := provider.validate(operation, request.input):  # its card may have changed since
             raise Invalid.of(errors)
         quote = provider.quote(operation, request.input)
-        job = self._make(caller, request, provider, operation, quote)
+        job = await self._make(caller, request, provider, operation, quote)
         job.retry_of = old.id
         return await self._store(job, key, hashlib.sha256(f"again {old.id}".encode()).digest(), quote)
 
@@ -282,14 +283,15 @@ class Intake:
         except EgressRefused as error:
             raise _at("/callback_url", str(error), f"callback_url_{error.reason.removeprefix('url_')}") from error
 
-    def _make(self, caller: Caller, request: JobRequest, provider: Provider, operation: str, quote: Quote) -> JobRow:
+    async def _make(
+        self, caller: Caller, request: JobRequest, provider: Provider, operation: str, quote: Quote
+    ) -> JobRow:
+        raw = msgspec.json.encode(request.input)
+        if len(raw) < IN_THREAD_BYTES:
+            full, shown_text = _texts(request.input, raw)
+        else:
+            full, shown_text = await asyncio.to_thread(_texts, request.input, raw)
         now_ms = self._clock.now_ms()
-        seen = shown(request.input)
-        full = msgspec.json.encode(request.input).decode()
-        shown_text = msgspec.json.encode(seen).decode()
-        if len(shown_text) > SHOWN_INPUT_BYTES:
-            digest = hashlib.sha256(full.encode()).hexdigest()
-            shown_text = msgspec.json.encode({"…": f"sha256:{digest} ({len(full.encode())} bytes)"}).decode()
         ttl_ms = request.expires_in_s * 1000 if request.expires_in_s is not None else self._job_ttl_ms
         return JobRow(
             id=self._ids.new("job"),
@@ -316,6 +318,15 @@ class Intake:
             expires_at=now_ms + ttl_ms,
             due_at=now_ms,
         )
+
+
+def _texts(value: dict[str, Any], raw: bytes) -> tuple[str, str]:
+    """An input in full, and as answers and events show it. Slow for a large one."""
+    shown_text = msgspec.json.encode(shown(value)).decode()
+    if len(shown_text) > SHOWN_INPUT_BYTES:
+        digest = hashlib.sha256(raw).hexdigest()
+        shown_text = msgspec.json.encode({"…": f"sha256:{digest} ({len(raw)} bytes)"}).decode()
+    return raw.decode(), shown_text
 
 
 def _want(job: JobRow, unpriced: tuple[FieldError, ...]) -> Want:

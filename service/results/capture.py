@@ -12,6 +12,7 @@ from service.clock import Clock, Randomness
 from service.db.reader import Reader
 from service.db.writer import Writer
 from service.errors import StorageUnavailable, StoreUnavailable
+from service.jobs.view import is_link, shown
 from service.results import queries
 from service.results.captures import LEASE_MS
 from service.results.download import TOTAL_S, Downloader, Fetched
@@ -64,7 +65,7 @@ class Capturer:
         try:
             fetched = await self.downloader.get(url)
             if isinstance(fetched, Fetched):
-                await self._keep(capture, fetched)
+                await self._keep(capture, fetched, url)
                 return True
         except StorageUnavailable as error:
             self._lines.say("warning", "storage_unavailable", error=str(error))
@@ -73,8 +74,10 @@ class Capturer:
         await self._miss(capture, fetched)
         return True
 
-    async def _keep(self, capture: Capture, fetched: Fetched) -> None:
+    async def _keep(self, capture: Capture, fetched: Fetched, url: str) -> None:
         look = fetched.look
+        # The picture in a data: URL is in its place then; a digest of one takes long.
+        source_url = url if is_link(url) else await asyncio.to_thread(shown, url)
         key = result_key(capture.job_id, capture.index, capture.epoch, ENDINGS[look.content_type])
         try:
             await self.storage.put(key, fetched.file, look.content_type)
@@ -91,6 +94,7 @@ class Capturer:
             sha256=fetched.sha256,
             width=look.width,
             height=look.height,
+            source_url=source_url,
         )
         if await self._record(record) is False:
             await self.storage.delete([key])  # erased, expired, or somebody else's meanwhile

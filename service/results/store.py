@@ -12,7 +12,7 @@ from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.jobs.facts import ResultHappened
 from service.jobs.track import Tracker
-from service.jobs.view import ERASED, ResultRow, is_link, shown
+from service.jobs.view import ERASED, ResultRow
 from service.results.retry import GONE
 
 LONG_URL: int = 16_384  # a longer one (a picture in a data: URL) is read when its turn comes, not kept in memory
@@ -79,6 +79,7 @@ class RecordCopy(Command[bool]):
     sha256: str
     width: int
     height: int
+    source_url: str  # as it stands in the row from now on
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +227,10 @@ class Results:
             if row is None or not _held(row, command.epoch) or row["expires_at"] <= tx.now_ms:
                 answers.append(False)
                 continue
-            url = row["source_url"]
-            source_url = url if is_link(url) else shown(url)  # the picture in a data: URL is in its place now
             row |= {
                 "stored": True,
                 "due_at": None,
-                "source_url": source_url,
+                "source_url": command.source_url,
                 "content_type": command.content_type,
                 "size_bytes": command.size_bytes,
                 "sha256": command.sha256,
