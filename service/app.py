@@ -12,7 +12,7 @@ from typing import Self
 
 import structlog
 
-from service.accounts import accounts, bootstrap
+from service.accounts import bootstrap
 from service.accounts.keys import Keys
 from service.api.context import Context
 from service.api.listener import Listener
@@ -140,7 +140,7 @@ class Service:
         # Streams stay open: with few descriptors they must leave connections for everything else.
         self._stages.hub.limit = min(MAX_FOLLOWERS, self._listener.max_connections // 2)
         self._ticker = Ticker(self._stages.duties, clock, self.metrics)
-        for register in (claims.register, accounts.register, bootstrap.register, pullback.register):
+        for register in (claims.register, bootstrap.register, pullback.register):
             register(store.writer)
         store.writer.start()
         await self._ensure_admin(store, path)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from service.accounts import ledger
+from service.accounts import accounts, ledger
 from service.accounts.keys import Keys
 from service.accounts.limits import Limits
 from service.callbacks.inbox import Inbox
@@ -336,10 +336,12 @@ def _deliveries(base: Base, tracker: Tracker, hub: Hub) -> Sender:
 
 def _sender(base: Base, cache: DestinationCache) -> Sender:
     store, settings = base.store, base.settings
+    directory = StoreDirectory(store.reader, store.writer, store.box, cache, base.clock)
+    accounts.register(store.writer, directory.forget_secrets)
     return Sender(
         writer=store.writer,
         egress=base.egress,
-        directory=StoreDirectory(store.reader, store.writer, store.box, cache, base.clock),
+        directory=directory,
         clock=base.clock,
         randomness=base.randomness,
         owner=base.owner,

@@ -5,8 +5,9 @@ Every secret is shown once, by whoever made it. It must not know how money moves
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from service.accounts.keys import KeyRow, KeyText, insert
@@ -111,10 +112,19 @@ def prefix_of(secret: str) -> str:
     return secret[:SHOWN_CHARS]
 
 
-def register(writer: Writer) -> None:
-    """Name the handlers of this module's commands."""
+def register(writer: Writer, rotated: Callable[[str], None] = lambda _account: None) -> None:
+    """Name the handlers of this module's commands.
+
+    Args:
+        writer: Of the store.
+        rotated: Told, once it is committed, of an account that signs with another secret now.
+    """
+
+    async def rotate(tx: Tx, commands: Sequence[RotateSecret]) -> list[int | Exception]:
+        return await handle_rotate(tx, commands, rotated)
+
     writer.handle(CreateAccount, handle_create)
-    writer.handle(RotateSecret, handle_rotate)
+    writer.handle(RotateSecret, rotate)
 
 
 async def handle_create(tx: Tx, commands: Sequence[CreateAccount]) -> list[tuple[AccountRow, KeyRow] | Exception]:
@@ -146,7 +156,9 @@ def _created(command: CreateAccount, now_ms: int) -> AccountRow:
     return AccountRow(command.id, command.name, "active", command.secret_prefix, now_ms, standing)
 
 
-async def handle_rotate(tx: Tx, commands: Sequence[RotateSecret]) -> list[int | Exception]:
+async def handle_rotate(
+    tx: Tx, commands: Sequence[RotateSecret], rotated: Callable[[str], None]
+) -> list[int | Exception]:
     """The writer's handler for `RotateSecret`."""
     until = tx.now_ms + SECRET_GRACE_MS
     answers: list[int | Exception] = []
@@ -155,6 +167,7 @@ async def handle_rotate(tx: Tx, commands: Sequence[RotateSecret]) -> list[int | 
         if found:
             row = {"id": each.account_id, "sealed": each.sealed, "prefix": each.secret_prefix, "until": until}
             tx.write(_ROTATE, [row], expect=1)
+            tx.after_commit(partial(rotated, each.account_id))
         answers.append(until if found else NotFound("there is no such account"))
     return answers
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from service.accounts.secrets import signing_secrets
 from service.clock import Clock
@@ -12,8 +14,10 @@ from service.db.secrets import SecretBox
 from service.db.writer import Writer
 from service.deliveries.subscriptions import Destination, DestinationCache, DisableSubscription
 
-REMEMBERED_MS = 5_000  # how long an account's secrets are kept in memory; a rotated one co-signs far longer
-MAX_REMEMBERED = 10_000  # accounts
+#: How long an account's secrets are kept in memory. A rotation by this process is known at once; this is for one that was
+#: made by another program (a restored backup, an operator's shell).
+REMEMBERED_S: Final = 5.0
+MAX_REMEMBERED: Final = 10_000  # accounts
 
 
 @dataclass(slots=True)
@@ -25,19 +29,27 @@ class StoreDirectory:
     box: SecretBox
     cache: DestinationCache
     clock: Clock
-    _secrets: dict[str, tuple[int, Sequence[bytes]]] = field(default_factory=dict)
+    _secrets: OrderedDict[str, tuple[float, Sequence[bytes]]] = field(default_factory=OrderedDict)  # the oldest first
+    _rotations: int = 0  # so that a read that began before the last one keeps nothing
 
     async def account_secrets(self, account_id: str) -> Sequence[bytes]:
         """The account's signing secrets, newest first; more than one during a rotation."""
-        now_ms = self.clock.now_ms()
+        now, rotations = self.clock.monotonic(), self._rotations
         known = self._secrets.get(account_id)
-        if known is not None and abs(now_ms - known[0]) < REMEMBERED_MS:
+        if known is not None and now - known[0] < REMEMBERED_S:
             return known[1]
-        secrets = await signing_secrets(self.reader, self.box, account_id, now_ms)
-        if len(self._secrets) >= MAX_REMEMBERED:
-            self._secrets.clear()
-        self._secrets[account_id] = (now_ms, secrets)
+        secrets = await signing_secrets(self.reader, self.box, account_id, self.clock.now_ms())
+        if rotations == self._rotations:
+            self._secrets[account_id] = (now, secrets)
+            self._secrets.move_to_end(account_id)
+            if len(self._secrets) > MAX_REMEMBERED:
+                self._secrets.popitem(last=False)
         return secrets
+
+    def forget_secrets(self, account_id: str) -> None:
+        """The account's secret was rotated, durably: whatever is signed from now on is signed with the new one."""
+        self._rotations += 1
+        self._secrets.pop(account_id, None)
 
     async def destination(self, account_id: str, subscription_id: str) -> Destination | None:
         """The subscription as it is now; None if it was deleted or disabled."""

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from service.accounts import accounts, bootstrap
+from service.accounts import bootstrap
 from service.accounts.keys import Keys
 from service.clock import SeededRandomness, VirtualClock
 from service.db import pullback
@@ -176,7 +176,7 @@ def base_on(path: Path, clock: VirtualClock, randomness: SeededRandomness, egres
 async def begin(base: Base) -> Stages:
     """Wire the way of a job and start the writer, as a process does; an earlier one's leases are void."""
     stages, store = wire(base), base.store
-    for register in (claims.register, accounts.register, bootstrap.register, pullback.register):
+    for register in (claims.register, bootstrap.register, pullback.register):
         register(store.writer)
     store.writer.start()
     await bootstrap.ensure_default(
