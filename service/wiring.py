@@ -242,7 +242,8 @@ def keep(base: Base, tracker: Tracker, fetcher: Fetcher, recalled: Recalled) -> 
         ask=fetcher.files_of,
         observer=base.metrics,
     )
-    captures = Captures(capturer.capture, base.clock, base.owner, _links_live_ms(base.registry))
+    lost = partial(base.metrics.captured, "lost", 0)
+    captures = Captures(capturer.capture, base.clock, base.owner, _links_live_ms(base.registry), lost)
     tracker.keeper = captures
     duty = CapturerDuty(store.writer, captures, base.owner)
     return Keeping(captures, sweeper, [Duty("capturer", TICK_S, duty.run_once), *duties])

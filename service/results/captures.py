@@ -54,13 +54,22 @@ class Captures:
         work: Fetches one result; False: our own storage failed, and everybody pauses; None: it was not tried.
         owner: The name of this process on leases.
         links_live_ms: How long a provider's links live; None: nobody says.
+        lost: Told, once it is committed, of each new result that has no address to fetch it from.
     """
 
-    def __init__(self, work: Work, clock: Clock, owner: str, links_live_ms: Callable[[str], int | None]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        clock: Clock,
+        owner: str,
+        links_live_ms: Callable[[str], int | None],
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
         self._work = work
         self._clock = clock
         self._owner = owner
         self._links_live_ms = links_live_ms
+        self._lost = lost
         self._numbers = count()
         self._heap: list[_Waiting] = []
         self._parked: dict[str, deque[_Waiting]] = {}  # hosts with all places taken
@@ -82,6 +91,7 @@ class Captures:
         for result in results:
             if result.error is not None:  # there is nothing to fetch
                 admitted.append(result)
+                tx.after_commit(self._lost)
                 continue
             warn_at = result.expires_at - EXPIRING_MS
             sweep_at = warn_at if warn_at > tx.now_ms else result.expires_at

@@ -121,6 +121,15 @@ async def test_bad_link_beside_a_good_one_costs_only_itself(kept: Bench, host: F
     assert kept.events(job_id) == ["job.completed", "result.lost", "result.stored", "result.expired"]
 
 
+async def test_results_without_an_address_are_counted_as_lost(kept: Bench, host: FileServer) -> None:
+    """Two of three links were no URLs: the metric shows them beside the one that was stored."""
+    await kept.complete(None, host.put("/a.png", answer(PNG)), None)
+    lines = kept.metrics.render()[0].decode().splitlines()
+
+    assert 'remora_results_total{outcome="lost"} 2.0' in lines
+    assert 'remora_results_total{outcome="stored"} 1.0' in lines
+
+
 async def test_long_link_outlives_its_copy(kept: Bench, host: FileServer) -> None:
     """A presigned link of eight thousand characters is fetched, and stays what it is beside the copy."""
     url = host.put("/a.png?sig=%2F%7e&token=" + "x" * 8_000, answer(PNG))
