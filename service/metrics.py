@@ -97,6 +97,12 @@ METRICS: Final[tuple[MetricRow, ...]] = (
     ),
     MetricRow("remora_delivery_oldest_due_seconds", "gauge", (), "for how long the oldest due delivery has been due"),
     MetricRow("remora_deliveries_held", "gauge", (), "deliveries in memory, those in flight included"),
+    MetricRow(
+        "remora_deliveries_held_bytes",
+        "gauge",
+        (),
+        "memory of these, each event's body once; beyond half of `REMORA_DELIVERY_MEMORY` what is due waits in the store",
+    ),
     MetricRow("remora_deliveries_in_flight", "gauge", (), "requests to destinations that are out"),
     MetricRow("remora_lanes", "gauge", (), "destinations with deliveries in memory"),
     MetricRow("remora_lanes_open", "gauge", (), "destinations that are left alone because they keep failing"),

@@ -238,7 +238,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         partial(notation.whole, low=1, high=1_000_000),
     ),
     Setting(
-        "DELIVERY_MEMORY", "128MiB", "size", "memory for deliveries that wait for their turn or are out", notation.size
+        "DELIVERY_MEMORY",
+        "128MiB",
+        "size",
+        "memory for deliveries that wait for their turn or are out: each event's body once, and 1.6 KB a delivery; the rest "
+        "waits in the store",
+        notation.size,
     ),
     Setting(
         "LOG_FORMAT",

@@ -350,6 +350,7 @@ def _sender(base: Base, cache: DestinationCache) -> Sender:
         schedule_s=tuple(wait.total_seconds() for wait in settings.delivery_schedule),
         observer=base.metrics,
         sockets=base.sockets,
+        memory=settings.delivery_memory,
     )
 
 

@@ -5,20 +5,22 @@ Lanes are claimed first, then their rows, so that one dead backlog hides nobody,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.deliveries.breaker import MAX_REMEMBERED
+from service.deliveries.memory import Memory
 from service.deliveries.sending import Sending
 from service.deliveries.store import settle_lanes, wake_lanes
 
 LANES_AT_ONCE = 200
 MANY_LANES = 1_000  # that are due: beyond, not all are looked at
 PER_LANE = 64  # deliveries of one claim, unless the lane asked for more itself
+SMALL_BODY = 4_096  # bytes: read with its delivery; larger bodies are read once for all deliveries of their event
 CANDIDATES = 200  # deliveries among which a try looks for one that has not failed yet
 
 
@@ -43,10 +45,19 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What was claimed, and what every lane that was looked at could have had."""
+    """What was claimed, and what every lane that was looked at could have had.
+
+    Args:
+        rows: The deliveries.
+        wishes: Of the lanes.
+        bodies: Of the events, by their ids.
+        cut: Lanes that got less than there is for want of memory.
+    """
 
     rows: Sequence[Row]
     wishes: Sequence[Wish]
+    bodies: Mapping[str, bytes] = field(default_factory=dict)
+    cut: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,7 @@ class ClaimDeliveries(Command[Claimed]):
         full: Lanes that take nothing now.
         narrow: What those further lanes take that take less than the usual; nothing is looked at unless they are due.
         most: How much the further lanes may be given in all, but for one each.
+        memory: Of this process, which has room for what is claimed.
     """
 
     owner: str
@@ -68,6 +80,7 @@ class ClaimDeliveries(Command[Claimed]):
     full: tuple[str, ...] = ()
     narrow: tuple[Wish, ...] = ()
     most: int = PER_LANE * LANES_AT_ONCE
+    memory: Memory = field(default_factory=Memory, repr=False)
 
     def lock(self) -> Hashable | None:
         """Each claim must see what the one before took."""
@@ -95,10 +108,13 @@ SELECT id FROM ({_IN_TURN} WHERE id IN (
         SELECT id FROM lanes WHERE account_id = a.id AND {_IS_LANE_DUE} ORDER BY next_due_at LIMIT (SELECT n FROM share))))
 ORDER BY turn, next_due_at LIMIT :count
 """
-_COLUMNS = """
-d.id, d.event_id, d.account_id, d.lane, d.url, d.subscription_id, d.attempt_count, d.schedule_base, d.lease_epoch, d.due_at,
-    coalesce(d.retried_at, d.created_at) AS since, d.give_up_at, d.type, :until AS lease_until, e.body, e.at
+# The length of a blob is read without its bytes.
+_COLUMNS = f"""
+d.id, d.event_id, d.account_id, d.job_id, d.lane, d.url, d.subscription_id, d.attempt_count, d.schedule_base, d.lease_epoch, d.due_at,
+    coalesce(d.retried_at, d.created_at) AS since, d.give_up_at, d.type, :until AS lease_until, e.at,
+    length(e.body) AS size, CASE WHEN length(e.body) <= {SMALL_BODY} THEN e.body END AS body
 """
+_BODIES = "SELECT id, body FROM events WHERE id IN (SELECT value FROM json_each(:ids))"
 _FREE = "d.status = 'pending' AND (d.lease_until IS NULL OR d.lease_until <= :now)"
 _FIRST_ROW = f"""
 SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id
@@ -128,11 +144,40 @@ async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[Cla
     if not wishes:
         return [Claimed([], [])]
     until = tx.now_ms + command.lease_ms
-    found = await _free_rows(tx, wishes, until)
+    found, cut = _that_fit(await _free_rows(tx, wishes, until), command.memory)
     leases = [{"owner": command.owner, "until": until, "id": row["id"], "epoch": row["lease_epoch"]} for row in found]
     tx.write(_LEASE, leases, expect=len(leases))
     settle_lanes(tx, [wish.lane for wish in wishes])
-    return [Claimed(found, wishes)]
+    return [Claimed(found, wishes, await _bodies(tx, found, command.memory), cut)]
+
+
+def _that_fit(rows: Sequence[Row], memory: Memory) -> tuple[list[Row], frozenset[str]]:
+    """Those for which there is memory, and the lanes that had to leave some in the store."""
+    plan, taken, cut, fit = memory.plan(), set[str](), set[str](), list[Row]()
+    for row in rows:
+        lane = row["lane"]
+        if lane in cut or not plan.has_room(row["account_id"], row["event_id"], row["size"], first=lane not in taken):
+            cut.add(lane)
+            continue
+        taken.add(lane)
+        fit.append(row)
+    return fit, frozenset(cut)
+
+
+async def _bodies(tx: Tx, rows: Sequence[Row], memory: Memory) -> dict[str, bytes]:
+    bodies: dict[str, bytes] = {}
+    missing: set[str] = set()
+    for row in rows:
+        event_id = row["event_id"]
+        if event_id not in bodies and event_id not in missing:
+            body = memory.body_of(event_id) or row["body"]
+            if body is None:
+                missing.add(event_id)
+            else:
+                bodies[event_id] = body
+    if missing:
+        bodies.update((row["id"], row["body"]) for row in await tx.rows(_BODIES, {"ids": json_set(missing)}))
+    return bodies
 
 
 async def _free_rows(tx: Tx, wishes: Sequence[Wish], until: int) -> list[Row]:

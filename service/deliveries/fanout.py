@@ -101,35 +101,35 @@ class Fanout:
 
     def _row(self, tx: Tx, event: Outgoing, target: _Target, unowned: dict[str, Params]) -> Params:
         lanes = self.lanes
-        delivery_id = self.ids.new("dlv")
-        urgent = event.only_subscription is not None
-        held = lanes.reserve(event.account_id, target.lane, target.max_in_flight, target.rate_per_s, urgent=urgent)
+        sending = Sending(
+            delivery_id=self.ids.new("dlv"),
+            event_id=event.event_id,
+            account_id=event.account_id,
+            lane=target.lane,
+            body=event.body,
+            event_at=event.at,
+            epoch=1,
+            lease_until=tx.now_ms + self.lease_ms,
+            url=target.url,
+            subscription_id=target.subscription_id,
+            failed_before=0,
+            max_in_flight=target.max_in_flight,
+            job_id=event.job_id,
+            event_type=event.type,
+            rate_per_s=target.rate_per_s,
+            due_at=tx.now_ms,
+            since=tx.now_ms,
+            give_up_at=event.results_expire_at if target.stop_at_expiry else None,
+            urgent=event.only_subscription is not None,
+        )
+        held = lanes.reserve(sending)
         if held:
-            sending = Sending(
-                delivery_id=delivery_id,
-                event_id=event.event_id,
-                account_id=event.account_id,
-                lane=target.lane,
-                body=event.body,
-                event_at=event.at,
-                epoch=1,
-                lease_until=tx.now_ms + self.lease_ms,
-                url=target.url,
-                subscription_id=target.subscription_id,
-                failed_before=0,
-                max_in_flight=target.max_in_flight,
-                rate_per_s=target.rate_per_s,
-                due_at=tx.now_ms,
-                since=tx.now_ms,
-                give_up_at=event.results_expire_at if target.stop_at_expiry else None,
-                urgent=urgent,
-            )
-            tx.on_rollback(lambda: lanes.release(event.account_id, target.lane))
+            tx.on_rollback(lambda: lanes.release(sending))
             tx.after_commit(lambda: lanes.give(sending))
         else:
             unowned[target.lane] = {"lane": target.lane, "account_id": event.account_id, "due_at": tx.now_ms}
             tx.after_commit(lambda: lanes.left_in_store(target.lane))
-        row = _delivery(delivery_id, event, target, tx.now_ms)
+        row = _delivery(sending.delivery_id, event, target, tx.now_ms)
         if held:
             row |= {"lease_owner": self.owner, "lease_until": tx.now_ms + self.lease_ms, "lease_epoch": 1}
         return row

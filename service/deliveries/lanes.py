@@ -1,7 +1,7 @@
 """Lanes: one destination's deliveries in this process, with its own limits, so that a slow or dead one delays no other.
 
 A lane holds a bounded number of deliveries in memory; the rest of its backlog stays in the store, due and unowned.
-What all lanes share stands in `shares`, who may begin in a round of the event loop in `turns`, which callback_urls have a
+What all lanes share stands in `memory` and `shares`, who may begin in a round of the event loop in `turns`, which callback_urls have a
 lane of their own in `origins`.
 """
 
@@ -16,6 +16,7 @@ import structlog
 from service.clock import Clock, Randomness
 from service.deliveries.breaker import BreakerState, LaneBreakers
 from service.deliveries.cooling import Cooling
+from service.deliveries.memory import Memory
 from service.deliveries.origins import Origins, origin_of
 from service.deliveries.sending import Lane, Sending
 from service.deliveries.shares import Shares
@@ -36,7 +37,8 @@ class Lanes:
         send: Sends one delivery and records the attempt; calls `heard` and `answered` in between.
         give_back: Takes deliveries that will not be sent from here for now, to be left in the store unowned.
         timeout_s: What one request may take.
-        shares: What all lanes share.
+        shares: The sockets of all lanes.
+        memory: What all lanes may hold.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class Lanes:
         *,
         timeout_s: float,
         shares: Shares | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._send = send
         self._clock = clock
         self._give_back = give_back
         self._timeout_ms = round(timeout_s * 1000)
         self._shares = shares or Shares()
+        self.memory = memory or Memory()
         self._lanes: dict[str, Lane] = {}
         self._cooling = Cooling()
         self._open = True
@@ -65,30 +69,23 @@ class Lanes:
 
     # -- places ------------------------------------------------------------------------------------------------------
 
-    def reserve(
-        self,
-        account_id: str,
-        lane_id: str,
-        max_in_flight: int,
-        rate_per_s: float | None = None,
-        *,
-        urgent: bool = False,
-    ) -> bool:
-        """Keep a place in the lane; False when it is full or behind, and the delivery has to wait in the store."""
-        lane = self._lane(account_id, lane_id, max_in_flight, rate_per_s)
-        if not (urgent and self._open) and (lane.backlog or not self._room(lane_id, lane)):
+    def reserve(self, sending: Sending) -> bool:
+        """Keep a place for it; False when its lane is full or behind, and it has to wait in the store."""
+        lane_id = sending.lane
+        lane = self._lane(sending.account_id, lane_id, sending.max_in_flight, sending.rate_per_s)
+        if not (sending.urgent and self._open) and (lane.backlog or not self._room(lane_id, lane)):
             self._drop_if_idle(lane_id, lane)
             return False
         lane.reserved += 1
-        self._shares.hold(account_id)
+        self.memory.hold(sending)
         return True
 
-    def release(self, account_id: str, lane_id: str) -> None:
+    def release(self, sending: Sending) -> None:
         """Give a reserved place back."""
-        lane = self._lanes[lane_id]
+        lane = self._lanes[sending.lane]
         lane.reserved -= 1
-        self._shares.let_go(account_id)
-        self._drop_if_idle(lane_id, lane)
+        self.memory.let_go(sending)
+        self._drop_if_idle(sending.lane, lane)
 
     def left_in_store(self, lane_id: str) -> None:
         """A delivery of this lane was committed without a holder."""
@@ -112,12 +109,12 @@ class Lanes:
 
     def left(self) -> int:
         """How many deliveries more all lanes together would take."""
-        return self._shares.left() if self._open else 0
+        return self.memory.left() if self._open else 0
 
     def rooms(self, below: int) -> dict[str, int]:
         """The lanes that take less than so many deliveries from the store now, and how many they take."""
         rooms = {each: self.room(each) for each in self.breakers.open_lanes()}
-        now, scarce = self._clock.monotonic(), self._shares.left() < BUFFER
+        now, scarce = self._clock.monotonic(), self.memory.left() < BUFFER
         for lane_id, lane in self._lanes.items():
             # Ten thousand lanes are looked at twice a second, and nearly all of them have room enough.
             if lane.rate_per_s is None and lane.load + below <= BUFFER and lane.slow_until <= now and not scarce:
@@ -144,7 +141,7 @@ class Lanes:
             return max(0, (self.breakers.limit(lane_id) or 0) - lane.load)
         buffer = BUFFER if lane.rate_per_s is None else min(BUFFER, int(lane.rate_per_s * BUFFERED_S))
         own = lane.max_in_flight + buffer - lane.load
-        return max(0, min(own, self._shares.room(lane.account_id, first=not lane.load)))
+        return max(0, min(own, self.memory.room(lane.account_id, first=not lane.load)))
 
     # -- deliveries --------------------------------------------------------------------------------------------------
 
@@ -154,7 +151,7 @@ class Lanes:
         if reserved:
             lane.reserved -= 1
         elif self._room(sending.lane, lane):
-            self._shares.hold(sending.account_id)
+            self.memory.hold(sending)
         else:
             lane.backlog = not self.breakers.is_open(sending.lane)
             self._give_back([sending])
@@ -239,7 +236,7 @@ class Lanes:
 
     def held(self) -> int:
         """Deliveries that are in memory, over all lanes."""
-        return self._shares.held
+        return self.memory.deliveries
 
     def breaker_of(self, lane_id: str) -> BreakerState:
         """The state of a lane's breaker."""
@@ -310,7 +307,7 @@ class Lanes:
             sending = lane.queue.popleft()
             if sending.lease_until < self._clock.now_ms() + self._timeout_ms:
                 # It waited here too long: its lease ends, and whoever claims it next would send it a second time.
-                self._shares.let_go(sending.account_id)
+                self.memory.let_go(sending)
                 lane.backlog = True
                 continue
             if lane.rate_per_s:
@@ -341,7 +338,7 @@ class Lanes:
         lane.queue.clear()
         lane.backlog = False  # the breaker says when the lane is looked at again
         for sending in queued:
-            self._shares.let_go(sending.account_id)
+            self.memory.let_go(sending)
         self._give_back(queued)
 
     async def _pump_later(self, lane_id: str, lane: Lane, wait_s: float) -> None:
@@ -363,7 +360,7 @@ class Lanes:
             else:
                 lane.in_flight -= 1
                 self._shares.end(lane.account_id)
-            self._shares.let_go(sending.account_id)
+            self.memory.let_go(sending)
             self._pump(lane_id, lane)
             self._pump_waiting()
             self._ask_for_more(lane_id, lane)

@@ -106,7 +106,7 @@ class Refill:
         """Claim for the lanes that wish, and for as many due ones, and hand it to them."""
         if not wishes and not (due_lanes and self._lanes.left()):
             return 0
-        command = ClaimDeliveries(self._owner, self._lease_ms, wishes, due_lanes)
+        command = ClaimDeliveries(self._owner, self._lease_ms, wishes, due_lanes, memory=self._lanes.memory)
         if due_lanes:
             rooms = self._lanes.rooms(PER_LANE)
             full = tuple(lane for lane, room in rooms.items() if not room)
@@ -116,10 +116,11 @@ class Refill:
         claimed = await self._writer.run(command)
         taken = Counter(row["lane"] for row in claimed.rows)
         for row in claimed.rows:
-            self._lanes.give(await self._sending(row), reserved=False)
+            self._lanes.give(await self._sending(row, claimed.bodies[row["event_id"]]), reserved=False)
         for wish in claimed.wishes:
             stamp = stamps.get(wish.lane, self._lanes.stamp(wish.lane))
-            self._lanes.refilled(wish.lane, more=taken[wish.lane] >= wish.count, stamp=stamp)
+            more = taken[wish.lane] >= wish.count or wish.lane in claimed.cut
+            self._lanes.refilled(wish.lane, more=more, stamp=stamp)
         return len(claimed.rows)
 
     def take_back(self, given_back: Sequence[Sending]) -> None:
@@ -137,7 +138,7 @@ class Refill:
         except StoreUnavailable as error:
             _log.warning("deliveries_not_given_back", deliveries=len(given_back), error=str(error))
 
-    async def _sending(self, row: Row) -> Sending:
+    async def _sending(self, row: Row, body: bytes) -> Sending:
         max_in_flight, rate_per_s = IN_FLIGHT, None
         if row["subscription_id"] is None:
             max_in_flight = self._lanes.origins.limit(row["lane"])
@@ -150,7 +151,7 @@ class Refill:
             event_id=row["event_id"],
             account_id=row["account_id"],
             lane=row["lane"],
-            body=bytes(row["body"]),
+            body=body,
             event_at=row["at"],
             epoch=row["lease_epoch"] + 1,
             lease_until=row["lease_until"],
@@ -158,6 +159,9 @@ class Refill:
             subscription_id=row["subscription_id"],
             failed_before=row["attempt_count"] - row["schedule_base"],
             max_in_flight=max_in_flight,
+            job_id=row["job_id"],
+            event_type=row["type"],
+            attempts=row["attempt_count"],
             rate_per_s=rate_per_s,
             due_at=row["due_at"],
             since=row["since"],

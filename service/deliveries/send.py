@@ -20,6 +20,7 @@ from service.deliveries.attempts import Tried, broken, judge, next_due_ms
 from service.deliveries.claims import EndDelivery, EndStale, Held
 from service.deliveries.figures import Figures
 from service.deliveries.lanes import Lanes
+from service.deliveries.memory import MEMORY, Memory
 from service.deliveries.origins import is_one_off, origin_of
 from service.deliveries.outcomes import Outcomes
 from service.deliveries.recalled import Recalled
@@ -89,6 +90,7 @@ class Sender:
         schedule_s: tuple[float, ...],
         observer: Observer | None = None,
         sockets: int = SOCKETS,
+        memory: int = MEMORY,
     ) -> None:
         self._writer = writer
         self._egress = egress
@@ -100,7 +102,13 @@ class Sender:
         self._observer = observer
         self._lines = SparingLog(__name__, clock)
         self.lanes = Lanes(
-            self.send, clock, randomness, self._take_back, timeout_s=timeout_s, shares=Shares(sockets=sockets)
+            self.send,
+            clock,
+            randomness,
+            self._take_back,
+            timeout_s=timeout_s,
+            shares=Shares(sockets),
+            memory=Memory(memory),
         )
         self._outcomes = Outcomes(self.lanes, self._lines)
         self.figures = Figures(clock, self.lanes)

@@ -15,7 +15,7 @@ class Sending:
     event_id: str
     account_id: str
     lane: str
-    body: bytes
+    body: bytes  # one object for all deliveries of the event
     event_at: int
     epoch: int
     lease_until: int  # ms UTC: what has not begun well before is somebody else's
@@ -23,6 +23,9 @@ class Sending:
     subscription_id: str | None
     failed_before: int  # failed attempts that count for the schedule
     max_in_flight: int
+    job_id: str | None = None
+    event_type: str = ""
+    attempts: int = 0  # that were made before
     rate_per_s: float | None = None
     due_at: int = 0  # ms UTC; in the future where the lane catches up
     since: int = 0  # ms UTC: when the schedule began

@@ -15,6 +15,7 @@ from service.clock import SeededRandomness, VirtualClock
 from service.deliveries.changes import Changes
 from service.deliveries.directory import StoreDirectory
 from service.deliveries.fanout import Fanout
+from service.deliveries.memory import MEMORY
 from service.deliveries.request import parse_new
 from service.deliveries.send import Sender
 from service.deliveries.shares import SOCKETS
@@ -79,10 +80,10 @@ class Outage:
         """The only clock."""
         return self.desk.clock
 
-    async def restart(self) -> None:
+    async def restart(self, *, memory: int = MEMORY) -> None:
         """Another process takes over."""
         await self.sender.drain(0)
-        self.sender, self.desk.fanout = sender_of(self.desk, self.web, self.schedule_s)
+        self.sender, self.desk.fanout = sender_of(self.desk, self.web, self.schedule_s, memory=memory)
         await self.sender.start()
 
     async def subscribe(self, url: str, **fields: Any) -> dict[str, Any]:
@@ -123,7 +124,12 @@ class Outage:
 
 
 def sender_of(
-    at: Desk, egress: Any, schedule_s: tuple[float, ...] = SCHEDULE_S, *, sockets: int = SOCKETS
+    at: Desk,
+    egress: Any,
+    schedule_s: tuple[float, ...] = SCHEDULE_S,
+    *,
+    sockets: int = SOCKETS,
+    memory: int = MEMORY,
 ) -> tuple[Sender, Fanout]:
     """What a process has of deliveries, with its handlers in the writer."""
     randomness = SeededRandomness(5)
@@ -138,6 +144,7 @@ def sender_of(
         timeout_s=15,
         schedule_s=schedule_s,
         sockets=sockets,
+        memory=memory,
     )
     fanout = Fanout(ids, cache, sender.lanes, "me", sender.lease_ms)
     renewed, forgotten = sender.lanes.renew, sender.lanes.breakers.forget

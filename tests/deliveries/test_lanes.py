@@ -12,8 +12,9 @@ import pytest
 from service.clock import SeededRandomness, VirtualClock
 from service.deliveries.cooling import PATHS
 from service.deliveries.lanes import BUFFER, Lanes
+from service.deliveries.memory import PER_DELIVERY, Memory
 from service.deliveries.sending import Sending
-from service.deliveries.shares import MEMORY, Shares
+from service.deliveries.shares import Shares
 
 
 def sending(lane: str, number: int = 0, *, max_in_flight: int = 2, rate_per_s: float | None = None) -> Sending:
@@ -63,7 +64,7 @@ class Network:
         taken = 0
         for number in range(count):
             one = sending(lane, number, **more)  # type: ignore[arg-type]
-            if self.lanes.reserve(one.account_id, lane, one.max_in_flight, one.rate_per_s):
+            if self.lanes.reserve(one):
                 self.lanes.give(one)
                 taken += 1
         return taken
@@ -117,7 +118,7 @@ async def test_lane_with_a_backlog_asks_for_more_when_it_has_room_and_keeps_the_
     """New deliveries wait behind those in the store, until the lane was refilled."""
     network.take("a", 3)
     network.lanes.left_in_store("a")
-    overtaking = network.lanes.reserve("acc_1", "a", 2)
+    overtaking = network.lanes.reserve(sending("a"))
     await _turn()
     for number in range(3):
         await network.answer(f"a-{number}")
@@ -126,7 +127,7 @@ async def test_lane_with_a_backlog_asks_for_more_when_it_has_room_and_keeps_the_
     assert network.lanes.hungry == {"a"}
     assert network.lanes.wake_refill.is_set()
     network.lanes.refilled("a", more=False, stamp=network.lanes.stamp("a"))
-    assert network.lanes.reserve("acc_1", "a", 2) is True
+    assert network.lanes.reserve(sending("a")) is True
 
 
 async def test_rate_limit_is_enforced(network: Network) -> None:
@@ -178,8 +179,8 @@ async def test_rate_limited_lane_holds_no_more_than_its_rate_allows(network: Net
 async def test_reserved_place_is_given_back(network: Network) -> None:
     """A transaction that came to nothing leaves no trace."""
     for _ in range(10_000):
-        assert network.lanes.reserve("acc_1", "a", 2)
-        network.lanes.release("acc_1", "a")
+        assert network.lanes.reserve(sending("a"))
+        network.lanes.release(sending("a"))
 
     assert network.lanes.rooms(1) == {}
 
@@ -195,7 +196,7 @@ async def test_drain_lets_requests_finish_and_starts_no_others(network: Network)
     await draining
 
     assert network.started == ["a-0", "a-1"]
-    assert network.lanes.reserve("acc_1", "a", 2) is False
+    assert network.lanes.reserve(sending("a")) is False
 
 
 async def test_drain_cuts_off_what_does_not_finish(network: Network) -> None:
@@ -245,7 +246,7 @@ async def test_urgent_delivery_passes_a_full_lane_and_an_open_breaker(network: N
     for number in range(5):
         network.lanes.heard(sending("a", number), delivered=False)
     ping = replace(sending("a", 77_777), urgent=True)
-    reserved = network.lanes.reserve("acc_1", "a", 2, urgent=True)
+    reserved = network.lanes.reserve(ping)
     network.lanes.give(ping)
     await _turn()
 
@@ -255,15 +256,23 @@ async def test_urgent_delivery_passes_a_full_lane_and_an_open_breaker(network: N
 
 async def test_account_that_fills_memory_leaves_half_of_the_rest_to_others(network: Network) -> None:
     """A hundred thousand events for a thousand slow destinations of one account; another's are taken all the same."""
-    for lane in range(200):
-        for _number in range(300):
-            network.lanes.reserve("greedy", f"g{lane}", 1)
-    greedy = network.lanes.held()
-    modest = sum(network.lanes.reserve("modest", f"m{lane}", 1) for lane in range(20) for _ in range(100))
-    first_of_a_lane = network.lanes.reserve("greedy", "another", 1)
+    network.lanes.memory = Memory(1_000 * PER_DELIVERY)
+    ordinary = 1_000 // 2
 
-    assert MEMORY // 2 <= greedy < MEMORY // 2 + 200  # each lane may hold one
-    assert modest == 2_000
+    def reserve(account_id: str, lane: str) -> bool:
+        return network.lanes.reserve(
+            replace(sending(lane, max_in_flight=1), account_id=account_id, event_id=account_id)
+        )
+
+    for lane in range(100):
+        for _number in range(30):
+            reserve("greedy", f"g{lane}")
+    greedy = network.lanes.held()
+    modest = sum(reserve("modest", f"m{lane}") for lane in range(10) for _ in range(5))
+    first_of_a_lane = reserve("greedy", "another")
+
+    assert ordinary // 2 <= greedy < ordinary // 2 + 100  # each lane may hold one
+    assert modest == 50
     assert first_of_a_lane
 
 
@@ -323,12 +332,12 @@ def test_reserve_of_sockets_is_for_accounts_that_have_few() -> None:
 
 def test_reserve_of_memory_is_for_accounts_that_have_little() -> None:
     """The same of deliveries in memory."""
-    shares = Shares(memory=100)
+    memory = Memory(200 * (PER_DELIVERY + 1))
     held = [0, 0]
-    for index, account in enumerate(["greedy"] * 1_000 + ["modest"] * 20):
-        if shares.room(account, first=True):
-            shares.hold(account)
-            held[index >= 1_000] += 1
+    for number, account in enumerate(["greedy"] * 1_000 + ["modest"] * 20):
+        if memory.room(account, first=True):
+            memory.hold(replace(sending("a"), account_id=account, event_id=f"evt_{number}", body=b"."))
+            held[number >= 1_000] += 1
 
     assert held == [100, 20]
 
@@ -346,8 +355,9 @@ def _begun(shares: Shares, account: str, lanes: int) -> int:
 async def test_pings_do_not_take_all_sockets(network: Network) -> None:
     """Two go beyond the lane's limit, the rest waits its turn."""
     for number in range(50):
-        network.lanes.reserve("acc_1", "a", 1, urgent=True)
-        network.lanes.give(replace(sending("a", number, max_in_flight=1), urgent=True))
+        ping = replace(sending("a", number, max_in_flight=1), urgent=True)
+        network.lanes.reserve(ping)
+        network.lanes.give(ping)
     await _turn()
 
     assert len(network.out) == 3

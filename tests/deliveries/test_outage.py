@@ -17,8 +17,8 @@ from service.clock import iso
 from service.db.transaction import Tx
 from service.deliveries import queries
 from service.deliveries.claims import ClaimDeliveries, Claimed, handle_claims
+from service.deliveries.memory import MEMORY, PER_DELIVERY
 from service.deliveries.request import parse_change, parse_new
-from service.deliveries.shares import MEMORY
 from service.deliveries.subscriptions import DisableSubscription
 from service.errors import EgressNotSent
 from service.scheduler.disabler import Disabler
@@ -434,7 +434,7 @@ async def test_claims_keep_to_the_memory_of_all_lanes(at: Outage) -> None:
     release.set()
     await at.settle()
 
-    assert 150 <= held <= MEMORY // 2 + 150
+    assert 150 <= held <= MEMORY // PER_DELIVERY // 4 + 150
 
 
 async def test_silent_destination_that_is_down_is_not_asked_about_at_every_tick(at: Outage) -> None:

@@ -156,7 +156,7 @@ async def test_deleting_keeps_what_was_not_sent_as_skipped(at: Desk) -> None:
     """Pending deliveries end as `skipped`; the lane sleeps for good."""
     made = await at.make()
     await at.publish()
-    at.fanout.lanes.reserve(OURS, made["id"], 1)
+    at.fanout.lanes.reserve(at.sent[-1])
     await at.subscribe.delete(OURS, made["id"])
 
     assert at.rows("SELECT status, due_at, lease_owner FROM deliveries") == [("skipped", None, None)]
