@@ -34,6 +34,7 @@ async def _main(profile: str | None, *, clean: bool) -> int:
     configure_logging(settings.log_format, settings.log_level, sys.stderr)
     service = await Service.open(settings)
     try:
+        service.stopping.catch_signals()
         await service.listen()
         with Profiler(asyncio.get_running_loop(), profile):
             print(service.url, flush=True)

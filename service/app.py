@@ -35,11 +35,10 @@ from service.results.store import VoidCaptures
 from service.results.thumbnails import Thumbnails
 from service.scheduler.duties import Ticker
 from service.settings import Settings
+from service.stopping import Stopping, drain_s
 from service.telemetry import Metrics
 from service.wiring import Base, Stages, wire
 
-DRAIN_S = 20.0  # for submits, polls and deliveries that are out when the service stops
-CAPTURE_DRAIN_S = 5.0  # for files that are being fetched: those are fetched again after the next start
 REMEMBERED_JOBS = 2_000  # finished ones whose durations are looked at when the service starts
 GC_THRESHOLDS = (20_000, 20, 50)  # new objects before a young collection; young ones before the next two
 MOST_FILES = 65_536  # asked for where the hard limit is infinite
@@ -50,7 +49,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Service:
-    """One process of Remora: `open`, then `listen`, then `wait`; `close` at the end, whatever happened."""
+    """One process of Remora: `open`, then `listen`, then `wait`; `close` at the end, whatever happened. `stopping` says when."""
 
     def __init__(self, settings: Settings, clock: Clock, randomness: Randomness) -> None:
         self.settings = settings
@@ -68,13 +67,24 @@ class Service:
         self._base: Base
         self._stages: Stages
         self._ticker: Ticker
-        self._loops: list[asyncio.Task[None]] = []
+        self.stopping: Stopping
 
     @classmethod
     async def open(
-        cls, settings: Settings, *, clock: Clock | None = None, randomness: Randomness | None = None
+        cls,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        randomness: Randomness | None = None,
+        listening: socket.socket | None = None,
     ) -> Self:
         """Take the port and the database, read the cards, and wire everything; nothing is served yet.
+
+        Args:
+            settings: Of this process.
+            clock: The time; None: the machine's.
+            randomness: None: the machine's.
+            listening: A socket that was handed over, to be served on; None: the settings name the address.
 
         Raises:
             SettingsInvalid: Something that the settings name cannot be used.
@@ -84,13 +94,13 @@ class Service:
         """
         service = cls(settings, clock or SystemClock(), randomness or SystemRandomness())
         try:
-            await service._open()
+            await service._open(listening)
         except BaseException:
             await service._undo.aclose()
             raise
         return service
 
-    async def _open(self) -> None:
+    async def _open(self, listening: socket.socket | None) -> None:
         settings, clock, randomness = self.settings, self.clock, self.randomness
         path = settings.sqlite_path
         if path is None:
@@ -99,7 +109,7 @@ class Service:
         lock = await asyncio.to_thread(hold, path)  # before the port: whoever has both should hear of the database
         self._undo.callback(lock.release)
         self._listener = Listener(self._answer, settings.host, settings.port)
-        self._socket = self._listener.bind()
+        self._socket = listening or self._listener.bind()
         self._undo.callback(self._socket.close)
         host, port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -140,6 +150,14 @@ class Service:
         # Streams stay open: with few descriptors they must leave connections for everything else.
         self._stages.hub.limit = min(MAX_FOLLOWERS, self._listener.max_connections // 2)
         self._ticker = Ticker(self._stages.duties, clock, self.metrics)
+        self.stopping = Stopping(
+            self._listener,
+            self._stages,
+            self._ticker,
+            drain_s=drain_s(settings, self.registry),
+            delivery_s=settings.delivery_timeout.total_seconds(),
+            port_stays=listening is not None,
+        )
         for register in (claims.register, bootstrap.register, pullback.register):
             register(store.writer)
         store.writer.start()
@@ -189,7 +207,7 @@ class Service:
             metrics=base.metrics,
             not_ready=self._not_ready,
             draining=self._listener.draining.is_set,
-            open_metrics=_is_loopback(base.settings.host),
+            open_metrics=_is_loopback(self._socket.getsockname()[0]),
         )
 
     async def _answer(self, scope: object, receive: object, send: object) -> None:
@@ -198,7 +216,7 @@ class Service:
 
     async def _not_ready(self) -> list[str]:
         reasons = []
-        if self._listener.draining.is_set():
+        if self.stopping.asked.is_set():
             reasons.append("the service is stopping")
         try:
             await self._base.store.reader.row("SELECT 1 FROM jobs LIMIT 1")
@@ -228,7 +246,7 @@ class Service:
         for dispatcher in (stages.submits, stages.polls):
             dispatcher.look_for(waited_for)
             task = asyncio.create_task(dispatcher.run_forever(), name=f"{dispatcher.pool.kind}-dispatcher")
-            self._loops.append(task)
+            self.stopping.loops.append(task)
         # What was made up to here stays for good: without this every full collection walks through all of it (some
         # hundred thousand objects, tens of milliseconds), and the default of 700 new objects collects all the time.
         gc.collect()
@@ -237,34 +255,23 @@ class Service:
         await self._listener.start_on(self._socket)
 
     async def wait(self) -> int:
-        """Serve until a signal comes or the store fails; returns the exit status."""
-        self._listener.catch_signals()
+        """Serve until it is to stop or the store fails, and come to the end; returns the exit status."""
         failed = self._base.store.writer.failed
-        failed.add_done_callback(lambda _: self._listener.begin_drain())
-        await self._listener.draining.wait()
-        self._stages.waiters.release_all()
-        self._stages.hub.close()
-        await self._listener.stopped()
+        failed.add_done_callback(lambda _: self.stopping.hasten("the store failed"))
+        await self.stopping.asked.wait()
+        await self.stopping.done()
         return FAILED_STATUS if failed.done() else 0
+
+    def successor_socket(self) -> socket.socket | None:
+        """The listening socket, to outlive this service; None: nobody asked for a restart."""
+        return self._socket.dup() if self.stopping.restarts else None
 
     async def close(self) -> None:
         """Stop accepting, let what is out come back, and close everything; safe to call at any moment after `open`."""
-        stages = self._stages
-        self._listener.begin_drain()
-        stages.cleaner.closing = True
-        stages.waiters.release_all()
-        stages.hub.close()
-        await self._listener.stopped()
-        await self._ticker.stop()
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        await asyncio.gather(
-            stages.submits.pool.drain(DRAIN_S), stages.polls.pool.drain(DRAIN_S), stages.sender.drain(DRAIN_S)
-        )
-        if stages.keeping.captures is not None:
-            await stages.keeping.captures.drain(CAPTURE_DRAIN_S)
-        await self._undo.aclose()
+        try:
+            await self.stopping.done()
+        finally:
+            await self._undo.aclose()
 
 
 def _sockets() -> int:

@@ -193,7 +193,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "DRAIN",
         None,
         "duration",
-        "how long a stopping service waits for what is out; default: the longest submit deadline of the configured providers",
+        "how long a stopping service waits for submissions that are out; default: the longest submit deadline of the configured providers, and 5 s",
         notation.duration,
     ),
     Setting(

@@ -145,6 +145,7 @@ def wire(base: Base) -> Stages:
     submitter = _submitter(base, breakers)
     submits, polls = _submits(base, tracker, submitter, breakers), _polls(base, fetcher)
     tracker.submitter, tracker.fetcher = submits.pool, polls.pool
+    submitter.stopping = lambda: submits.pool.closed
     cleaner = _cleaner(base)
     keeping = keep(base, tracker, fetcher, sender.recalled)
     return Stages(

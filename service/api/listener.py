@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import signal
 import socket
 from collections.abc import Mapping
-from types import FrameType
 from typing import Any, Final
 
 import uvicorn
@@ -23,7 +21,9 @@ MAX_HEADER_BYTES = 64 * 1024  # of one request, its target included
 MAX_CONNECTIONS = 8_000
 OTHER_DESCRIPTORS = 512  # kept for the store, providers and subscribers
 KEEP_ALIVE_S = 30  # longer than most clients keep an idle connection, so that they close it and not we
+WAITING = 4_096  # connections that the kernel keeps while nobody accepts, as during a restart; it may allow fewer
 DRAIN_S = 20  # seconds for requests that are being answered
+FIRST_REQUEST_STEPS = 50  # of 10 ms, for connections that were accepted just before the end
 _ABORT: Final = (
     "remora.abort"  # an extension of ASGI: closing a connection without waiting for a client that takes nothing
 )
@@ -127,7 +127,6 @@ class Listener(uvicorn.Server):
         super().__init__(config)
         self.max_connections: int = config.limit_concurrency or MAX_CONNECTIONS
         self.draining = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
 
     def bind(self) -> socket.socket:
@@ -149,29 +148,47 @@ class Listener(uvicorn.Server):
         return listening
 
     async def start_on(self, listening: socket.socket) -> None:
-        """Accept connections on a bound socket; returns once it does."""
-        self._task = asyncio.create_task(self._serve([listening]), name="listener")
+        """Accept connections on a bound socket, which stays open; returns once it does."""
+        self._task = asyncio.create_task(self._serve([listening.dup()]), name="listener")
         while not self.started:
             if self._task.done():
                 self._task.result()
                 msg = "the server stopped before it started"
                 raise RuntimeError(msg)
             await asyncio.sleep(0.005)
+        listening.listen(WAITING)
 
-    def catch_signals(self) -> None:
-        """Begin to drain at SIGINT or SIGTERM."""
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, self.handle_exit)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came."""
-        super().handle_exit(sig, frame)
-        self._loop.call_soon_threadsafe(self.draining.set)
+    def end_connections(self) -> None:
+        """From now on every answer ends its connection, so that none is idle when the server stops and all come back elsewhere."""
+        if not self.started:
+            return
+        close = (b"connection", b"close")
+        self.config.encoded_headers.append(close)  # uvicorn makes the default headers from these once a second
+        self.server_state.default_headers = [*self.server_state.default_headers, close]
 
     def begin_drain(self) -> None:
         """Stop accepting; let what is being answered finish."""
         self.draining.set()
         self.should_exit = True
+
+    def abort(self) -> int:
+        """Cut off what is being answered; returns how many requests that were."""
+        cut = len(self.server_state.tasks)
+        for task in self.server_state.tasks:
+            task.cancel()
+        for connection in self.server_state.connections:
+            connection.transport.abort()
+        return cut
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn. Connections that were taken and have not asked yet get a moment to do so: they were never refused."""
+        for server in self.servers:
+            server.close()
+        for _ in range(FIRST_REQUEST_STEPS):
+            if all(connection.cycle for connection in self.server_state.connections):
+                break
+            await asyncio.sleep(0.01)
+        await super().shutdown(sockets)
 
     async def stopped(self) -> None:
         """Wait until every connection is closed."""

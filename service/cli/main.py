@@ -7,12 +7,15 @@ which is imported when its command is called. All of them together take a second
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
+
+BEGAN: Final = time.monotonic()  # this process, or its program after a restart
 
 #: Where a command is, as the module with its `app`, and its line of help: what the command itself begins with.
 COMMANDS: Final = {

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import structlog
 import typer
 
+from service.api.handover import inherited, start_anew
 from service.app import Service
 from service.cli.cards import read_providers, refusals
 from service.cli.lines import folded, terminal_width
+from service.cli.main import BEGAN
 from service.cli.outcome import Refused, told
 from service.db.examine import refuse_unreadable
 from service.environment import load
@@ -27,6 +32,8 @@ from service.telemetry import configure_logging
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
+_log = structlog.get_logger(__name__)
+
 
 @app.command()
 def serve() -> None:
@@ -36,24 +43,40 @@ def serve() -> None:
         configure_logging(settings.log_format, settings.log_level, sys.stderr)
         if settings.sqlite_path is not None:
             refuse_unreadable(settings.sqlite_path)
-        status = asyncio.run(_serve(settings))
+        status, listening = asyncio.run(_serve(settings, inherited(os.environ)))
+        if listening is not None:
+            start_anew(listening)
     raise typer.Exit(status)
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, listening: socket.socket | None) -> tuple[int, socket.socket | None]:
+    """Serve to the end; returns the exit status, and the socket for a successor."""
     try:
-        service = await Service.open(settings)
+        service = await Service.open(settings, listening=listening)
     except OSError as error:
         raise cannot_listen(settings, error) from error
     try:
+        service.stopping.catch_signals(_check)
         await service.listen()
         providers = read_providers(settings)
         for line in _introduction(service, settings, providers, await refusals(settings, providers)):
             typer.echo(line)
         sys.stdout.flush()
-        return await service.wait()
+        _log.info(
+            "started",
+            url=service.url,
+            version=version("remora"),
+            took_s=round(time.monotonic() - BEGAN, 2),
+            drain_s=service.stopping.drain_s,
+        )
+        return await service.wait(), service.successor_socket()
     finally:
         await service.close()
+
+
+def _check() -> None:
+    """Raise what would keep a successor from starting."""
+    read_providers(load(os.environ, Path.cwd()))
 
 
 def cannot_listen(settings: Settings, error: OSError) -> Refused:
@@ -77,6 +100,7 @@ def _introduction(
     told += [("providers" if place == 0 else "", _shown(each)) for place, each in enumerate(providers)]
     if settings.public_url is not None:
         told.append(("callbacks to", f"{settings.public_url}/callbacks/…"))
+    told.append(("stops within", f"{service.stopping.drain_s:g} s, once nothing is out at providers (REMORA_DRAIN)"))
     width = terminal_width()
     lines = [f"Remora {version('remora')} listens on {service.url} (Ctrl-C ends it)", ""]
     for about, says in told:

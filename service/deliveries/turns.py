@@ -11,6 +11,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
+from service.tasks import finish
+
 T = TypeVar("T")
 
 PROMPT: Final = 32  # of a round, for destinations that answer promptly
@@ -57,11 +59,7 @@ class Turns(Generic[T]):
         """Begin none of what waits, and let what runs come to its end, or cancel it."""
         self._prompt.clear()
         self._others.clear()
-        if self._tasks:
-            _, late = await asyncio.wait(set(self._tasks), timeout=timeout_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await finish(self._tasks, timeout_s)
 
     async def settle(self) -> None:
         """Wait until nothing waits or runs; for tests and simulations."""

@@ -18,6 +18,7 @@ from service.errors import StoreUnavailable
 from service.jobs.claims import Share, Stage
 from service.jobs.row import JobRow
 from service.providers.limits import Slot
+from service.tasks import finish
 
 _log = structlog.get_logger(__name__)
 
@@ -85,6 +86,11 @@ class WorkerPool:
         self._left: Counter[str] = Counter()  # how often a job was left there
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing new begins any more."""
+        return not self._open
 
     def free(self, provider: str) -> int:
         """How many more pieces this provider may have now."""
@@ -172,15 +178,15 @@ class WorkerPool:
         if left or (more and count):
             self.wake.set()  # there may be room left, or time may make some
 
-    async def drain(self, timeout_s: float) -> None:
-        """Take nothing new, let what runs finish, and cut off what does not finish in time."""
+    @property
+    def out(self) -> int:
+        """How many pieces of work run."""
+        return len(self._tasks)
+
+    async def drain(self, timeout_s: float) -> list[str]:
+        """Take nothing new, let what runs finish, and cut off what does not finish in time; returns the jobs of that."""
         self._open = False
-        if not self._tasks:
-            return
-        _, late = await asyncio.wait(set(self._tasks), timeout=timeout_s)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        return [name.removeprefix(f"{self.kind}-") for name in await finish(self._tasks, timeout_s)]
 
     async def settle(self) -> None:
         """Wait until nothing runs any more; for tests and simulations."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,6 +74,7 @@ class Submitter:
     observer: Observer
     inputs: Inputs
     moderation: Moderation | None = None
+    stopping: Callable[[], bool] = lambda: False  # no request may leave any more
 
     async def submit(self, job: JobRow, slot: Slot) -> None:
         """Send a leased job, for which there is a slot, and bring back what the provider said."""
@@ -131,6 +133,8 @@ class Submitter:
     async def _submit(
         self, provider: Provider, job: JobRow, given: dict[str, Any], moderation: str | None, slot: Slot
     ) -> None:
+        if self.stopping():
+            return  # nothing was sent: the next process takes the job up
         token = base64.urlsafe_b64encode(self.randomness.bytes(TOKEN_BYTES)).rstrip(b"=").decode()
         lease_ms = round(provider.submit_timeout_s * 1000) + LEASE_MARGIN_MS
         begun = SubmitBegun(job.id, job.lease_epoch, self.ids.new("sbm"), token_hash(token), lease_ms, moderation)

@@ -21,6 +21,7 @@ from service.db.transaction import Tx
 from service.jobs.row import JobRow
 from service.jobs.view import Keeping, ResultRow
 from service.results.store import EXPIRING_MS, LONG_URL, Capture, host_of
+from service.tasks import finish
 
 AT_ONCE: Final = 16  # files that are fetched at the same time …
 AT_ONCE_PER_HOST: Final = 4  # … of these from one host
@@ -200,12 +201,12 @@ class Captures:
     async def drain(self, timeout_s: float) -> None:
         """Begin nothing new, let what runs finish, and cut off what does not finish in time."""
         self._open = False
-        if not self._tasks:
-            return
-        _, late = await asyncio.wait(set(self._tasks), timeout=timeout_s)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await finish(self._tasks, timeout_s)
+
+    @property
+    def out(self) -> int:
+        """How many files are being fetched."""
+        return len(self._tasks)
 
     async def settle(self) -> None:
         """Wait until nothing runs any more; for tests."""

@@ -23,7 +23,7 @@ async def test_health_needs_no_key(served: Served) -> None:
 
 async def test_service_that_cannot_work_is_not_ready(served: Served) -> None:
     """503 with the reasons, a time to come back, and as a problem; the process is alive all the same."""
-    served.service._listener.draining.set()
+    served.service.stopping.ask("a test")
     ready = await served.stranger.get("/readyz")
     alive = await served.stranger.get("/healthz")
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import sys
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -16,44 +13,12 @@ import pytest
 
 from service.sandbox.faults import parse_faults
 from service.sandbox.server import SandboxOptions, SandboxServer
-from tests.e2e.rig import ADMIN_KEY, CAT, check, environment, free_port
-from tests.receiver import PATIENCE_S, Receiver
+from tests.e2e.process import Process
+from tests.e2e.rig import ADMIN_KEY, CAT, check, free_port
+from tests.receiver import Receiver
 
 JOBS = 40
 KILLS = 3
-
-
-class Process:
-    """`remora serve` as a process of its own, which can be killed and started again on the same port and database."""
-
-    def __init__(self, directory: Path, port: int, providers: Mapping[str, str]) -> None:
-        more = {"REMORA_PROVIDERS__APIMODELS__FALLBACK_AFTER": "1s", "REMORA_LOG_FORMAT": "json"}
-        self._environment = {"PATH": os.environ["PATH"]} | environment(directory, port, providers, **more)
-        self._directory = directory
-        self.url = f"http://127.0.0.1:{port}"
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Start, and wait until it is ready."""
-        log = (self._directory / "serve.log").open("ab")
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service", "serve", cwd=self._directory, env=self._environment, stdout=log, stderr=log
-        )
-        log.close()
-        async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(trust_env=False) as client:
-            while True:
-                try:
-                    if (await client.get(f"{self.url}/readyz")).status_code == 200:
-                        return
-                except httpx.TransportError:
-                    assert self._process.returncode is None, (self._directory / "serve.log").read_text()
-                await asyncio.sleep(0.02)
-
-    async def stop(self, how: signal.Signals) -> int:
-        """Send a signal and wait for the end."""
-        assert self._process is not None
-        self._process.send_signal(how)
-        return await self._process.wait()
 
 
 async def _take(client: httpx.AsyncClient, url: str, number: int, receiver: str) -> str | None:

@@ -97,6 +97,7 @@ async def _demo(directory: Path, *, once: bool) -> list[str]:
             _invite(screen, world, board)
             for number in _SIGNALS:  # from here on they are the service's, which drains
                 asyncio.get_running_loop().remove_signal_handler(number)
+            world.service.stopping.catch_signals()
             await world.service.wait()
     if once:  # judged after the end, when nothing more can arrive
         _conclude(screen, board.faults(), len(errands), took_s)
