@@ -22,6 +22,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.clock import Clock
 from service.metrics import METRICS
+from service.printable import one_line
 from service.states import JobStatus
 
 MASK: Final = "…"
@@ -47,7 +48,6 @@ _SECRET_KEY: Final = re.compile(
     r"(?:^|[_-])(?:authorization|api[_-]?key|admin_key|secret_key|secret|token|signature|cookie|password)$",
     re.IGNORECASE,
 )
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # could move a terminal's cursor; not \t and \n
 _SECRET_TEXT: Final = re.compile(
     r"(?P<keep>\brmk_\w{4}|\bwhsec_[\w+/-]{4})[\w+/=-]+"  # the first four characters are public, as in the API
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[^\s\"',]+"
@@ -60,9 +60,12 @@ _SECRET_TEXT: Final = re.compile(
 
 
 def redacted(text: str) -> str:
-    """The text without keys, signing secrets, tokens in paths and queries, and passwords in URLs."""
+    """The text without keys, signing secrets, tokens in paths and queries, and passwords in URLs.
+
+    What a terminal would obey is escaped; only line feeds and tabs are left, which the form of the log judges.
+    """
     cut = text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}{MASK} ({len(text)} characters)"
-    return _CONTROL.sub("?", _SECRET_TEXT.sub(lambda match: f"{match[match.lastgroup or 0]}{MASK}", cut))
+    return one_line(_SECRET_TEXT.sub(lambda match: f"{match[match.lastgroup or 0]}{MASK}", cut), keep="\n\t")
 
 
 def _masked(value: object, depth: int = 0) -> object:
@@ -146,6 +149,11 @@ def _shortened(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
         event["event"] = f"{event.pop('method')} {event.pop('path')} {event.pop('status')}"
     if str(event.get("logger")).startswith("service"):
         del event["logger"]
+    # The renderer escapes values by their repr, and these not. Only a traceback keeps its lines, indented, so that none of
+    # them can pass for a line of the log.
+    event.update({key: one_line(str(event[key])) for key in ("event", "logger") if key in event})
+    if "exception" in event:
+        event["exception"] = "\n".join(f"  {line}" for line in event["exception"].split("\n"))
     return event
 
 

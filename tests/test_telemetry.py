@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import example, given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.clock import VirtualClock
 from service.metrics import METRICS
+from service.printable import shown_json
 from service.states import JobStatus
 from service.telemetry import Metrics, SparingLog, configure_logging, redacted
 
@@ -107,6 +110,37 @@ def test_server_says_nothing_of_its_own_start_and_stop() -> None:
     logging.getLogger("uvicorn.error").error("Exception in ASGI application")
 
     assert [line["event"] for line in lines(stream)] == ["Exception in ASGI application"]
+
+
+#: What a terminal obeys, what turns a line around, what shows nothing, what some take for a line's end, half a character.
+NASTY = "\n\r\t\x00\x1b[2J\x7f\x85\x9b\xa0\xad\u200b\u200f\u202e\u2028\u2029\u2066\ufeff\ud800\udc80\ue000\U000e0041"
+nasty = st.text(st.one_of(st.sampled_from(NASTY), st.characters()), max_size=30)
+
+
+@given(message=nasty, value=nasty, key=nasty, reason=nasty, raised=st.booleans())
+@example(message="GET /x", value="a", key="k", reason="\n12:00:00.000Z [error] forged", raised=True)
+def test_terminal_gets_one_line_an_event(message: str, value: str, key: str, reason: str, raised: bool) -> None:
+    """It starts with a time; only a traceback follows it, indented. Nothing in it is anything but printable."""
+    stream = io.StringIO()
+    configure_logging("console", "info", stream)
+    error = ValueError(reason) if raised else None
+    structlog.get_logger("elsewhere\n" + value).info(message, value=value, deep=[{key: value}], exc_info=error)
+    logging.getLogger("library").error("%s", message, exc_info=error)
+    said = stream.getvalue().removesuffix("\n").split("\n")
+
+    assert [bool(re.match(r"\d\d:\d\d:\d\d\.\d{3}Z \[(info|error)\] ", line)) for line in said].count(True) == 2
+    assert all(line[0].isdigit() or line.startswith("  ") for line in said)
+    assert all(line.isprintable() for line in said)
+    assert raised or len(said) == 2
+
+
+@given(text=nasty.filter(lambda text: not re.search("[\ud800-\udfff]", text)))  # no UTF-8 has half a character
+def test_json_without_what_is_not_printable_says_the_same(text: str) -> None:
+    """It can be shown on a terminal and is read as before."""
+    shown = shown_json(json.dumps({text: [text]}, ensure_ascii=False, indent=2))
+
+    assert json.loads(shown) == {text: [text]}
+    assert all(line.isprintable() for line in shown.split("\n"))
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical"])

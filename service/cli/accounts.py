@@ -1,7 +1,6 @@
 """`remora accounts`: the accounts of a running service and their money, asked over HTTP with an admin key.
 
-Owns the commands' words. It must not know how money moves. On the service's own machine the key that the service made for
-its database will do.
+Owns the commands' words. It must not know how money moves.
 """
 
 from __future__ import annotations
@@ -10,30 +9,26 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 import typer
-from pydantic import SecretStr
 
-from service.accounts.bootstrap import key_file
 from service.accounts.limits import LimitKind
 from service.cli.client import ServiceClient, connected
-from service.cli.outcome import CONFIGURED_WRONG, NOT_WELL, Refused, told
+from service.cli.outcome import NOT_WELL, Refused, told
 from service.clock import SystemRandomness
 from service.environment import load
 from service.errors import EgressCut
 from service.ids import is_id
-from service.settings import Settings
+from service.printable import one_line, shown_json
 
 T = TypeVar("T")
 
 _PAGE: Final = 200
 _HEAD: Final = ("id", "name", "limit", "balance", "held", "available")
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 app = typer.Typer(
     add_completion=False, help="The accounts of a running service, their limits and their money.", no_args_is_help=True
@@ -150,31 +145,16 @@ def _asked(question: Callable[[ServiceClient], Awaitable[T]]) -> T:
     """What the service answers, or the end of the command."""
 
     async def ask() -> T:
-        async with connected(_keyed(load(os.environ, Path.cwd()))) as client:
+        async with connected(load(os.environ, Path.cwd())) as client:
             return await question(client)
 
     with told():
         return asyncio.run(ask())
 
 
-def _keyed(settings: Settings) -> Settings:
-    """With the key that the service made beside its database, where none is set; it never leaves this machine."""
-    if settings.api_key is not None or settings.sqlite_path is None:
-        return settings
-    file = key_file(settings.sqlite_path)
-    if urlsplit(settings.url).hostname not in _LOOPBACK:
-        return settings
-    try:
-        return replace(settings, api_key=SecretStr(file.read_text("ascii").strip()))
-    except FileNotFoundError:
-        return settings
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"{file} cannot be read; set REMORA_API_KEY to an admin key", CONFIGURED_WRONG) from error
-
-
 def _show(what: Any, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(what)).decode())
+        typer.echo(shown_json(msgspec.json.format(msgspec.json.encode(what)).decode()))
         return
     rows = [_row(account) for account in what]
     if not sys.stdout.isatty():  # for another program: nothing is aligned, and a tab is between two cells
@@ -188,4 +168,5 @@ def _show(what: Any, *, as_json: bool) -> None:
 
 def _row(account: dict[str, Any]) -> tuple[str, ...]:
     balance = account["balance"]
-    return account["id"], account["name"], balance["limit"], *(balance[name] for name in _HEAD[3:])
+    cells = (account["id"], account["name"], balance["limit"], *(balance[name] for name in _HEAD[3:]))
+    return tuple(one_line(cell) for cell in cells)  # a name is what somebody chose

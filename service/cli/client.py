@@ -1,6 +1,6 @@
 """The commands' way to a running service: its HTTP API, asked like any caller asks it.
 
-Owns requests, answers and what is said when the service refuses. It must not know what the answers are for.
+Owns which key is used, requests, answers and what is said when the service refuses. It must not know what the answers are for.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
+from service.accounts.bootstrap import key_file
 from service.cli.outcome import CONFIGURED_WRONG, NOT_AVAILABLE, NOT_WELL, Refused
 from service.clock import SystemClock
 from service.egress import Answer, Call, Egress
@@ -20,6 +22,7 @@ from service.settings import Settings
 
 TIMEOUT_S: Final = 30.0
 _MAX_ANSWER_BYTES: Final = 16 << 20
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _ANYWHERE: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 
@@ -60,7 +63,11 @@ class ServiceClient:
 
     async def _ask(self, method: str, path: str, body: object | None, headers: Mapping[str, str]) -> Any:
         answer = await self._answer(method, path, body, headers)
-        return msgspec.json.decode(answer.body) if answer.body else None
+        try:
+            return msgspec.json.decode(answer.body) if answer.body else None
+        except msgspec.DecodeError as error:
+            says = f"{method} {path} was answered with something that is no JSON; does REMORA_URL lead to Remora?"
+            raise Refused(says) from error
 
     async def _answer(self, method: str, path: str, body: object | None, headers: Mapping[str, str]) -> Answer:
         sent = {"Authorization": f"Bearer {self._key}", **headers}
@@ -85,13 +92,14 @@ async def connected(settings: Settings) -> AsyncIterator[ServiceClient]:
     Raises:
         Refused: There is no key to use.
     """
-    if settings.api_key is None:
+    key = key_to_use(settings)
+    if key is None:
         says = "there is no key to use; set REMORA_API_KEY to one of the service's keys"
         raise Refused(says, CONFIGURED_WRONG)
     door = Door(allow=_ANYWHERE, clock=SystemClock())
     await door.start()
     try:
-        yield ServiceClient(door, settings.url, settings.api_key.get_secret_value())
+        yield ServiceClient(door, settings.url, key)
     finally:
         await door.close()
 
@@ -101,6 +109,27 @@ def _exit_status(status: int) -> int:
     if status in {401, 403}:
         return CONFIGURED_WRONG
     return NOT_AVAILABLE if status == 429 or not 400 <= status < 500 else NOT_WELL
+
+
+def key_to_use(settings: Settings) -> str | None:
+    """The key that the settings name; else the service's own admin key, which never leaves this machine.
+
+    Raises:
+        Refused: The file that the service wrote it to cannot be read.
+    """
+    if settings.api_key is not None:
+        return settings.api_key.get_secret_value()
+    if settings.sqlite_path is None or urlsplit(settings.url).hostname not in _LOOPBACK:
+        return None
+    if settings.admin_key is not None:
+        return settings.admin_key.get_secret_value()
+    file = key_file(settings.sqlite_path)
+    try:
+        return file.read_text("ascii").strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{file} cannot be read; set REMORA_API_KEY to a key of the service", CONFIGURED_WRONG) from error
 
 
 def _detail(body: bytes) -> str:

@@ -32,6 +32,7 @@ from service.egress.names import NOT_FOUND
 from service.environment import load
 from service.errors import CardInvalid, SettingsInvalid
 from service.jobs.moderators import installed, moderators
+from service.printable import one_line
 from service.settings import Settings
 
 _WIDE_V4 = 8  # bits of a prefix; a shorter one allows more than any private range has
@@ -69,7 +70,7 @@ def doctor() -> None:
     wrong = 0
     for finding in findings(os.environ, Path.cwd()):
         wrong += finding.mark is Mark.WRONG
-        first, *others = folded(f"{finding.about:<10} ", finding.says, None if width is None else width - 2)
+        first, *others = folded(f"{finding.about:<10} ", one_line(finding.says), None if width is None else width - 2)
         console.print(Text.assemble((f"{finding.mark} ", _STYLES[finding.mark]), first))
         for line in others:
             console.print(Text(f"  {line}"))

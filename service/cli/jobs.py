@@ -22,6 +22,7 @@ from service.cli.client import ServiceClient, connected
 from service.cli.outcome import Refused, told
 from service.environment import load
 from service.errors import EgressError, RemoraError
+from service.printable import one_line
 from service.settings import Settings
 
 ROWS: Final = 200  # asked for at a time: each answer is whole or asked for again, and none is large
@@ -47,7 +48,10 @@ def export(
     created_after: Annotated[str, typer.Option(help="A time such as 2026-11-21T10:00:00Z.")] = "",
     created_before: Annotated[str, typer.Option(help="A time; jobs from then on are left out.")] = "",
 ) -> None:
-    """Write every job of the key's account, oldest first; REMORA_URL and REMORA_API_KEY say where and with which key."""
+    """Write every job of the key's account, oldest first; REMORA_URL and REMORA_API_KEY say where and with which key.
+
+    On the service's own machine its admin key is found.
+    """
     narrowed = {
         "status": status,
         "provider": provider,
@@ -59,7 +63,7 @@ def export(
     with told():
         settings = load(os.environ, Path.cwd())
         if output is None:
-            asyncio.run(_export(settings, asked, sys.stdout.buffer))
+            asyncio.run(_export(settings, asked, _Terminal() if sys.stdout.isatty() else sys.stdout.buffer))
             return
         part = output.with_name(output.name + ".part")  # a file under its own name is whole
         try:
@@ -80,7 +84,19 @@ def _fill(part: Path, file: BinaryIO, work: Coroutine[None, None, None]) -> None
         raise
 
 
-async def _export(settings: Settings, asked: dict[str, str], file: BinaryIO) -> None:
+class _Terminal:
+    """Standard output where somebody reads it: a prompt must not move the cursor. A file and a pipe get what was stored."""
+
+    def write(self, rows: bytes) -> None:
+        """Whole rows, and so whole characters."""
+        sys.stdout.write(one_line(rows.decode(), keep="\r\n"))
+
+    def flush(self) -> None:
+        """See `BinaryIO`."""
+        sys.stdout.flush()
+
+
+async def _export(settings: Settings, asked: dict[str, str], file: BinaryIO | _Terminal) -> None:
     async with connected(settings) as client:
         async for part in parts(client, asked):
             file.write(part)

@@ -13,6 +13,7 @@ import typer
 
 from service.cli.lines import folded, terminal_width
 from service.errors import CardInvalid, EgressError, RemoraError, SettingsInvalid, StoreFailed, StoreUnavailable
+from service.printable import one_line
 
 NOT_WELL = 1  # what was asked about is not as it should be, or what was asked for cannot be done
 CONFIGURED_WRONG = 2  # settings or cards; trying again will not help
@@ -37,7 +38,7 @@ def told() -> Iterator[None]:
     try:
         yield
     except RemoraError as error:
-        head, *others = _lines(error)
+        head, *others = map(one_line, _lines(error))
         width = terminal_width(sys.stderr)
         for line in [*folded("", head, width), *(line for each in others for line in folded("  ", each, width))]:
             typer.echo(line, err=True)

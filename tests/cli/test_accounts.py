@@ -125,13 +125,52 @@ async def test_refusal_is_told_in_a_line(
     assert set((await _balances(served)).values()) == {"0.000000"}
 
 
-def test_key_that_was_made_is_used_on_this_machine_only(tmp_path: Path) -> None:
-    """Beside the database lies an admin key: it goes to loopback, and to no other address."""
-    (tmp_path / "remora.db.admin-key").write_text("rmk_made\n")
-    near = run("accounts", "list", directory=tmp_path, REMORA_URL="http://127.0.0.1:9")
-    far = run("accounts", "list", directory=tmp_path, REMORA_URL="http://remora.example")
+@pytest.mark.parametrize("command", [("accounts", "list"), ("jobs", "export")])
+@pytest.mark.parametrize("given", ["file", "setting"])
+def test_admin_key_is_found_on_this_machine_only(command: tuple[str, ...], given: str, tmp_path: Path) -> None:
+    """By every command, in the settings or beside the database: it goes to loopback, and to no other address."""
+    settings = {"REMORA_ADMIN_KEY": ADMIN_KEY} if given == "setting" else {}
+    if given == "file":
+        (tmp_path / "remora.db.admin-key").write_text("rmk_made\n")
+    near = run(*command, directory=tmp_path, REMORA_URL="http://127.0.0.1:9", **settings)
+    far = run(*command, directory=tmp_path, REMORA_URL="http://remora.example", **settings)
 
     assert "no key" not in near.stderr
     assert near.returncode == 3
     assert "set REMORA_API_KEY" in far.stderr
     assert far.returncode == 2
+
+
+async def test_name_that_somebody_chose_moves_no_cursor(served: Served, tmp_path: Path) -> None:
+    """The API takes no such name, and one that is there all the same is shown escaped: in a row, as JSON, in a refusal."""
+    name = "shop\u202e\x9b2J\u2028"
+    assert (await served.client.post("/v1/accounts", json={"name": name})).status_code == 422
+    await served.client.post("/v1/accounts", json={"name": "shop"})
+    await served.sql("UPDATE accounts SET name = :name WHERE name = 'shop'", name=name)
+    listed = await _remora(served, "list", directory=tmp_path)
+    raw = await _remora(served, "list", "--json", directory=tmp_path)
+    refused = await _remora(served, "credit", name, "1e3", directory=tmp_path)
+
+    assert r"shop\u202e\x9b2J\u2028" in listed.stdout
+    assert name in [each["name"] for each in json.loads(raw.stdout)["data"]]
+    assert all(line.replace("\t", "").isprintable() for line in (listed.stdout + raw.stdout).split("\n"))
+    assert all(line.isprintable() for line in refused.stderr.split("\n"))
+
+
+async def test_answer_of_something_else_is_told(tmp_path: Path) -> None:
+    """An address that leads to another program ends in a line, not in a traceback."""
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as other:
+        url = f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+        done = await asyncio.to_thread(
+            run, "accounts", "list", directory=tmp_path, REMORA_URL=url, REMORA_API_KEY=ADMIN_KEY
+        )
+
+    assert done.returncode == 3
+    assert "does REMORA_URL lead to Remora?" in done.stderr
+    assert "Traceback" not in done.stderr

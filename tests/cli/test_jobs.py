@@ -6,14 +6,17 @@ import asyncio
 import csv
 import io
 import json
+import os
+import pty
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.api.conftest import ADMIN_KEY, Served, serve
-from tests.cli.commands import run
+from tests.cli.commands import PATIENCE_S, environment, run
 
 
 @pytest.fixture
@@ -58,6 +61,27 @@ async def test_jsonl_goes_to_standard_output(served: Served, tmp_path: Path) -> 
     assert printed.returncode == 0, printed.stderr
     assert rows
     assert {row["status"] for row in rows} == {"cancelled"}
+
+
+async def test_what_callers_wrote_moves_no_cursor(served: Served, tmp_path: Path) -> None:
+    """A terminal gets escapes; a pipe gets what was stored."""
+    await served.take(metadata={"note": "\u202e\x9b2J"}, tags=["nasty"])
+    mine, its = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "jobs", "export", "--tag", "nasty"),
+        cwd=tmp_path,
+        env=environment(REMORA_URL=served.service.url, REMORA_API_KEY=ADMIN_KEY),
+        stdout=its,
+    )
+    assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+    os.close(its)
+    shown = os.read(mine, 65_536).decode()
+    os.close(mine)
+    piped = await command(served, "jobs", "export", "--tag", "nasty", directory=tmp_path)
+
+    assert r"\u202e\x9b2J" in shown
+    assert all(line.isprintable() for line in shown.replace("\r", "").split("\n"))
+    assert "\u202e\x9b2J" in piped.stdout
 
 
 def test_nothing_stays_behind_where_nobody_answered(tmp_path: Path) -> None:
