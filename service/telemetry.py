@@ -146,6 +146,7 @@ def _shortened(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
     """A line for a terminal of 80 columns: the time of day, a request as people say it, our loggers without their names."""
     event["time"] = event["time"][11:23] + "Z"
     if {"method", "path", "status"} <= event.keys():
+        event.pop("route", None)
         event["event"] = f"{event.pop('method')} {event.pop('path')} {event.pop('status')}"
     if str(event.get("logger")).startswith("service"):
         del event["logger"]

@@ -152,9 +152,9 @@ VALUES (:id, :account_id, :name, :prefix, :hash, :scopes, :created_at, :expires_
 """
 _COLUMNS: Final = "id, account_id, name, prefix, scopes, created_at, expires_at, last_used_at, revoked_at"
 _FIND: Final = """
-SELECT k.id, k.account_id, k.hash, k.scopes, k.expires_at, k.last_used_at FROM keys k
+SELECT k.id, k.account_id, k.hash, k.scopes, k.expires_at, k.last_used_at, k.revoked_at, a.status AS account FROM keys k
 JOIN accounts a ON a.id = k.account_id
-WHERE k.hash = :hash AND k.revoked_at IS NULL AND a.status = 'active'
+WHERE k.hash = :hash
 """
 
 
@@ -230,16 +230,16 @@ class Keys:
             Unauthenticated: There is no such key, or it is revoked or expired.
         """
         if not 0 < len(text) <= MAX_KEY:
-            raise _not_valid()
+            raise _not_valid("unknown")
         digest = KeyText(text).hash
         known = self._known.get(digest) or await self._load(digest)
         now_ms = self._clock.now_ms()
         # The index found the row by its hash, which tells nothing of the key; comparing whole is for the paranoid.
         if known is None or not hmac.compare_digest(known.hash, digest):
-            raise _not_valid()
+            raise _not_valid("unknown")
         if known.expires_at is not None and known.expires_at <= now_ms:
             self._known.pop(digest, None)
-            raise _not_valid()
+            raise _not_valid("expired")
         if now_ms - known.touched_at >= TOUCH_EVERY_MS:
             self._touch(digest, known, now_ms)
         return known.principal
@@ -249,6 +249,10 @@ class Keys:
         row = await self._reader.row(_FIND, {"hash": digest})
         if row is None:
             return None
+        if row["revoked_at"] is not None:
+            raise _not_valid("revoked")
+        if row["account"] != "active":
+            raise _not_valid("its account is closed")
         principal = Principal(row["account_id"], row["id"], frozenset(msgspec.json.decode(row["scopes"])))
         known = _Known(principal, bytes(row["hash"]), row["expires_at"], row["last_used_at"] or 0)
         if generation == self._generation:
@@ -340,8 +344,9 @@ class Keys:
         self._known = {digest: known for digest, known in self._known.items() if known.principal.key_id not in gone}
 
 
-def _not_valid() -> Unauthenticated:
-    return Unauthenticated("the key is not valid: unknown, revoked or expired; send Authorization: Bearer rmk_…")
+def _not_valid(reason: str) -> Unauthenticated:
+    """Told to the caller, too: only who has the whole key learns that there was one."""
+    return Unauthenticated(f"the key is not valid: {reason}; send Authorization: Bearer rmk_…")
 
 
 def _no_account() -> Invalid:

@@ -35,10 +35,9 @@ async def check_key(request: Request[Any, Any, Any]) -> None:
     needed = request.scope["route_handler"].opt.get("scope")
     if needed is None:
         return
-    principal = await authenticated(request)
+    principal = request.scope["auth"] = await authenticated(request)
     if needed != ANY_KEY and not principal.may(needed):
         raise Forbidden(f"the key lacks the scope {needed}; use one that has it, or make one with POST /v1/keys")
-    request.scope["auth"] = principal
 
 
 async def authenticated(request: Request[Any, Any, Any]) -> Principal:

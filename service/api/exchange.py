@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 from litestar import Litestar
@@ -16,6 +17,7 @@ from litestar.types import HTTPScope, Message, Scope
 from service.api.body import header
 from service.api.callbacks import serve_callback
 from service.api.context import Context
+from service.api.refusals import Refusals
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -25,6 +27,7 @@ _CALLBACK: Final = "/callbacks/{token}"  # named here, since what is served befo
 #: Paths that hold a secret are logged as their template.
 _SECRET_PATHS: Final = (_CALLBACKS, "/r/")
 MAX_LOGGED_PATH: Final = 200  # characters
+_PATH_CHARS: Final = "/:@!$&'()*+,;="  # as RFC 3986 has them in a path; a blank would end it in a line of the log
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 _log = structlog.get_logger(__name__)
@@ -63,7 +66,8 @@ class Api(Litestar):
             if not (path.startswith(_CALLBACKS) and await serve_callback(context, scope, receive, watched)):
                 await super().__call__(scope, receive, watched)
         finally:
-            _note(context, scope, path, status=status, seconds=context.clock.monotonic() - started, known_as=known_as)
+            seconds = context.clock.monotonic() - started
+            _note(context, self.state.refusals, scope, path, status=status, seconds=seconds, known_as=known_as)
 
 
 def _id_of(scope: Scope, context: Context) -> str:
@@ -73,26 +77,34 @@ def _id_of(scope: Scope, context: Context) -> str:
     return context.randomness.bytes(8).hex()
 
 
-def _note(context: Context, scope: HTTPScope, path: str, *, status: int, seconds: float, known_as: str) -> None:
+def _note(
+    context: Context, refusals: Refusals, scope: HTTPScope, path: str, *, status: int, seconds: float, known_as: str
+) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "other"
     route = _CALLBACK if path.startswith(_CALLBACKS) else scope.get("path_template") or _UNMATCHED
     context.metrics.request_served(method, route, status, seconds)
-    if 0 < status < 400 and not _stdlib_log.isEnabledFor(logging.DEBUG):
+    fine = 0 < status < 400
+    if fine and not _stdlib_log.isEnabledFor(logging.DEBUG):
         return
     # What went well is only told to those who ask for it: a line costs as much as the whole exchange (docs/operations.md
     # names the metrics that count them all).
-    say = _log.debug if 0 < status < 400 else _log.error if status == 500 else _log.info
-    say(
-        "exchange",
-        method=method,
-        path=_shown(path, route),
-        status=status,
-        ms=round(seconds * 1000, 1),
-        request_id=known_as,
-    )
+    fields: dict[str, Any] = {
+        "method": method,
+        "path": _shown(path, route),
+        "route": route,
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "request_id": known_as,
+    }
+    if status == 500:
+        _log.error("exchange", **fields)
+    elif fine or (status == 404 and route == _UNMATCHED):  # what nobody offers is asked for by scanners all day
+        _log.debug("exchange", **fields)
+    else:
+        refusals.tell(scope, fields)
 
 
 def _shown(path: str, route: str) -> str:
     if path.startswith(_SECRET_PATHS):
         return route if route != _UNMATCHED else f"/{path.split('/')[1]}/…"
-    return path[:MAX_LOGGED_PATH]
+    return quote(path[:MAX_LOGGED_PATH], safe=_PATH_CHARS, errors="replace")

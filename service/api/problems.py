@@ -15,6 +15,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.types import ExceptionHandlersMap
 
 from service.api.exchange import request_id
+from service.api.refusals import remember
 from service.errors import (
     CardInvalid,
     EgressCut,
@@ -121,17 +122,20 @@ def _response(status: int, body: dict[str, Any], headers: dict[str, str]) -> Res
 def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """The answer to a request that ended in an error."""
     if isinstance(error, Problem):
+        remember(request.scope, error.status, error.code, error)
         return _from_problem(error)
     if isinstance(error, HTTPException) and error.status_code < 500:
-        return _refused(error)
+        told = _REFUSED.get(error.status_code, _REFUSED[400])
+        remember(request.scope, told.status, told.code, error)
+        return _refused(error, told)
     told = next((_TOLD[kind] for kind in type(error).__mro__ if kind in _TOLD), _INTERNAL)
     if told is _INTERNAL:
         return _recorded(request, error)
+    remember(request.scope, told.status, told.code, error)
     return _from_told(told, str(error), {})
 
 
-def _refused(error: HTTPException) -> Response[bytes]:
-    told = _REFUSED.get(error.status_code, _REFUSED[400])
+def _refused(error: HTTPException, told: _Told) -> Response[bytes]:
     headers: dict[str, str] = {}
     if isinstance(error, MethodNotAllowedException) and error.headers:
         headers["Allow"] = error.headers["allow"]

@@ -28,6 +28,7 @@ from service.api.auth import check_key
 from service.api.context import Context
 from service.api.exchange import Api
 from service.api.problems import EXCEPTION_HANDLERS
+from service.api.refusals import Refusals
 
 ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *export.ROUTES,
@@ -67,7 +68,7 @@ def create_api(context: Context, extra_routes: Sequence[BaseRouteHandler] = ()) 
             _check_guarded(each)
     return Api(
         route_handlers=routes,
-        state=State({"context": context}),
+        state=State({"context": context, "refusals": Refusals(context.clock)}),
         before_request=check_key,
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=None,  # see `schema`

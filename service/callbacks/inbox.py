@@ -20,6 +20,7 @@ from service.providers.mapping import Observation
 from service.providers.reading import CALLBACK_BYTES
 from service.providers.registry import Registry
 from service.providers.signatures import Judged
+from service.telemetry import SparingLog
 
 MAX_BODY_BYTES = CALLBACK_BYTES  # what is kept of a body
 MAX_BODIES = 100  # distinct ones kept for a submission
@@ -73,6 +74,7 @@ class Inbox:
         self._tracker = tracker
         self._clock = clock
         self._observer = observer
+        self._lines = SparingLog(__name__, clock, per_s=1)  # strangers could send any number
         writer.handle(ReceiveCallback, self.handle)
 
     async def receive(
@@ -139,6 +141,15 @@ class Inbox:
             judged = Judged(None, False, "it was cut, and no signature fits a part")
         evidence = judged is not None and judged.evidence
         forged = judged is not None and judged.valid is False
+        if judged is not None and forged:
+            self._lines.say(
+                "warning",
+                "callback_refused",
+                provider=submission["provider"],
+                job=submission["job_id"],
+                code="signature_invalid",
+                reason=judged.reason,
+            )
         adoptable = not forged and (submission["provider"], said.task_id or "") not in taken
         return CallbackHeard(
             submission["job_id"],
