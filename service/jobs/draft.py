@@ -50,6 +50,8 @@ class Draft:
     submissions: list[dict[str, Any]] = field(default_factory=list)  # outcomes to write
     new_submission: dict[str, Any] | None = None
     adopted: bool = False  # a callback brought the task id
+    cause: str | None = None  # in a word, why the job is in `submit_unknown` from now on
+    reason: str | None = None  # the same in a sentence
 
     def __post_init__(self) -> None:
         """Keep what the row was."""

@@ -84,7 +84,7 @@ class Fetcher:
             self._tell_word(job, outcome.observation.provider_status)
         spread = self.randomness.uniform(0.8, 1.2)
         polled = Polled(job.id, job.submission_id, job.lease_epoch, outcome, spread)
-        await insist(self.writer, Track(polled), self.clock, PATIENCE_S)
+        await insist(self.writer, Track(polled), self.clock, PATIENCE_S, job)
 
     def _tell_word(self, job: JobRow, word: str | None) -> None:
         """Once: a provider that knows a word of its own uses it at every poll."""

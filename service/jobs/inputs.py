@@ -15,7 +15,7 @@ import structlog
 
 from service.db.reader import Reader
 from service.errors import FileMissing, StorageUnavailable
-from service.jobs.row import JobRow
+from service.jobs.row import JobRow, about
 
 KEPT: Final = "kept"  # stands in `jobs.input_full` where the input lies apart
 TO_STORAGE_BYTES: Final = 64 * 1024  # smaller ones are better off in the database
@@ -74,7 +74,7 @@ class Inputs:
                     key = await self.vault.put(job.id, data)
                 return KeptInput(job.id, digest, len(data), storage_key=key, storage_place=self.vault.place)
             except (StorageUnavailable, TimeoutError) as error:
-                _log.warning("input_kept_in_database", job=job.id, error=str(error) or "the storage did not answer")
+                _log.warning("input_kept_in_database", **about(job), reason=str(error) or "the storage did not answer")
         return KeptInput(job.id, digest, len(data), body=data)
 
     async def let_go(self, kept: KeptInput | None) -> None:

@@ -9,6 +9,7 @@ import structlog
 from service.clock import Clock
 from service.db.writer import Command, Writer
 from service.errors import StoreUnavailable
+from service.jobs.row import JobRow, about
 
 RETRY_S = 0.5  # seconds between two tries
 
@@ -17,7 +18,7 @@ R = TypeVar("R")
 _log = structlog.get_logger(__name__)
 
 
-async def insist(writer: Writer, command: Command[R], clock: Clock, patience_s: float) -> R | None:
+async def insist(writer: Writer, command: Command[R], clock: Clock, patience_s: float, job: JobRow) -> R | None:
     """Run a command until the store takes it, for as long as its lease lasts; None when it never did.
 
     A disk that is full for a moment must not turn a task that the provider has taken into `submit_unknown`.
@@ -28,6 +29,6 @@ async def insist(writer: Writer, command: Command[R], clock: Clock, patience_s: 
             return await writer.run(command)
         except StoreUnavailable as error:
             if writer.closed or clock.monotonic() >= end:
-                _log.error("fact_lost", command=type(command).__name__, error=str(error))
+                _log.error("fact_lost", command=type(command).__name__, **about(job), reason=str(error))
                 return None
         await clock.sleep(RETRY_S)

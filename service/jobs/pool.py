@@ -16,7 +16,7 @@ import structlog
 
 from service.errors import StoreUnavailable
 from service.jobs.claims import Share, Stage
-from service.jobs.row import JobRow
+from service.jobs.row import JobRow, about
 from service.providers.limits import Slot
 from service.tasks import finish
 
@@ -197,10 +197,10 @@ class WorkerPool:
         try:
             await self._work(job, slot)
         except StoreUnavailable as error:  # it is claimed again when its lease ends
-            _log.warning("work_postponed", kind=self.kind, job=job.id, error=str(error))
+            _log.warning("work_postponed", kind=self.kind, **about(job), reason=str(error))
         except Exception:  # a pool's outermost guard: the lease runs out and the job is claimed again
             self._observer.work_failed(self.kind)
-            _log.exception("work_failed", kind=self.kind, job=job.id, provider=job.provider)
+            _log.exception("work_failed", kind=self.kind, **about(job))
         finally:
             self._limits.leave(job, slot)
             self.freed(job.provider)

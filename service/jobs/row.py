@@ -114,3 +114,8 @@ def from_row(row: Row) -> JobRow:
     job = JobRow(*row)  # type: ignore[arg-type]  # the columns stand in the order of the fields
     job.status = JobStatus(job.status)
     return job
+
+
+def about(job: JobRow) -> dict[str, str]:
+    """What every line of the log about a job has."""
+    return {"job": job.id, "account": job.account_id, "provider": job.provider}

@@ -29,7 +29,7 @@ from service.jobs.facts import (
 from service.jobs.inputs import Inputs
 from service.jobs.insist import insist
 from service.jobs.moderation import Moderation, is_ruled
-from service.jobs.row import JobRow
+from service.jobs.row import JobRow, about
 from service.jobs.track import Track
 from service.providers.breaker import Breakers
 from service.providers.client import SubmitOutcome, Verdict
@@ -107,7 +107,7 @@ class Submitter:
             fact = SubmitImpossible(job.id, job.lease_epoch, ErrorCode.INTERNAL, f"the job cannot be sent: {error}")
             await self.writer.run(Track(fact))
         except StorageUnavailable as error:
-            _log.warning("input_unavailable", job=job.id, error=str(error))
+            _log.warning("input_unavailable", **about(job), reason=str(error))
             await self.writer.run(Track(SubmitPostponed(job.id, job.lease_epoch, STORAGE_DOWN_MS)))
         return None
 
@@ -146,7 +146,7 @@ class Submitter:
         self.breakers.of(provider.name).begin()
         slot.sent()
         answered = await self._send(provider, job, given, begun, token)
-        await insist(self.writer, Track(answered), self.clock, begun.lease_ms / 1000)
+        await insist(self.writer, Track(answered), self.clock, begun.lease_ms / 1000, job)
 
     async def _send(
         self, provider: Provider, job: JobRow, given: dict[str, Any], begun: SubmitBegun, token: str
@@ -176,7 +176,7 @@ class Submitter:
         limiter.refused(outcome.retry_after_s)
         if not was_paused:
             _log.warning(
-                "provider_paused", provider=provider.name, for_s=round(limiter.pause_s(), 1), why=outcome.message
+                "provider_paused", provider=provider.name, for_s=round(limiter.pause_s(), 1), reason=outcome.message
             )
 
     def _judge(self, provider: str, outcome: SubmitOutcome) -> None:
@@ -189,6 +189,17 @@ class Submitter:
         else:
             breaker.worked()
         if breaker.is_open and not was_open:
-            _log.warning("provider_down", provider=provider, error=outcome.message, jobs="wait in the queue")
+            _log.warning(
+                "provider_down",
+                provider=provider,
+                code=_code(outcome),
+                reason=outcome.message,
+                jobs="wait in the queue",
+            )
         elif was_open and not breaker.is_open:
             _log.warning("provider_back", provider=provider)
+
+
+def _code(outcome: SubmitOutcome) -> str | None:
+    """In a word, what the last of the failures was."""
+    return outcome.cause or (outcome.error_code and outcome.error_code.value)

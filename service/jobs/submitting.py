@@ -206,8 +206,17 @@ def _unknown(draft: Draft, message: str, outcome: SubmitOutcome, rules: Rules) -
     if known:
         return
     draft.move(JobStatus.SUBMIT_UNKNOWN)
+    draft.cause, draft.reason = _cause(outcome), message
     head = {"head": outcome.head} if outcome.head else {}
-    draft.announce("job.submit_unknown", Source.SUBMIT, {"reason": message, "http_status": outcome.http_status, **head})
+    detail = {"cause": draft.cause, "reason": message, "http_status": outcome.http_status, **head}
+    draft.announce("job.submit_unknown", Source.SUBMIT, detail)
+
+
+def _cause(outcome: SubmitOutcome) -> str:
+    """In a word, why nobody knows: `timeout`, `connection_cut`, `http_502` and so on."""
+    if outcome.verdict is not Verdict.UNKNOWN:
+        return "called_back"  # the provider refused it, and a callback proves that it was taken
+    return outcome.cause or (f"http_{outcome.http_status}" if outcome.http_status else "no_answer")
 
 
 def _rejected(draft: Draft, outcome: SubmitOutcome, code: ErrorCode) -> None:
@@ -259,7 +268,9 @@ def abandoned(draft: Draft, fact: SubmitAbandoned, rules: Rules) -> bool:
     job = draft.job
     if job.status is not JobStatus.SUBMITTING or job.submission_id != fact.submission_id:
         return False
-    outcome = SubmitOutcome(Verdict.UNKNOWN, message="the service stopped while the request was in flight")
+    outcome = SubmitOutcome(
+        Verdict.UNKNOWN, message="the service stopped while the request was in flight", cause="stopped"
+    )
     return answered(draft, SubmitAnswered(job.id, job.submission_id or "", job.lease_epoch, outcome), rules)
 
 

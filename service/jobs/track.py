@@ -23,7 +23,7 @@ from service.jobs.durations import Learned, duration_of, kind_of
 from service.jobs.events import StateEvent
 from service.jobs.facts import Fact
 from service.jobs.pace import Rules
-from service.jobs.row import JobRow
+from service.jobs.row import JobRow, about
 from service.jobs.view import Links, ResultRow
 from service.jobs.waiters import Waiters
 from service.states import FINAL, ErrorCode, JobStatus, ResolvedBy
@@ -37,6 +37,9 @@ _TOLD: Final[dict[JobStatus, tuple[Literal["info", "warning"], str]]] = {
 }
 
 _OPERATORS: Final = {ErrorCode.PROVIDER_AUTH.value, ErrorCode.PROVIDER_FUNDS.value}
+#: Providers explain these with words of the prompt, which no log should have.
+_QUOTING: Final = {ErrorCode.CONTENT_MODERATED.value, ErrorCode.INVALID_INPUT.value}
+MAX_REASON: Final = 300  # characters
 
 Follower = Callable[[Tx, Sequence[StateEvent]], Awaitable[None]]
 
@@ -206,17 +209,26 @@ class Tracker:
                 self.waiters.notify(job.id)
                 self._learn(job)
             if job.status in _TOLD:
-                self._note(job)
+                self._note(draft)
             if self.observer is not None:
                 self.observer.moved(job.provider, job.operation, draft.was, job.status)
                 if draft.heard_at is not None and job.resolved_by == ResolvedBy.CALLBACK:
                     self.observer.callback_became_event((self.clock.now_ms() - draft.heard_at) / 1000)
 
-    def _note(self, job: JobRow) -> None:
+    def _note(self, draft: Draft) -> None:
+        job = draft.job
         level, event = _TOLD[job.status]
         if job.error_code in _OPERATORS:
             level = "warning"  # every job will fail until the key or the purse at the provider is mended
-        self._lines.say(level, event, job=job.id, provider=job.provider, operation=job.operation, code=job.error_code)
+        reason = draft.reason or (None if job.error_code in _QUOTING else job.error_message)
+        self._lines.say(
+            level,
+            event,
+            **about(job),
+            operation=job.operation,
+            code=draft.cause or job.error_code,
+            reason=reason and reason[:MAX_REASON],
+        )
 
     def learn_from(self, jobs: Iterable[JobRow]) -> None:
         """After a start: what the store remembers of finished jobs, oldest first."""

@@ -95,7 +95,7 @@ class AdaptedAnswers(Answers):
         try:
             outcome = self._adapter.parse_submit(answered(self._operation, answer), by_card)
         except AdapterFailed as error:
-            outcome = SubmitOutcome(Verdict.UNKNOWN, None, ErrorCode.SUBMIT_UNKNOWN, str(error))
+            outcome = SubmitOutcome(Verdict.UNKNOWN, None, ErrorCode.SUBMIT_UNKNOWN, str(error), cause="adapter_failed")
         return replace(outcome, http_status=answer.status, duration_ms=answer.duration_ms)
 
     def polled(self, answer: Answer) -> PollOutcome:

@@ -44,7 +44,8 @@ class Answers:
         reading = read_answer(answer)
         if answer.cut and reading.fault is not None:
             message = f"no whole answer came, so the task may have been taken: {answer.cut}"
-            outcome = SubmitOutcome(Verdict.UNKNOWN, None, ErrorCode.SUBMIT_UNKNOWN, self._scrubber.line(message))
+            line = self._scrubber.line(message)
+            outcome = SubmitOutcome(Verdict.UNKNOWN, None, ErrorCode.SUBMIT_UNKNOWN, line, cause="connection_cut")
         else:
             outcome = self._judged(answer, self._mapper.errors.status(answer.status, reading.document), reading)
         head = None

@@ -40,6 +40,7 @@ class SubmitOutcome:
     retry_after_s: float | None = None
     duration_ms: int = 0
     head: str | None = None  # of an answer that told nothing, for the timeline
+    cause: str | None = None  # of an `UNKNOWN` without an HTTP answer: a short stable word, as egress has it
 
 
 class PollVerdict(StrEnum):

@@ -166,7 +166,7 @@ class Provider:
             if self._in_process:
                 return SubmitOutcome(Verdict.REJECTED, None, ErrorCode.INTERNAL, str(error))
             message = f"the answer could not be read, so the task may have been taken: {error}"
-            return SubmitOutcome(Verdict.UNKNOWN, None, ErrorCode.SUBMIT_UNKNOWN, message)
+            return SubmitOutcome(Verdict.UNKNOWN, None, ErrorCode.SUBMIT_UNKNOWN, message, cause="adapter_failed")
 
     async def _outcome(
         self, kind: type[_Outcome], speak: Callable[..., Awaitable[_Outcome]], operation: str, *given: object

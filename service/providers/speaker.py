@@ -82,6 +82,7 @@ class CardSpeaker:
         requests = self._requests[operation]
         began = self._clock.monotonic()
         head: str | None = None
+        cause: str | None = None
         try:
             call = guard.run(guard.Step(self._name, operation, "build"), requests.submit, given, callback_url)
             read = self._answers[operation].submitted
@@ -93,9 +94,9 @@ class CardSpeaker:
         except EgressCut as error:
             verdict, code = Verdict.UNKNOWN, ErrorCode.SUBMIT_UNKNOWN
             message = f"no whole answer came, so the task may have been taken: {error}"
-            head = self._scrubber.head(error.head)
+            head, cause = self._scrubber.head(error.head), error.reason
         line = self._scrubber.line(message)
-        return SubmitOutcome(verdict, None, code, line, duration_ms=self._since_ms(began), head=head)
+        return SubmitOutcome(verdict, None, code, line, duration_ms=self._since_ms(began), head=head, cause=cause)
 
     async def poll(self, operation: str, task_id: str, poll_url: str | None) -> PollOutcome:
         """See `Speaker`; where the answer holds no result, the request for it follows at once."""

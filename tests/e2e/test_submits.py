@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+from structlog.testing import capture_logs
+
 from tests.e2e.rig import rig
 
 
@@ -36,6 +39,25 @@ async def test_cut_submit_that_never_arrived_waits_for_an_operator(tmp_path: Pat
     assert submits == 1
     assert resubmitted.status_code == 200
     assert again["status"] in {"submit_unknown", "completed"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "word"),
+    [("cut-submit-lost", "connection_cut", "cut the connection"), ("submit-500", "http_500", "answered 500")],
+)
+async def test_log_says_why_nobody_knows(fault: str, cause: str, word: str, tmp_path: Path) -> None:
+    """The line and the timeline name the cause; the line has job, account and provider, too."""
+    async with rig(tmp_path) as remora:
+        with capture_logs() as lines:
+            taken = await remora.take(f"a cat [fault:{fault}]")
+            await remora.until(taken["id"], "submit_unknown")
+        [row] = [row for row in await remora.timeline(taken["id"]) if row["type"] == "job.submit_unknown"]
+
+    [line] = [line for line in lines if line["event"] == "job_submit_unknown"]
+    assert (line["job"], line["provider"], line["code"]) == (taken["id"], "apimodels", cause)
+    assert line["account"].startswith("acc_")
+    assert word in line["reason"]
+    assert row["detail"]["cause"] == cause
 
 
 async def test_unknown_submit_is_given_up_with_force_only(tmp_path: Path) -> None:

@@ -246,9 +246,14 @@ def test_rejected_submit_fails_with_the_providers_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    "fact", [answered(SubmitOutcome(Verdict.UNKNOWN, message="cut")), SubmitAbandoned("job_1", "sbm_1")]
+    ("fact", "cause"),
+    [
+        (answered(SubmitOutcome(Verdict.UNKNOWN, message="cut", cause="timeout")), "timeout"),
+        (answered(SubmitOutcome(Verdict.UNKNOWN, message="answered 502", http_status=502)), "http_502"),
+        (SubmitAbandoned("job_1", "sbm_1"), "stopped"),
+    ],
 )
-def test_submit_without_an_answer_is_unknown_and_stays_so(fact: Fact) -> None:
+def test_submit_without_an_answer_is_unknown_and_stays_so(fact: Fact, cause: str) -> None:
     """Cut off or left by a crash: submit_unknown at once, woken by nothing but the deadline."""
     made = draft(JobStatus.SUBMITTING)
     decide(made, fact, RULES)
@@ -256,6 +261,7 @@ def test_submit_without_an_answer_is_unknown_and_stays_so(fact: Fact) -> None:
     assert made.job.status is JobStatus.SUBMIT_UNKNOWN
     assert made.job.due_at == made.job.expires_at
     assert types(made) == ["job.submit_unknown"]
+    assert made.cause == cause
 
 
 # -- callbacks -------------------------------------------------------------------------------------------------------
