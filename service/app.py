@@ -7,6 +7,7 @@ import contextlib
 import gc
 import resource
 import socket
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +17,8 @@ from service.accounts import bootstrap
 from service.accounts.keys import Keys
 from service.api.context import Context
 from service.api.listener import Listener
-from service.api.server import create_api
+from service.api.prefix import BelowPrefix, prefix_of
+from service.api.server import ROOTS, create_api
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
 from service.db import pullback
 from service.db.keyring import installation
@@ -57,6 +59,7 @@ class Service:
         self.randomness = randomness
         self.metrics = Metrics()
         self.url = ""  # where it listens
+        self.base_url = ""  # where callers reach it, as far as anybody knows
         self.admin_key: str | None = None  # in the clear, only when one was made just now
         self.admin_key_path: Path | None = None
         self.new_database = False  # there was none before
@@ -113,6 +116,8 @@ class Service:
         self._undo.callback(self._socket.close)
         host, port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        # All addresses are none: a link that says 0.0.0.0 leads nowhere, one that says localhost at least on this machine.
+        self.base_url = settings.public_url or (f"http://localhost:{port}" if is_wildcard(host) else self.url)
         secret_key = settings.secret_key.get_secret_value() if settings.secret_key else None
         read_timeout_s = settings.read_timeout.total_seconds()
         store = await open_store(
@@ -139,7 +144,7 @@ class Service:
             store=store,
             egress=egress,
             registry=self.registry,
-            links=ResultLinks(store.box.derive("results"), settings.public_url or self.url),
+            links=ResultLinks(store.box.derive("results"), self.base_url, certain=settings.public_url is not None),
             keys=keys,
             owner=randomness.bytes(8).hex(),
             storage=storage,
@@ -163,6 +168,8 @@ class Service:
         store.writer.start()
         await self._ensure_admin(store, path)
         self._app = create_api(self._context())
+        prefix = prefix_of(settings.public_url)
+        self._entry = BelowPrefix(self._app, prefix, ROOTS) if prefix else self._app
 
     async def _ensure_admin(self, store: Store, path: Path) -> None:
         given = self.settings.admin_key
@@ -212,7 +219,7 @@ class Service:
 
     async def _answer(self, scope: object, receive: object, send: object) -> None:
         """The application, which exists only after the port was taken."""
-        await self._app(scope, receive, send)
+        await self._entry(scope, receive, send)
 
     async def _not_ready(self) -> list[str]:
         reasons = []
@@ -286,6 +293,14 @@ def _sockets() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         soft = hard
     return max(16, min(SOCKETS, (soft - OTHER_FILES) * 2 // 3))
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether it stands for all addresses of this machine."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,6 +13,7 @@ from litestar.exceptions import MethodNotAllowedException
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from service.api.context import Context
+from service.api.prefix import PREFIX
 from service.errors import NotFound, RemoraError
 
 KEPT_BYTES: Final = 256 * 1024  # of a body; the rest is read and dropped
@@ -48,7 +49,8 @@ async def _stored(context: Context, scope: Scope, path: str, body: bytes) -> boo
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     token = path.strip("/").partition("/")[0]
     query = scope["query_string"]
-    url = f"{scope['path']}?{query.decode('latin-1')}" if query else scope["path"]
+    asked = scope["state"].get(PREFIX, "") + scope["path"]  # as the provider asked for it, whatever a proxy took away
+    url = f"{asked}?{query.decode('latin-1')}" if query else asked
     return await context.receiver.receive(token, body, headers.get("content-type"), headers, url)
 
 

@@ -31,6 +31,7 @@ from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.jobs.view import ERASED, ResultRow, job_view
 from service.results import queries as result_queries
+from service.results.links import ResultLinks
 from service.states import JobStatus
 
 _METADATA = "metadata."
@@ -55,7 +56,7 @@ async def take_job(request: Request[Any, Any, Any]) -> Response[bytes]:
         job = await job_when_final(context, who.account_id, taken.job_id, seconds)
         headers |= applied(seconds)
         if job is not None:  # as it is now, which is why the caller waited
-            return raw_answer(await _shown(context, job), 200 if job.is_final else 202, headers)
+            return raw_answer(await _shown(request, job), 200 if job.is_final else 202, headers)
     return raw_answer(taken.answer, 202, headers)
 
 
@@ -66,8 +67,8 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     query = query_of(request.scope, _FILTERS | PAGING, repeatable=frozenset({"status"}), prefix=_METADATA)
     limit = query.limit()
     found = await list_queries.list_jobs(context.reader, who.account_id, job_filter(query), limit)
-    results = await queries.results_of(context.reader, found.jobs)
-    shown = [job_view(job, results.get(job.id, ()), context.links.url) for job in found.jobs]
+    results, links = await queries.results_of(context.reader, found.jobs), _links(request).url
+    shown = [job_view(job, results.get(job.id, ()), links) for job in found.jobs]
     return json_answer({"data": shown, "next_cursor": next_cursor("job", found.next_id)})
 
 
@@ -80,7 +81,7 @@ async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Res
     job = await job_when_final(context, who.account_id, job_id, seconds) if is_id(job_id, "job") else None
     if job is None:
         raise _no_job()
-    body = await _shown(context, job)
+    body = await _shown(request, job)
     etag = _etag(body)
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", **applied(seconds)}
     if _matches(header(request.scope, b"if-none-match"), etag):
@@ -107,7 +108,7 @@ async def cancel_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> 
     force = _force(await optional_body(request))
     await context.canceller.cancel(await _owned(context, who.account_id, job_id), force=force)
     job = await _owned(context, who.account_id, job_id)
-    return raw_answer(await _shown(context, job))
+    return raw_answer(await _shown(request, job))
 
 
 @post("/v1/jobs/{job_id:str}/resubmit", opt=needs(Scope.JOBS_WRITE))
@@ -119,7 +120,7 @@ async def resubmit_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -
     if job.status is JobStatus.SUBMIT_UNKNOWN:
         await context.writer.run(Track(ResubmitAsked(job_id, who.account_id)))
         again = await _owned(context, who.account_id, job_id)
-        return raw_answer(await _shown(context, again))
+        return raw_answer(await _shown(request, again))
     key = idempotency_key(header(request.scope, b"idempotency-key"))
     taken = await context.intake.take_again(Caller(who.account_id, who.key_id), job, key)
     replayed = {"Idempotent-Replayed": "true"} if taken.replayed else {}
@@ -151,7 +152,7 @@ async def get_result(request: Request[Any, Any, Any], job_id: FromPath[str], ind
         raise Gone("the result has expired; a new job makes it anew", code="result_expired")
     link_ttl_ms = round(context.settings.link_ttl.total_seconds() * 1000)
     until = min(now_ms + link_ttl_ms, result.expires_at)
-    link = await _presigned(context, job_id, result, until - now_ms) or context.links.short(job_id, result.idx, until)
+    link = await _presigned(context, job_id, result, until - now_ms) or _links(request).short(job_id, result.idx, until)
     return empty_answer(302, {"Location": link, "Cache-Control": "no-store"})
 
 
@@ -216,9 +217,14 @@ def _at(results: Sequence[ResultRow], index: str) -> ResultRow:
     raise NotFound(f"the job has {len(results)} results, counted from 0")
 
 
-async def _shown(context: Context, job: JobRow) -> bytes:
-    results = await queries.results(context.reader, job.id) if job.result_count else []
-    return msgspec.json.encode(job_view(job, results, context.links.url))
+async def _shown(request: Request[Any, Any, Any], job: JobRow) -> bytes:
+    results = await queries.results(context_of(request).reader, job.id) if job.result_count else []
+    return msgspec.json.encode(job_view(job, results, _links(request).url))
+
+
+def _links(request: Request[Any, Any, Any]) -> ResultLinks:
+    """Result links for this caller. Nothing of them is kept: who sends a strange `Host` misleads itself only."""
+    return context_of(request).links.seen_by(header(request.scope, b"host"))
 
 
 def _etag(body: bytes) -> str:

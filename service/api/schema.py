@@ -10,6 +10,7 @@ import asyncio
 from functools import cache
 from importlib import resources
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 import yaml
@@ -19,6 +20,7 @@ from litestar.params import FromPath
 from service import __version__
 from service.api.answers import empty_answer, json_answer, raw_answer
 from service.api.body import header
+from service.api.prefix import PREFIX
 from service.errors import NotFound
 
 _PAGE: Final = """<!doctype html>
@@ -27,13 +29,13 @@ _PAGE: Final = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Remora API</title>
-<link rel="stylesheet" href="/schema/static/swagger-ui.css">
-<link rel="icon" type="image/png" href="/schema/static/favicon-32x32.png">
+<link rel="stylesheet" href="{prefix}/schema/static/swagger-ui.css">
+<link rel="icon" type="image/png" href="{prefix}/schema/static/favicon-32x32.png">
 </head>
 <body>
 <div id="swagger-ui"></div>
-<script src="/schema/static/swagger-ui-bundle.js"></script>
-<script src="/schema/static/start.js"></script>
+<script src="{prefix}/schema/static/swagger-ui-bundle.js"></script>
+<script src="{prefix}/schema/static/start.js"></script>
 </body>
 </html>
 """
@@ -60,21 +62,23 @@ async def root(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The way to the description, for whoever has only the address; the dashboard will be here."""
     if _is_browser(request):
         return empty_answer(302, {"Location": "/schema", **_VARY})
-    return json_answer({"service": "remora", "version": __version__, "schema": "/schema"}, headers=_VARY)
+    shown = {"service": "remora", "version": __version__, "schema": f"{_prefix(request)}/schema"}
+    return json_answer(shown, headers=_VARY)
 
 
 @get("/schema")
 async def schema(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A page for a browser, the document for everybody else."""
     if _is_browser(request):
-        return Response(_PAGE.encode(), media_type="text/html", headers=_PAGE_HEADERS)
-    return raw_answer(await asyncio.to_thread(document), headers=_VARY)
+        page = _PAGE.replace("{prefix}", quote(_prefix(request)))
+        return Response(page.encode(), media_type="text/html", headers=_PAGE_HEADERS)
+    return raw_answer(await asyncio.to_thread(document, _prefix(request)), headers=_VARY)
 
 
 @get("/schema/openapi.json")
-async def schema_document() -> Response[bytes]:
+async def schema_document(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The document."""
-    return raw_answer(await asyncio.to_thread(document))
+    return raw_answer(await asyncio.to_thread(document, _prefix(request)))
 
 
 @get("/schema/static/{name:str}")
@@ -86,16 +90,23 @@ async def schema_file(name: FromPath[str]) -> Response[bytes]:
     return Response(data, media_type=_FILES[name], headers={"Cache-Control": "public, max-age=86400"})
 
 
+def _prefix(request: Request[Any, Any, Any]) -> str:
+    """The path of the public URL, below which callers know us; often none."""
+    return str(request.scope["state"].get(PREFIX, ""))
+
+
 def _is_browser(request: Request[Any, Any, Any]) -> bool:
     return "text/html" in (header(request.scope, b"accept") or "")
 
 
 @cache
-def document() -> bytes:
-    """The document as JSON; read when it is first asked for, since parsing it takes longer than a start should."""
+def document(prefix: str = "") -> bytes:
+    """The document as JSON, for callers that know us below a path; read when it is first asked for, since parsing it takes longer than a start should."""
     text = (resources.files("service.api") / "openapi.yaml").read_text("utf-8")
     described: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
     described["info"]["version"] = __version__
+    if prefix:
+        described["servers"] = [{"url": quote(prefix)}]
     return msgspec.json.encode(described)
 
 

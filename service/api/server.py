@@ -48,6 +48,10 @@ ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
 )
 
 
+#: How the paths of all routes begin, as in `/v1`.
+ROOTS: Final = frozenset(f"/{path.split('/')[1]}" for each in ROUTES for path in each.paths)
+
+
 class UnguardedRoute(TypeError):
     """A route below /v1 is open to everybody: a mistake in the code, told when the application is made."""
 

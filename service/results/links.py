@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -20,6 +21,8 @@ _HEAD_BYTES: Final = 19  # the kind, the job's UUID, the index in two bytes
 _UNTIL_BYTES: Final = 6  # milliseconds since 1970
 _LENGTHS: Final = {_LASTING: _HEAD_BYTES + _MAC_BYTES, _SHORT: _HEAD_BYTES + _UNTIL_BYTES + _MAC_BYTES}
 MAX_INDEX: Final = 0xFFFF
+#: A `Host` header that may stand in a link: a name or an address and a port, nothing that could lead elsewhere.
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,19 @@ class ResultLinks:
     Args:
         key: Derived from the root secret for this purpose; with another root all links die.
         base_url: Where this service is reached, without a slash at the end.
+        certain: The operator said so; else it is a guess, and whoever asks knows better.
     """
 
-    def __init__(self, key: bytes, base_url: str) -> None:
+    def __init__(self, key: bytes, base_url: str, *, certain: bool = True) -> None:
         self._key = key
         self._base_url = base_url
+        self._certain = certain
+
+    def seen_by(self, host: str | None) -> ResultLinks:
+        """For an answer to somebody who reaches this service as `host`; the same links where the operator said how."""
+        if self._certain or host is None or not _HOST.fullmatch(host):
+            return self
+        return ResultLinks(self._key, f"http://{host}")
 
     def url(self, job_id: str, index: int) -> str:
         """The lasting link of a job's result."""

@@ -113,14 +113,15 @@ async def serve(directory: Path, **more: str) -> AsyncIterator[Served]:
             86_400
         )  # nothing is sent: jobs stay as the tests make them
         await service.listen()
+        near = service.url.replace("0.0.0.0", "127.0.0.1")
         async with (
             httpx.AsyncClient(
-                base_url=service.url,
+                base_url=near,
                 headers={"Authorization": f"Bearer {ADMIN_KEY}"},
                 timeout=60,
                 trust_env=False,
             ) as client,
-            httpx.AsyncClient(base_url=service.url, timeout=60, trust_env=False) as stranger,
+            httpx.AsyncClient(base_url=near, timeout=60, trust_env=False) as stranger,
         ):
             yield Served(service, client, stranger)
     finally:

@@ -1,6 +1,6 @@
 // Remora's own: starts the vendored Swagger UI. It stands in a file because the page's policy allows no inline scripts.
 window.ui = SwaggerUIBundle({
-  url: "/schema/openapi.json",
+  url: new URL("../openapi.json", document.currentScript.src).href,
   dom_id: "#swagger-ui",
   deepLinking: true,
   persistAuthorization: false,
