@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Self
 
 from dotenv.parser import parse_stream
 
@@ -46,16 +46,20 @@ def load(environ: Mapping[str, str], directory: Path) -> Settings:
     """
     directory = directory.absolute()
     problems: list[str] = []
-    values = _Values(directory, problems)
-    values.add("the environment", ((name, text) for name, text in environ.items() if name.startswith(PREFIX)))
-    values.add(".env", _read(directory / ".env", _dotenv, problems))
-    values.add("remora.toml", _read(directory / "remora.toml", _toml, problems))
+    values = _Values.read(environ, directory, problems)
     found = {row.name.lower(): values.get(PREFIX + row.name, row) for row in SETTINGS}
     providers = {card: values.provider(card) for card in sorted(values.cards)}
     problems.extend(_contradictions(found, values, directory))
     if problems:
         raise SettingsInvalid(problems)
     return Settings(**_placed(found, values, directory), providers=providers)
+
+
+def log_format(environ: Mapping[str, str], directory: Path) -> Literal["auto", "console", "json"]:
+    """The form of the log, also where other settings are wrong: what is wrong is to be told in that form."""
+    name = PREFIX + "LOG_FORMAT"
+    found: Literal["auto", "console", "json"] | None = _Values.read(environ, directory, []).get(name, _BY_NAME[name])
+    return found or "auto"
 
 
 def _contradictions(found: dict[str, Any], values: _Values, directory: Path) -> Iterator[str]:
@@ -91,6 +95,15 @@ class _Values:
         self._problems = problems
         self._texts: dict[str, tuple[str, str]] = {}  # name → text, source
         self.cards: set[str] = set()
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], directory: Path, problems: list[str]) -> Self:
+        """From all sources, the strongest first."""
+        values = cls(directory, problems)
+        values.add("the environment", ((name, text) for name, text in environ.items() if name.startswith(PREFIX)))
+        values.add(".env", _read(directory / ".env", _dotenv, problems))
+        values.add("remora.toml", _read(directory / "remora.toml", _toml, problems))
+        return values
 
     def add(self, source: str, pairs: _Pairs) -> None:
         """Take what a stronger source has not given; complain about names that mean nothing."""

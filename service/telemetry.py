@@ -25,6 +25,8 @@ from service.metrics import METRICS
 from service.printable import one_line
 from service.states import JobStatus
 
+LogFormat = Literal["auto", "console", "json"]
+
 MASK: Final = "…"
 LINES_PER_S: Final = 20  # about jobs or deliveries
 _MAX_CHARS: Final = 16_384  # of one value in a log line: a prompt or a picture must not drown the rest
@@ -96,7 +98,7 @@ class _Handler(logging.StreamHandler[TextIO]):
         """Drop the record."""
 
 
-def configure_logging(log_format: Literal["auto", "console", "json"], level: str, stream: TextIO) -> None:
+def configure_logging(log_format: LogFormat, level: str, stream: TextIO) -> None:
     """Send our own and the libraries' log lines to one stream, in one form, without secrets.
 
     Args:
@@ -128,8 +130,13 @@ def configure_logging(log_format: Literal["auto", "console", "json"], level: str
         logging.getLogger(name).propagate = True
 
 
-def _rendering(log_format: Literal["auto", "console", "json"], *, terminal: bool) -> list[Processor]:
-    if log_format == "json" or (log_format == "auto" and not terminal):
+def is_json(log_format: LogFormat, *, terminal: bool) -> bool:
+    """Whether lines of this form are JSON on such a stream."""
+    return log_format == "json" or (log_format == "auto" and not terminal)
+
+
+def _rendering(log_format: LogFormat, *, terminal: bool) -> list[Processor]:
+    if is_json(log_format, terminal=terminal):
         return [structlog.processors.JSONRenderer()]
     console = structlog.dev.ConsoleRenderer(
         colors=terminal,

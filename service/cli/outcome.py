@@ -9,11 +9,14 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+import structlog
 import typer
 
 from service.cli.lines import folded, terminal_width
 from service.errors import CardInvalid, EgressError, RemoraError, SettingsInvalid, StoreFailed, StoreUnavailable
 from service.printable import one_line
+
+_log = structlog.get_logger(__name__)
 
 NOT_WELL = 1  # what was asked about is not as it should be, or what was asked for cannot be done
 CONFIGURED_WRONG = 2  # settings or cards; trying again will not help
@@ -29,8 +32,11 @@ class Refused(RemoraError):
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def told(*, in_log: bool = False) -> Iterator[None]:
     """Turn what Remora raises on purpose into lines and an exit status.
+
+    Args:
+        in_log: As one line of the log, for a command whose output a machine reads.
 
     Raises:
         typer.Exit: Always instead of a `RemoraError`.
@@ -38,6 +44,10 @@ def told() -> Iterator[None]:
     try:
         yield
     except RemoraError as error:
+        if in_log:
+            problems = [line.removeprefix("remora: ") for line in _lines(error)]
+            _log.critical("start_failed", problems=problems[1:] or problems, exit_status=_status(error))
+            raise typer.Exit(_status(error)) from error
         head, *others = map(one_line, _lines(error))
         width = terminal_width(sys.stderr)
         for line in [*folded("", head, width), *(line for each in others for line in folded("  ", each, width))]:

@@ -11,46 +11,63 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import structlog
 import typer
 
 from service.api.handover import inherited, start_anew
-from service.app import Service
+from service.app import Service, is_wildcard
 from service.cli.cards import read_providers, refusals
+from service.cli.crashes import log_crashes
 from service.cli.lines import folded, terminal_width
 from service.cli.main import BEGAN
 from service.cli.outcome import Refused, told
 from service.db.examine import refuse_unreadable
-from service.environment import load
+from service.environment import load, log_format
 from service.errors import EgressRefused
+from service.printable import one_line
 from service.providers.registry import Provider
 from service.settings import Settings
-from service.telemetry import configure_logging
-
-app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+from service.telemetry import configure_logging, is_json
 
 _log = structlog.get_logger(__name__)
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()
 def serve() -> None:
     """Run the service until it is told to stop (SIGTERM, Ctrl-C); it finishes what it is doing first."""
-    with told():
+    form = log_format(os.environ, Path.cwd())
+    configure_logging(form, "info", sys.stderr)
+    log_crashes()
+    machine = is_json(form, terminal=sys.stderr.isatty())
+    with told(in_log=machine):
         settings = load(os.environ, Path.cwd())
         configure_logging(settings.log_format, settings.log_level, sys.stderr)
         if settings.sqlite_path is not None:
             refuse_unreadable(settings.sqlite_path)
-        status, listening = asyncio.run(_serve(settings, inherited(os.environ)))
+        told_by_log = machine and not sys.stdout.isatty()
+        status, listening = asyncio.run(_serve(settings, inherited(os.environ), machine=told_by_log))
         if listening is not None:
             start_anew(listening)
     raise typer.Exit(status)
 
 
-async def _serve(settings: Settings, listening: socket.socket | None) -> tuple[int, socket.socket | None]:
-    """Serve to the end; returns the exit status, and the socket for a successor."""
+async def _serve(
+    settings: Settings, listening: socket.socket | None, *, machine: bool
+) -> tuple[int, socket.socket | None]:
+    """Serve to the end; returns the exit status, and the socket for a successor.
+
+    Args:
+        settings: Of this process.
+        listening: The socket of a predecessor or of systemd.
+        machine: What is told at the start is told by lines of the log.
+    """
     try:
         service = await Service.open(settings, listening=listening)
     except OSError as error:
@@ -59,9 +76,12 @@ async def _serve(settings: Settings, listening: socket.socket | None) -> tuple[i
         service.stopping.catch_signals(_check)
         await service.listen()
         providers = read_providers(settings)
-        for line in _introduction(service, settings, providers, await refusals(settings, providers)):
-            typer.echo(line)
-        sys.stdout.flush()
+        refused = await refusals(settings, providers)
+        if machine:
+            _log_introduction(service, settings, providers, refused)
+        else:
+            typer.echo("\n".join(_introduction(service, settings, providers, refused)))
+            sys.stdout.flush()
         _log.info(
             "started",
             url=service.url,
@@ -90,7 +110,7 @@ def _introduction(
     service: Service, settings: Settings, providers: list[Provider], refused: Mapping[str, EgressRefused]
 ) -> list[str]:
     told = [
-        ("API documents", f"{service.url}/schema"),
+        ("API documents", f"{service.base_url}/schema"),
         ("new database" if service.new_database else "database", str(settings.sqlite_path)),
     ]
     if service.admin_key_path is not None:
@@ -104,21 +124,68 @@ def _introduction(
     width = terminal_width()
     lines = [f"Remora {version('remora')} listens on {service.url} (Ctrl-C ends it)", ""]
     for about, says in told:
-        lines += folded(f"  {about:13}  ", says, width)
-    for warning in _warnings(settings, refused):
-        lines += ["", *folded("  ", warning, width)]
+        lines += folded(f"  {about:13}  ", one_line(says), width)
+    for warning in _warnings(service, settings, providers, refused):
+        lines += ["", *folded("  ", f"{warning.head}: {warning.says}", width)]
     return [*lines, ""]
 
 
-def _warnings(settings: Settings, refused: Mapping[str, EgressRefused]) -> Iterator[str]:
-    """What an operator should not find out by waiting for an event."""
+def _log_introduction(
+    service: Service, settings: Settings, providers: list[Provider], refused: Mapping[str, EgressRefused]
+) -> None:
+    """The same as lines of the log."""
+    _log.info(
+        "listening",
+        url=service.url,
+        version=version("remora"),
+        database=str(settings.sqlite_path),
+        database_is_new=service.new_database,
+        admin_key_file=service.admin_key_path and str(service.admin_key_path),
+        admin_key_is_new=service.admin_key is not None,
+        providers=[each.name for each in providers if each.configured],
+        public_url=settings.public_url,
+    )
+    for warning in _warnings(service, settings, providers, refused):
+        getattr(_log, warning.level)(warning.event, reason=warning.says, **warning.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _Warning:
+    """What an operator should not find out by waiting for an event: for a person under a head, for a log under an event."""
+
+    event: str
+    head: str
+    says: str
+    level: Literal["info", "warning"] = "warning"
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+def _warnings(
+    service: Service, settings: Settings, providers: list[Provider], refused: Mapping[str, EgressRefused]
+) -> Iterator[_Warning]:
     for name, error in refused.items():
-        yield f"OUT OF REACH: {name} will get no request: {error}"
-    if settings.public_url is None:
-        yield (
-            "POLLING ONLY: REMORA_PUBLIC_URL is not set, so no provider can call back and every job is found by "
+        says = f"{name} will get no request: {error}"
+        yield _Warning("provider_out_of_reach", "OUT OF REACH", says, fields={"provider": name})
+    if settings.public_url is not None:
+        return
+    if is_wildcard(settings.host):
+        says = (
+            f"links to results in events lead to {service.base_url}, which is this machine only. Set REMORA_PUBLIC_URL "
+            "to the address under which others reach this service."
+        )
+        yield _Warning("links_lead_to_localhost", "LINKS", says)
+    if any(each.configured and any(map(each.wants_callback, each.card.operations)) for each in providers):
+        says = (
+            "REMORA_PUBLIC_URL is not set, so no provider can call back and every job is found by "
             "polling. Set it to the https:// address under which the internet reaches this service."
         )
+        yield _Warning("polling_only", "POLLING ONLY", says)
+    else:
+        says = (
+            "no provider that calls back is configured. One that does needs its key, and REMORA_PUBLIC_URL; "
+            "without the latter its jobs are found by polling."
+        )
+        yield _Warning("no_callbacks_wanted", "So far", says, "info")
 
 
 def _shown(provider: Provider) -> str:

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def environment(**settings: str) -> dict[str, str]:
     """This process's environment without any setting of ours but these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("REMORA_", "COV"))}
-    return kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"} | settings
+    usual = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1", "REMORA_LOG_FORMAT": "console"}
+    return kept | usual | settings
 
 
 def run(*arguments: str, directory: Path, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -49,15 +49,19 @@ async def test_serve_tells_where_it_is_and_ends_cleanly(number: signal.Signals, 
 
 
 async def test_serve_says_loudly_that_it_can_only_poll(tmp_path: Path) -> None:
-    """Without a public address; what a provider lacks is named, too."""
-    process = await start("serve", directory=tmp_path, REMORA_PORT="0")
-    printed = "\n".join(await read_until(process, "polling."))
-    process.terminate()
-    await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    """A provider that would call back cannot; one that is not configured yet is no reason to be loud."""
+    printed = []
+    for given in ({"REMORA_PROVIDERS__APIMODELS__API_KEY": "sk-test"}, {}):
+        process = await start("serve", directory=tmp_path, REMORA_PORT="0", **given)
+        printed.append("\n".join(await read_until(process, "polling.")))
+        process.terminate()
+        await asyncio.wait_for(process.communicate(), PATIENCE_S)
 
-    assert "POLLING ONLY: REMORA_PUBLIC_URL is not set" in printed
-    assert "✓ sandbox (generate)" in printed
-    assert "apimodels: not configured, REMORA_PROVIDERS__APIMODELS__API_KEY is not set" in printed
+    assert "POLLING ONLY: REMORA_PUBLIC_URL is not set" in printed[0]
+    assert "✓ sandbox (generate)" in printed[1]
+    assert "apimodels: not configured, REMORA_PROVIDERS__APIMODELS__API_KEY is not set" in printed[1]
+    assert "POLLING ONLY" not in printed[1]
+    assert "LINKS" not in printed[1]
 
 
 async def test_serve_tells_where_callbacks_go(tmp_path: Path) -> None:
