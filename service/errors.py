@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 
 class RemoraError(Exception):
@@ -63,6 +63,9 @@ class AdapterFailed(RemoraError):
     def __init__(self, message: str, *, logged: bool = False) -> None:
         super().__init__(message)
         self.logged = logged
+
+
+MAX_ERRORS: Final = 20  # fields at fault that are told of one request; nobody mends more at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Final, NoReturn, TypeVar
 
 from litestar import Request
 from litestar.types import Receive, Scope
 
-from service.errors import FieldError, Invalid, Malformed, TooLarge, UnsupportedMediaType
+from service.errors import MAX_ERRORS, FieldError, Invalid, Malformed, TooLarge, UnsupportedMediaType
+from service.offload import QUICK_BYTES, beside
+from service.providers.longtexts import TooMuch, parsed
+
+T = TypeVar("T")
 
 BODY_MAX_BYTES: Final = 1024 * 1024
 JOB_BODY_MAX_BYTES: Final = 16 * 1024 * 1024  # base64 images of up to 10 MB
 MAX_DEPTH: Final = 32  # nested lists and objects
 MAX_VALUES: Final = 50_000  # in one body: decoding must not hold up everybody else
+_WHOLE_BYTES: Final = 1 << 20  # of a larger body long texts are decoded by themselves, in pieces
+_LEFT_BYTES: Final = 4 << 20  # of such a body beside its long texts
+_LONG_BYTES: Final = 1 << 10  # of a long text
 _INTEGERS: Final = range(-(2**63), 2**64)  # what the store and our own encoder can hold
 _BOM: Final = b"\xef\xbb\xbf"
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
@@ -45,11 +53,23 @@ async def json_body(request: Request[Any, Any, Any], limit: int = BODY_MAX_BYTES
         UnsupportedMediaType: It is not declared as JSON.
         TooLarge: It has more bytes than `limit`.
     """
+    return await parsed_body(request, lambda body: body, limit)
+
+
+async def parsed_body(request: Request[Any, Any, Any], parse: Callable[[object], T], limit: int = BODY_MAX_BYTES) -> T:
+    """What `parse` makes of the decoded body of a request; both beside the loop for a large one.
+
+    Raises:
+        Malformed: It is empty, cut off, or not JSON.
+        UnsupportedMediaType: It is not declared as JSON.
+        TooLarge: It has more bytes than `limit`.
+        Invalid: What `parse` raises.
+    """
     raw = await read(request.scope, request.receive, limit)
     if not raw:
         raise Malformed("the body is empty; send a JSON object", code="body_empty")
     check_type(request.scope)
-    return decode(raw)
+    return await beside(len(raw) > QUICK_BYTES, lambda: parse(decode(raw)))
 
 
 async def optional_body(request: Request[Any, Any, Any]) -> object:
@@ -58,7 +78,7 @@ async def optional_body(request: Request[Any, Any, Any]) -> object:
     if not raw:
         return None
     check_type(request.scope)
-    return decode(raw)
+    return await beside(len(raw) > QUICK_BYTES, decode, raw)
 
 
 def fields_of(body: object, known: frozenset[str]) -> dict[str, Any]:
@@ -69,10 +89,10 @@ def fields_of(body: object, known: frozenset[str]) -> dict[str, Any]:
     """
     if not isinstance(body, dict):
         raise Invalid("the body must be a JSON object", errors=(FieldError("", "send a JSON object"),))
-    unknown = [name for name in body if name not in known]
+    unknown = list(islice((name for name in body if name not in known), MAX_ERRORS))
     if unknown:
         allowed = ", ".join(sorted(known)) or "none"
-        errors = [FieldError(f"/{escaped(name)}", f"unknown field; known: {allowed}") for name in unknown[:20]]
+        errors = [FieldError(f"/{escaped(name)}", f"unknown field; known: {allowed}") for name in unknown]
         raise Invalid.of(errors, code="unknown_field")
     return body
 
@@ -159,31 +179,63 @@ def decode(raw: bytes) -> object:
     if raw.startswith(_BOM):
         raise _malformed("it begins with a byte order mark; leave that out")
     try:
-        text = raw.decode()
+        value = _decode_large(raw) if len(raw) > _WHOLE_BYTES else _decode(raw)
     except UnicodeDecodeError as error:
-        raise _malformed(f"it is not UTF-8: {error.reason} at byte {error.start}") from error
-    _check_structure(raw)
-    try:
-        value = _DECODER.decode(text)
+        raise _malformed(f"it is not UTF-8: {error.reason} at byte {_first_fault(raw, error)}") from error
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}, byte {len(text[: error.pos].encode())}"
-        raise _malformed(f"{error.msg.removesuffix(' at')} at {place}") from error
+        raise _malformed(f"{error.msg.removesuffix(' at')}{_place(raw, error)}") from error
     except _Refused as error:
         raise _malformed(str(error)) from error
+    except TooMuch as error:
+        raise _malformed(f"it {error}") from error
     if b"\\u" in raw:  # only an escape can bring what UTF-8 itself cannot
         _check_texts(value)
     return value
+
+
+def _decode(raw: bytes) -> Any:
+    if not raw.startswith(b'"'):  # a text has none
+        _check_structure(raw)
+    return _DECODER.decode(raw.decode())
+
+
+def _decode_large(raw: bytes) -> Any:
+    if raw.count(b'"') > 4 * MAX_VALUES:  # looking for the long ones among so many would take long
+        raise _too_many()
+    return parsed(raw, _decode, long_bytes=_LONG_BYTES, most_left_bytes=_LEFT_BYTES, strict=True)
+
+
+def _first_fault(raw: bytes, error: UnicodeDecodeError) -> int:
+    """At which byte a body is no UTF-8, of which the decoder may have seen a part."""
+    if len(raw) <= _WHOLE_BYTES:
+        return error.start
+    try:
+        raw.decode()
+    except UnicodeDecodeError as first:
+        return first.start
+    return error.start
+
+
+def _place(raw: bytes, error: json.JSONDecodeError) -> str:
+    """Where a body is broken; not told where the decoder saw it without its long texts."""
+    if len(raw) > _WHOLE_BYTES and len(raw) != len(error.doc.encode()):
+        return ""
+    return f" at line {error.lineno}, column {error.colno}, byte {len(error.doc[: error.pos].encode())}"
 
 
 def _malformed(reason: str, errors: tuple[FieldError, ...] = ()) -> Malformed:
     return Malformed(f"the body is not the JSON that is taken here: {reason}", code="malformed_json", errors=errors)
 
 
+def _too_many() -> Malformed:
+    return _malformed(f"it has more than {MAX_VALUES} values")
+
+
 def _check_structure(raw: bytes) -> None:
     """Refuse what would take the decoder deep or long, by counting bytes before anything is built."""
     opened = raw.count(b"[") + raw.count(b"{")
     if opened + raw.count(b",") > MAX_VALUES or raw.count(b'"') > 4 * MAX_VALUES:
-        raise _malformed(f"it has more than {MAX_VALUES} values")
+        raise _too_many()
     if opened <= MAX_DEPTH:
         return
     depth = 0

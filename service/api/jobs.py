@@ -15,7 +15,7 @@ from litestar.params import FromPath
 from service.accounts.keys import Scope
 from service.api.answers import empty_answer, json_answer, raw_answer
 from service.api.auth import needs
-from service.api.body import JOB_BODY_MAX_BYTES, fields_of, header, json_body, optional_body
+from service.api.body import JOB_BODY_MAX_BYTES, fields_of, header, optional_body, parsed_body
 from service.api.context import Context, context_of, principal_of
 from service.api.query import PAGING, Query, next_cursor, page, query_of, wrong
 from service.api.waiting import applied, job_when_final, preferred_wait
@@ -46,7 +46,7 @@ async def take_job(request: Request[Any, Any, Any]) -> Response[bytes]:
     context, who = context_of(request), principal_of(request)
     query_of(request.scope, _NOTHING)
     key = idempotency_key(header(request.scope, b"idempotency-key"))
-    asked = parse(await json_body(request, JOB_BODY_MAX_BYTES))
+    asked = await parsed_body(request, parse, JOB_BODY_MAX_BYTES)
     taken = await context.intake.take(Caller(who.account_id, who.key_id), asked, key)
     headers = {"Location": f"/v1/jobs/{taken.job_id}"}
     if taken.replayed:

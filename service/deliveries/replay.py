@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from service.deliveries import replay_queries
 from service.deliveries.changes import no_subscription
 from service.deliveries.replay_queries import REPLAYABLE_TYPES, STATUSES, Wanted
 from service.deliveries.replay_store import PENDING, AdvanceReplay, CancelReplay, StartReplay, no_replay
-from service.errors import FieldError, Invalid
+from service.errors import MAX_ERRORS, FieldError, Invalid
 from service.ids import Ids
 
 BATCH: Final = 500  # deliveries that one command queues
@@ -56,7 +57,8 @@ def parse_replay(body: object, now_ms: int) -> ReplayRequest:
     if not isinstance(body, dict):
         raise Invalid("the body must be a JSON object", errors=(FieldError("", "send a JSON object"),))
     known = f"unknown field; known are {', '.join(_FIELDS)}"
-    errors = [FieldError(f"/{_escaped(name)}", known) for name in body if name not in _FIELDS][:20]
+    unknown = islice((name for name in body if name not in _FIELDS), MAX_ERRORS)
+    errors = [FieldError(f"/{_escaped(name)}", known) for name in unknown]
     given = {name: body.get(name) for name in _FIELDS}
     if given["since"] is None:
         errors.append(FieldError("/since", f"is required: {_NO_TIME}"))

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Final
 
-from service.errors import FieldError, Invalid
+from service.errors import MAX_ERRORS, FieldError, Invalid
 from service.notation import duration
 from service.signing import decode_secret, encode_secret
 from service.states import EVENT_TYPES
@@ -182,10 +183,9 @@ def _refuse(errors: list[FieldError]) -> None:
 def _fields(body: object, known: frozenset[str], errors: list[FieldError]) -> Mapping[str, Any]:
     if not isinstance(body, dict):
         raise Invalid("the body must be a JSON object", errors=(FieldError("", "send a JSON object"),))
-    for name in body:
-        if name not in known:
-            detail = _NOT_HERE.get(name, f"unknown field; known are {', '.join(sorted(known))}")
-            errors.append(FieldError(f"/{_escaped(name)}", detail))
+    for name in islice((name for name in body if name not in known), MAX_ERRORS):
+        detail = _NOT_HERE.get(name, f"unknown field; known are {', '.join(sorted(known))}")
+        errors.append(FieldError(f"/{_escaped(name)}", detail))
     return {name: value for name, value in body.items() if name in known}
 
 

@@ -16,6 +16,8 @@ import structlog
 from service.db.reader import Reader
 from service.errors import FileMissing, StorageUnavailable
 from service.jobs.row import JobRow, about
+from service.offload import QUICK_BYTES, beside
+from service.providers.longtexts import parsed
 
 KEPT: Final = "kept"  # stands in `jobs.input_full` where the input lies apart
 TO_STORAGE_BYTES: Final = 64 * 1024  # smaller ones are better off in the database
@@ -61,12 +63,8 @@ class Inputs:
     reader: Reader
     vault: Vault | None = None
 
-    async def keep(self, job: JobRow) -> KeptInput | None:
-        """Put a new job's input apart if it is large; what the storage does not take the database does."""
-        if job.input_full is None:
-            return None
-        data = job.input_full.encode()
-        job.input_full = KEPT
+    async def keep(self, job: JobRow, data: bytes) -> KeptInput:
+        """Put a new job's input apart; what the storage does not take the database does."""
         digest = await _digest(data)
         if self.vault is not None and len(data) >= TO_STORAGE_BYTES:
             try:
@@ -97,7 +95,7 @@ class Inputs:
         text: str | bytes = job.input_full or job.input
         if text == KEPT:
             text = await self._kept(job.id)
-        return msgspec.json.decode(text)  # type: ignore[no-any-return]
+        return await beside(len(text) > QUICK_BYTES, _decoded, text)
 
     async def _kept(self, job_id: str) -> bytes:
         row = await self.reader.row(
@@ -112,6 +110,13 @@ class Inputs:
         if await _digest(data) != row["sha256"]:
             raise FileMissing("the job's input is not what was kept")
         return data
+
+
+def _decoded(text: str | bytes) -> dict[str, Any]:
+    if len(text) <= QUICK_BYTES:
+        return msgspec.json.decode(text)  # type: ignore[no-any-return]
+    data = text.encode() if isinstance(text, str) else text
+    return parsed(data, msgspec.json.decode, most_left_bytes=len(data))  # type: ignore[no-any-return]
 
 
 async def _digest(data: bytes) -> str:

@@ -5,7 +5,6 @@ Whatever is wrong is told before anything is stored.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import hashlib
 from collections.abc import Hashable, Sequence
@@ -25,12 +24,14 @@ from service.errors import Conflict, EgressRefused, FieldError, Invalid, Problem
 from service.ids import Ids
 from service.jobs import books, store
 from service.jobs.draft import Draft
-from service.jobs.inputs import IN_THREAD_BYTES, Inputs, KeptInput
+from service.jobs.inputs import KEPT, Inputs, KeptInput
 from service.jobs.request import JobRequest
 from service.jobs.row import JobRow
 from service.jobs.track import Tracker
 from service.jobs.usage import model_of
 from service.jobs.view import Links, job_view, shown
+from service.offload import beside, is_large
+from service.providers.longtexts import encoded
 from service.providers.quote import Quote
 from service.providers.registry import Provider, Registry
 from service.states import JobStatus, Source
@@ -73,6 +74,15 @@ class Accept(Command[Taken]):
     def lock(self) -> Hashable | None:
         """A second request with the same key waits for the first one's batch, and then finds its answer."""
         return None if self.key is None else (self.job.account_id, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A job that was asked for, before it is stored; `full` is its input where the job's row does not hold it."""
+
+    job: JobRow
+    quote: Quote
+    full: bytes | None
 
 
 _FIND_KEYS = """
@@ -129,15 +139,11 @@ class Intake:
         if key is not None and (first := await self._first_answer(caller, key, request.body_hash)) is not None:
             return first
         provider, operation = self._find(request)
-        errors = provider.validate(operation, request.input)
-        if errors:
-            raise Invalid.of(errors)
+        drawn = await self._drawn(caller, request, provider, operation)
         await self._check_callback(request.callback_url)
-        quote = provider.quote(operation, request.input)
-        job = await self._make(caller, request, provider, operation, quote)
-        if job.input_full is not None:  # no file is written for what will be refused
-            await self._limits.foresee(self._reader, _want(job, quote.unpriced), self._clock.now_ms())
-        return await self._store(job, key, request.body_hash, quote)
+        if drawn.full is not None:  # no file is written for what will be refused
+            await self._limits.foresee(self._reader, _want(drawn.job, drawn.quote.unpriced), self._clock.now_ms())
+        return await self._store(drawn, key, request.body_hash)
 
     async def take_again(self, caller: Caller, old: JobRow, key: str | None = None) -> Taken:
         """Make a new job of a failed or expired one, with `retry_of`; its provider must still take the input.
@@ -164,19 +170,36 @@ class Intake:
             expires_in_s=(old.expires_at - old.created_at) // 1000,
         )
         provider, operation = self._find(request)
-        if errors := provider.validate(operation, request.input):  # its card may have changed since
-            raise Invalid.of(errors)
-        quote = provider.quote(operation, request.input)
-        job = await self._make(caller, request, provider, operation, quote)
-        job.retry_of = old.id
-        return await self._store(job, key, hashlib.sha256(f"again {old.id}".encode()).digest(), quote)
+        drawn = await self._drawn(caller, request, provider, operation)  # its card may have changed since
+        drawn.job.retry_of = old.id
+        return await self._store(drawn, key, hashlib.sha256(f"again {old.id}".encode()).digest())
 
-    async def _store(self, job: JobRow, key: str | None, body_hash: bytes, quote: Quote) -> Taken:
+    async def _drawn(self, caller: Caller, request: JobRequest, provider: Provider, operation: str) -> _Drawn:
+        """The job that a request asks for, and its price.
+
+        Raises:
+            Invalid: The provider's card does not take the input.
+        """
+        job_id = self._ids.new("job")  # here, since work on a large input is done in a thread
+
+        def draw() -> _Drawn:
+            if errors := provider.validate(operation, request.input):
+                raise Invalid.of(errors)
+            quote = provider.quote(operation, request.input)
+            seen, full = _seen(request.input)
+            job = self._make(caller, request, provider, operation, quote, job_id=job_id, seen=seen)
+            job.input_full = None if full is None else KEPT
+            return _Drawn(job, quote, full)
+
+        return await beside(is_large(request.input), draw)
+
+    async def _store(self, drawn: _Drawn, key: str | None, body_hash: bytes) -> Taken:
         """Store a job; the file of its input goes again where this job was not taken."""
-        kept = await self._inputs.keep(job)
+        job = drawn.job
+        kept = None if drawn.full is None else await self._inputs.keep(job, drawn.full)
         answer = msgspec.json.encode(job_view(job, (), self._links))
         try:
-            taken = await self._writer.run(Accept(job, answer, key, body_hash, kept, quote.unpriced))
+            taken = await self._writer.run(Accept(job, answer, key, body_hash, kept, drawn.quote.unpriced))
         except RemoraError:
             if not self._writer.closed:  # of a store that failed nobody knows whether it has the job
                 await self._inputs.let_go(kept)
@@ -283,18 +306,21 @@ class Intake:
         except EgressRefused as error:
             raise _at("/callback_url", str(error), f"callback_url_{error.reason.removeprefix('url_')}") from error
 
-    async def _make(
-        self, caller: Caller, request: JobRequest, provider: Provider, operation: str, quote: Quote
+    def _make(
+        self,
+        caller: Caller,
+        request: JobRequest,
+        provider: Provider,
+        operation: str,
+        quote: Quote,
+        *,
+        job_id: str,
+        seen: str,
     ) -> JobRow:
-        raw = msgspec.json.encode(request.input)
-        if len(raw) < IN_THREAD_BYTES:
-            full, shown_text = _texts(request.input, raw)
-        else:
-            full, shown_text = await asyncio.to_thread(_texts, request.input, raw)
         now_ms = self._clock.now_ms()
         ttl_ms = request.expires_in_s * 1000 if request.expires_in_s is not None else self._job_ttl_ms
         return JobRow(
-            id=self._ids.new("job"),
+            id=job_id,
             account_id=caller.account_id,
             key_id=caller.key_id,
             provider=provider.name,
@@ -302,8 +328,7 @@ class Intake:
             model=model_of(request.input),
             status=JobStatus.QUEUED,
             seq=0,
-            input=shown_text,
-            input_full=None if shown_text == full else full,
+            input=seen,
             job_metadata=msgspec.json.encode(request.metadata).decode(),
             tags=msgspec.json.encode(request.tags).decode(),
             callback_url=request.callback_url,
@@ -320,13 +345,13 @@ class Intake:
         )
 
 
-def _texts(value: dict[str, Any], raw: bytes) -> tuple[str, str]:
-    """An input in full, and as answers and events show it. Slow for a large one."""
-    shown_text = msgspec.json.encode(shown(value)).decode()
-    if len(shown_text) > SHOWN_INPUT_BYTES:
-        digest = hashlib.sha256(raw).hexdigest()
-        shown_text = msgspec.json.encode({"…": f"sha256:{digest} ({len(raw)} bytes)"}).decode()
-    return raw.decode(), shown_text
+def _seen(given: dict[str, Any]) -> tuple[str, bytes | None]:
+    """An input as it is shown, and as it is sent where that differs."""
+    full = encoded(given)
+    seen = msgspec.json.encode(shown(given))
+    if len(seen) > SHOWN_INPUT_BYTES:
+        seen = msgspec.json.encode({"…": f"sha256:{hashlib.sha256(full).hexdigest()} ({len(full)} bytes)"})
+    return seen.decode(), None if seen == full else full
 
 
 def _want(job: JobRow, unpriced: tuple[FieldError, ...]) -> Want:

@@ -6,20 +6,20 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-import msgspec
-
-from service.errors import FieldError, Invalid, Malformed
+from service.errors import MAX_ERRORS, FieldError, Invalid, Malformed
+from service.providers.longtexts import encoded
 from service.states import EVENT_TYPES
 
-MAX_ERRORS = 20  # told at once; a body of nothing but faults must not become a larger answer
 MAX_METADATA = 50  # pairs
 MAX_METADATA_NAME = 64  # characters
 MAX_METADATA_VALUE = 1_024  # characters
 MAX_TAGS = 10
 MAX_TAG = 64  # characters
 EXPIRES_IN_S = (60, 604_800)
+MAX_EVENT_TYPES = 50
 JOB_EVENT_TYPES = tuple(name for name in EVENT_TYPES if name.startswith(("job.", "result.")))
 
 _FIELDS = frozenset(
@@ -70,8 +70,7 @@ def parse(body: object) -> JobRequest:
         raise Invalid("the body must be a JSON object", errors=(FieldError("", "send a JSON object"),))
     errors: list[FieldError] = [
         FieldError(f"/{_escaped(name)}", f"unknown field; known are {', '.join(sorted(_FIELDS))}")
-        for name in body
-        if name not in _FIELDS
+        for name in islice((name for name in body if name not in _FIELDS), MAX_ERRORS)
     ]
     request = JobRequest(
         provider=_text(body, "provider", errors, required=True) or "",
@@ -82,7 +81,7 @@ def parse(body: object) -> JobRequest:
         metadata=_metadata(body, errors),
         tags=_tags(body, errors),
         expires_in_s=_expiry(body, errors),
-        body_hash=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).digest(),
+        body_hash=hashlib.sha256(encoded(body, "deterministic")).digest(),
     )
     if request.callback_events is not None and request.callback_url is None:
         errors.append(FieldError("/callback_events", "has no effect without callback_url; add one or leave this out"))
@@ -121,10 +120,9 @@ def _event_types(body: Mapping[str, Any], errors: list[FieldError]) -> tuple[str
     value = body.get("callback_events")
     if value is None:
         return None
-    if not isinstance(value, list) or not value:
-        errors.append(
-            FieldError("/callback_events", "must be a list of at least one event type; leave it out for the final ones")
-        )
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_EVENT_TYPES:
+        detail = f"must be a list of 1 to {MAX_EVENT_TYPES} event types; leave it out for the final ones"
+        errors.append(FieldError("/callback_events", detail))
         return None
     for index, name in enumerate(value):
         if name not in JOB_EVENT_TYPES:

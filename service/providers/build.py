@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlencode
 
-import msgspec
-
 from service.egress import Call
 from service.providers.card import Auth, Cancel, Operation, Poll, Result
 from service.providers.forms import PLACEHOLDER, Template
+from service.providers.longtexts import encoded
 from service.providers.origins import Origins
 
 _PATH_SAFE: Final = "/:~"  # kept as they are in an input's value inside a path, such as the model `fal-ai/flux/dev`
@@ -65,7 +64,7 @@ class Requests:
                 body[self._slot.secret_field] = self.bound.webhook_secret
         url = self._url(_filled(self._submit.path, given, safe=_PATH_SAFE), query)
         headers = {"content-type": "application/json", **self._headers(self._submit.headers)}
-        return Call(self._submit.method, url, headers, msgspec.json.encode(body))
+        return Call(self._submit.method, url, headers, encoded(body))
 
     def poll(self, task_id: str, poll_url: str | None) -> Call | None:
         """Ask for a task, at the address that the provider gave if our key may go there; None: there is no address."""

@@ -14,13 +14,14 @@ import msgspec
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
-from service.errors import FieldError
+from service.errors import MAX_ERRORS, FieldError
 from service.providers import pictures
 from service.providers.card import Operation
 from service.providers.forms import PLACEHOLDER
+from service.providers.longtexts import encoded
 
 ROOT: Final = "/input"
-MAX_ERRORS: Final = 20  # of one request; nobody mends more at once
+MAX_NAME: Final = 100  # characters of a field's name that are told
 MAX_ENTRIES: Final = 1_000  # of a list whose entries are looked at one by one, and of lists and objects in an input
 MAX_NAMED: Final = 12  # words of an enumeration that are told of a field that is missing
 _HOLDERS: Final = (dict, list)
@@ -56,10 +57,8 @@ class InputCheck:
 
     def errors(self, given: Mapping[str, object]) -> list[FieldError]:
         """What is wrong with the input; empty when it can be sent."""
-        found = [
-            field for error in islice(self._validator.iter_errors(dict(given)), MAX_ERRORS) for field in _fields(error)
-        ]
-        found += self._own(given)
+        faults = (field for error in self._validator.iter_errors(dict(given)) for field in _fields(error))
+        found = [*islice(faults, MAX_ERRORS), *self._own(given)]
         return list(dict.fromkeys(found))[:MAX_ERRORS]
 
     def _own(self, given: Mapping[str, object]) -> Iterator[FieldError]:
@@ -147,7 +146,7 @@ _Validator: Final = extend(Draft202012Validator, {"x-image": _image, "items": _i
 
 def _can_be_sent(given: Mapping[str, object]) -> bool:
     try:
-        msgspec.json.encode(given)
+        encoded(given)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         return False
     return True
@@ -165,7 +164,8 @@ def _fields(error: ValidationError) -> Iterator[FieldError]:
 
 
 def _escaped(step: str) -> str:
-    return step.replace("~", "~0").replace("/", "~1")
+    """A name as one step of a pointer; a very long one is cut."""
+    return step[:MAX_NAME].replace("~", "~0").replace("/", "~1")
 
 
 def _detail(error: ValidationError) -> str:
@@ -254,7 +254,8 @@ def _lacking(error: ValidationError) -> list[str]:
 def _unexpected(error: ValidationError) -> list[str]:
     schema: Any = error.schema
     instance: Any = error.instance
-    return [name for name in instance if name not in schema.get("properties", {})]
+    named = schema.get("properties", {})
+    return list(islice((name for name in instance if name not in named), MAX_ERRORS))
 
 
 def _missing(error: ValidationError) -> list[str]:

@@ -1,20 +1,25 @@
 """Long texts in large JSON, such as pictures in base64, taken out before the rest is parsed.
 
 A parser keeps the interpreter to itself until it is through, 100 to 300 ms for 64 MiB: also from a thread that stops the
-event loop. Taken out and decoded in pieces, a picture of any size stops nobody. Pure. It must not know what is looked for.
+event loop. Taken out and decoded in pieces, a picture of any size stops nobody; the way back, into JSON, is the same. Pure. It
+must not know what is looked for.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+import msgspec
+
+from service.offload import is_large
 
 LONG_BYTES: Final = 4 << 10  # of a text that is taken out
 MOST_LEFT_BYTES: Final = 8 << 20  # of a document without its long texts
 MOST_TEXTS: Final = 300_000  # short ones and long ones
 MOST_TEXT_BYTES: Final = 64 << 20  # of one text in memory
-PIECE_BYTES: Final = 1 << 20  # of a text; decoded between two looks of others at the interpreter
+PIECE_BYTES: Final = 256 << 10  # of a text; decoded between two looks of others at the interpreter
 _INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 #: Up to an escape that may not be whole; a surrogate goes with its other half.
 _WHOLE: Final = re.compile(
@@ -34,7 +39,13 @@ class TooMuch(ValueError):
 
 
 def parsed(
-    data: bytes, parse: Callable[[bytes], Any], *, long_bytes: int = LONG_BYTES, piece_bytes: int = PIECE_BYTES
+    data: bytes,
+    parse: Callable[[bytes], Any],
+    *,
+    long_bytes: int = LONG_BYTES,
+    piece_bytes: int = PIECE_BYTES,
+    most_left_bytes: int = MOST_LEFT_BYTES,
+    strict: bool = False,
 ) -> Any:
     """What `parse` makes of UTF-8 JSON, whatever the length of the texts in it.
 
@@ -43,6 +54,8 @@ def parsed(
         parse: Makes an object of a document, and a text of a text in quotes.
         long_bytes: What is longer is taken out …
         piece_bytes: … and decoded in pieces of so many.
+        most_left_bytes: That may be left of the document then.
+        strict: `parse` judges every piece, also one that has only one reading.
 
     Raises:
         TooMuch: There is more beside the long texts than is read.
@@ -60,13 +73,30 @@ def parsed(
             kept.append(data[at:start])
             kept.append(b'"\\u0000%d"' % len(texts))
             left += start - at
-            texts.append(_text(data, start + 1, end, parse, piece_bytes))
+            texts.append(_text(data, start + 1, end, parse, piece_bytes, strict=strict))
             at = end + 1
         start = end + 1
     kept.append(data[at:])
-    if left + len(data) - at > MOST_LEFT_BYTES:
-        raise TooMuch(f"holds more than {MOST_LEFT_BYTES >> 20} MiB beside its long texts")
+    if left + len(data) - at > most_left_bytes:
+        raise TooMuch(f"holds more than {most_left_bytes >> 20} MiB beside its long texts")
     return _put_back(parse(b"".join(kept)), texts)
+
+
+def encoded(value: Any, order: Literal["deterministic"] | None = None) -> bytes:
+    """The JSON of a value: the same as `msgspec.json.encode` makes, long texts in pieces."""
+    return msgspec.json.encode(_with_raw(value) if is_large(value) else value, order=order)
+
+
+def _with_raw(value: Any) -> Any:
+    """A copy in which long texts are JSON already."""
+    if isinstance(value, str) and len(value) > LONG_BYTES:
+        pieces = (value[at : at + PIECE_BYTES] for at in range(0, len(value), PIECE_BYTES))
+        return msgspec.Raw(b'"%b"' % b"".join([msgspec.json.encode(piece)[1:-1] for piece in pieces]))
+    if isinstance(value, dict):
+        return {name: _with_raw(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_raw(inner) for inner in value]
+    return value
 
 
 def _end(data: bytes, at: int) -> int:
@@ -84,14 +114,15 @@ def _end(data: bytes, at: int) -> int:
     return len(data)
 
 
-def _text(data: bytes, at: int, end: int, parse: Callable[[bytes], Any], piece_bytes: int) -> str:
+def _text(data: bytes, at: int, end: int, parse: Callable[[bytes], Any], piece_bytes: int, *, strict: bool) -> str:
     pieces: list[str] = []
     width = 1
     while at < end:
         until = _until(data, at, end, piece_bytes)
         piece = data[at:until]
         at = until
-        pieces.append(piece.decode() if piece.isascii() and b"\\" not in piece else parse(b'"%b"' % piece))
+        plain = not strict and piece.isascii() and b"\\" not in piece
+        pieces.append(piece.decode() if plain else parse(b'"%b"' % piece))
         width = max(width, _width(pieces[-1]))
         if width * sum(map(len, pieces)) > MOST_TEXT_BYTES:
             raise TooMuch(f"holds a text that takes more than {MOST_TEXT_BYTES >> 20} MiB")

@@ -21,6 +21,7 @@ TYPES: Final = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP"}  # ours, and as pe
 _KEYS: Final = {"forms", "types", "max_bytes"}
 _DATA_URL: Final = re.compile(r"data:image/[a-z0-9.+-]{1,40}(;[a-z0-9.+=-]{1,40})*;base64,", re.IGNORECASE)
 _MAX_URL_CHARS: Final = 8192
+_STEP_CHARS: Final = 1 << 20  # of base64, decoded at once
 
 
 def check_keyword(value: object) -> None:
@@ -82,7 +83,7 @@ def _encoded_fault(rule: Mapping[str, Any], text: str) -> str | None:
     if max_bytes is not None and len(text) > (max_bytes + 2) // 3 * 4 + max_bytes // 20:  # with line breaks
         return _too_large(max_bytes)
     try:
-        content = base64.b64decode("".join(text.split()), validate=True)
+        content = _decoded(text)
     except (binascii.Error, ValueError):  # ValueError: a character beyond ASCII
         return "is no base64: A–Z, a–z, 0–9, + and / only, with = at the end"
     if max_bytes is not None and len(content) > max_bytes:
@@ -91,6 +92,24 @@ def _encoded_fault(rule: Mapping[str, Any], text: str) -> str | None:
         names = [TYPES[name] for name in types]
         return f"is no {', '.join(names[:-1]) + ' or ' if len(names) > 1 else ''}{names[-1]} image"
     return None
+
+
+def _decoded(text: str) -> bytes:
+    """What a text in base64 holds, piece by piece: one step for megabytes would keep the interpreter to itself.
+
+    Raises:
+        ValueError: It is no base64.
+    """
+    made, left, ended = bytearray(), "", False
+    for at in range(0, len(text), _STEP_CHARS):
+        symbols = left + "".join(text[at : at + _STEP_CHARS].split())
+        whole = len(symbols) - len(symbols) % 4
+        if ended and symbols:
+            raise ValueError("there is something behind its end")
+        left = symbols[whole:]
+        made += base64.b64decode(symbols[:whole], validate=True)
+        ended = symbols[:whole].endswith("=")
+    return bytes(made + base64.b64decode(left, validate=True))
 
 
 def _too_large(max_bytes: int) -> str:

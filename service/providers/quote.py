@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from service.errors import FieldError
+from service.errors import MAX_ERRORS, FieldError
 from service.providers.card import Operation
-from service.providers.inputs import MAX_ERRORS, MAX_NAMED, pointer, unnamed
+from service.providers.inputs import MAX_NAMED, pointer, unnamed
 from service.providers.mapping import Money
 from service.providers.price import MAX_COUNT, Price
 

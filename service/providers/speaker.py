@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
+from service import offload
 from service.clock import Clock
 from service.egress import Answer, AnswerCut, Call
 from service.errors import AdapterFailed, EgressCut, EgressNotSent, EgressRefused
@@ -84,7 +85,8 @@ class CardSpeaker:
         head: str | None = None
         cause: str | None = None
         try:
-            call = guard.run(guard.Step(self._name, operation, "build"), requests.submit, given, callback_url)
+            step = guard.Step(self._name, operation, "build")
+            call = await offload.beside(offload.is_large(given), guard.run, step, requests.submit, given, callback_url)
             read = self._answers[operation].submitted
             return await self._asked(call, requests.submit_timeout_s, read, fresh=True)
         except (EgressRefused, EgressNotSent) as error:

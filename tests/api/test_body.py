@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.body import BODY_MAX_BYTES, MAX_DEPTH, check_type, decode, fields_of, read
+from service.api.body import BODY_MAX_BYTES, MAX_DEPTH, MAX_VALUES, check_type, decode, fields_of, read
 from service.errors import Invalid, Malformed, TooLarge, UnsupportedMediaType
 
 EXAMPLE = b"""{"provider": "apimodels", "operation": "generate",
@@ -108,6 +108,49 @@ def test_good_values_come_back_as_they_were(value: Any) -> None:
     """Both spellings of a text, escaped and plain, are the same value."""
     assert decode(json.dumps(value).encode()) == value
     assert decode(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+LARGE = "A" * (2 << 20)  # of a body that is decoded without its long texts
+
+
+@pytest.mark.parametrize("text", ["\n\t", '\\"' + "x" * 20, "\u00e9", "\U0001f431", "\x7f", ", ", "[{"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_large_body_is_read_as_a_small_one(text: str, ascii_only: bool) -> None:
+    """Whatever its long texts hold, wherever they stand, escaped or not."""
+    meant = {"a": [text * 90_000 + LARGE + text * 50_000, {"b": text * 3_000}, "\u2028", 0.5], "b": text, "c": LARGE}
+
+    assert decode(json.dumps(meant, ensure_ascii=ascii_only).encode()) == meant
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (f'["{LARGE}\n"]'.encode(), "control character"),
+        (f'["{LARGE}\x00"]'.encode(), "control character"),
+        (f'["{LARGE}'.encode(), "delimiter"),
+        (f'["{LARGE}"] 1'.encode(), "Extra data"),
+        (f'["{LARGE}" "{LARGE}"]'.encode(), "delimiter"),
+        (f'["{LARGE}\\x"]'.encode(), "escape"),
+        (f'["{LARGE}\\u12"]'.encode(), "escape"),
+        (f'{{"a":"{LARGE}","a":1}}'.encode(), "occurs twice"),
+        (f'["{LARGE}\\ud800"]'.encode(), "surrogate"),
+        (f'["{LARGE}\\u0000"]'.encode(), "NUL"),
+        (f'["\\u00000", "{LARGE}"]'.encode(), "NUL"),
+        (f'["{LARGE}"'.encode() + b', "\xff"]', f"at byte {len(LARGE) + 6}"),
+        (f'["{LARGE}'.encode() + b'\xff"]', f"at byte {len(LARGE) + 2}"),
+        (b"[" * 40 + f'"{LARGE}"'.encode() + b"]" * 40, "deeper"),
+        (f'["{LARGE}", {"1," * MAX_VALUES}1]'.encode(), "more than 50000 values"),
+        (f'["{LARGE}", {"[" * 1_000_000}'.encode(), "more than 50000 values"),
+        (f'["{LARGE}", NaN]'.encode(), "NaN"),
+        (f'["{LARGE}", {" " * (5 << 20)} 1]'.encode(), "4 MiB beside its long texts"),
+    ],
+)
+def test_large_body_with_two_readings_or_none_is_refused(raw: bytes, told: str) -> None:
+    """As a small one is."""
+    with pytest.raises(Malformed) as refused:
+        decode(raw)
+
+    assert told in str(refused.value)
 
 
 def test_usual_body_is_decoded_in_no_time() -> None:

@@ -68,6 +68,21 @@ def test_what_is_no_picture_is_refused(text: str, detail: str) -> None:
     assert fault(RULE, text) == detail
 
 
+def test_large_picture_is_decoded_in_pieces() -> None:
+    """As if it were decoded at once: with line breaks anywhere, and with nothing behind its end, wherever a piece ends."""
+    for padding in (3 << 18, (3 << 18) + 1, 2 << 20):
+        text = encoded(png(8, 8, padding))
+        lines = "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76))
+
+        assert fault(RULE, text) is None
+        assert fault(RULE, lines) is None
+        assert "is no base64" in (fault(RULE, text + "A") or "")
+        assert "is no base64" in (fault(RULE, text.replace("=", "") + "A=AA") or "")
+    ended = "A" * ((1 << 20) - 4) + "QQ=="
+    assert "is no base64" in (fault(RULE, ended + ended) or "")
+    assert fault(RULE, ended + "\n ") == NO_PICTURE
+
+
 def test_size_counts_what_is_decoded() -> None:
     """Ten megabytes pass, one byte more does not, and text that could not fit is not even decoded."""
     most = png(8, 8, padding=TEN_MB - len(png(8, 8)))

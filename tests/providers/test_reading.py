@@ -13,11 +13,12 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.providers.longtexts import parsed
+from service.providers.longtexts import encoded, parsed
 from service.providers.reading import CALLBACK_BYTES, Reading, Written, beside, read, read_callback, read_text
 
 WHOLE = b'{"id":"t1","note":"caf\xc3\xa9"}'
@@ -388,3 +389,12 @@ def test_long_name_stays_a_name() -> None:
     name = "k" * 5_000
 
     assert list(read(b'{"%b" \n\t         :1,"pad":"%b"}' % (name.encode(), b"p" * MIB), {}).document) == [name, "pad"]
+
+
+@pytest.mark.parametrize("text", ["a", "\n", "\u00e9", "\U0001f431", '"\\', "\x7f\x00"])
+def test_long_texts_are_encoded_as_short_ones(text: str) -> None:
+    """The same bytes, in either order, as the encoder makes in one go."""
+    value = {"b": [text * 700_000, {"d": text * 5_000, "c": None}], "a": text}
+
+    assert encoded(value) == msgspec.json.encode(value)
+    assert encoded(value, "deterministic") == msgspec.json.encode(value, order="deterministic")
