@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from service.sandbox.server import SandboxOptions, SandboxServer
+from tests.e2e.process import Process
 from tests.e2e.rig import ADMIN_KEY, CAT, check, free_port
-from tests.e2e.test_crash import Process
 from tests.receiver import PATIENCE_S, Received, Receiver
 
 DAY_S = 86_400

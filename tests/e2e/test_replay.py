@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
+from tests.e2e.process import Process
 from tests.e2e.rig import ADMIN_KEY, check, free_port, rig
-from tests.e2e.test_crash import Process
 from tests.receiver import PATIENCE_S, Receiver, verified
 
 BEGIN = {"since": "2026-01-01T00:00:00Z"}

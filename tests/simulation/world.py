@@ -164,7 +164,7 @@ def base_on(path: Path, clock: VirtualClock, randomness: SeededRandomness, egres
         randomness=randomness,
         ids=Ids(clock, randomness),
         metrics=Metrics(),
-        store=Store(path, LockFile(path), writer, reader, box, fresh=False),
+        store=Store(path, LockFile(path), writer, reader, reader, box, fresh=False),
         egress=egress,
         registry=registry,
         links=ResultLinks(box.derive("results"), PUBLIC),
