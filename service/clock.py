@@ -62,17 +62,18 @@ class SlewedClock:
 
     def __init__(self, uptime_ns: Callable[[], int], wall_ns: Callable[[], int]) -> None:
         self._uptime_ns, self._wall_ns = uptime_ns, wall_ns
-        self._since_ns, self._base_ns = self._read()  # uptime, and our time at that moment
-        self._left_ns = 0  # of the difference, to be worked off from there on
-        self._offset_ns = self._base_ns - self._since_ns  # of the wall clock to the uptime, when it was last looked at
+        self._since_ns, wall_ns = self._read()  # uptime, when it was last looked at
+        self._ours_ns = wall_ns - self._since_ns  # our time less the uptime, at that moment …
+        self._left_ns = 0  # … and what is to be worked off from there on
+        self._walls_ns = self._ours_ns  # the wall clock less the uptime, when it was last looked at
         self._seen_ns = 0
 
     def now_ms(self) -> int:
         """See `Clock`."""
-        elapsed_ns = self._uptime_ns() - self._since_ns
+        uptime_ns = self._uptime_ns()
         if self._left_ns:
-            elapsed_ns += self._shift_ns(elapsed_ns)
-        return (self._base_ns + elapsed_ns) // _MS
+            return (uptime_ns + self._ours_ns + self._shift_ns(uptime_ns)) // _MS
+        return (uptime_ns + self._ours_ns) // _MS
 
     def wall_ms(self) -> int:
         """See `Clock`."""
@@ -81,22 +82,20 @@ class SlewedClock:
     def slew(self) -> float:
         """See `Clock`."""
         uptime_ns, wall_ns = self._read()
-        elapsed_ns = uptime_ns - self._since_ns
-        now_ns = self._base_ns + elapsed_ns + self._shift_ns(elapsed_ns)
+        now_ns = uptime_ns + self._ours_ns + self._shift_ns(uptime_ns)
         now_ns = max(now_ns, min(wall_ns, self._seen_ns))
         left_ns = wall_ns - now_ns
-        self._since_ns, self._base_ns = uptime_ns, now_ns
+        self._since_ns, self._ours_ns = uptime_ns, now_ns - uptime_ns
         self._left_ns = left_ns if abs(left_ns) > _TOLERANCE_NS else 0
-        stepped_ns = wall_ns - uptime_ns - self._offset_ns
-        self._offset_ns += stepped_ns
-        return stepped_ns / 1e9
+        before_ns, self._walls_ns = self._walls_ns, wall_ns - uptime_ns
+        return (self._walls_ns - before_ns) / 1e9
 
     def seen(self, ms: int) -> None:
         """See `Clock`."""
         self._seen_ns = ms * _MS
 
-    def _shift_ns(self, elapsed_ns: int) -> int:
-        most_ns = elapsed_ns // SLEW
+    def _shift_ns(self, uptime_ns: int) -> int:
+        most_ns = (uptime_ns - self._since_ns) // SLEW
         return max(-most_ns, min(most_ns, self._left_ns))
 
     def _read(self) -> tuple[int, int]:
