@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -51,9 +52,8 @@ async def test_duty_that_breaks_is_counted_and_runs_again() -> None:
     assert b'remora_loop_failures_total{loop="frail"}' in metrics.render()[0]
 
 
-@pytest.mark.parametrize("step", [timedelta(days=30), timedelta(days=3650)])
-async def test_missed_ticks_are_not_listed(step: timedelta) -> None:
-    """As after a step ahead: a duty whose tick is years ago runs once, at once, and nobody walks through what it missed."""
+async def test_missed_ticks_are_not_listed() -> None:
+    """As after a step ahead: a duty whose tick is a month ago runs once, and nobody walks through what it missed."""
     runs, begun = 0, asyncio.Event()
 
     async def run() -> None:
@@ -64,11 +64,11 @@ async def test_missed_ticks_are_not_listed(step: timedelta) -> None:
     ticker = Ticker([Duty("often", 0.5, run, first_s=0.4)], SystemClock(), Metrics())
     ticker.start()
     try:
-        ticker._scheduler.modify_job("often", next_run_time=datetime.now(UTC) - step)
-        await asyncio.wait_for(
-            begun.wait(), 10
-        )  # listing the ticks of a month took 20 s, and those of ten years an hour
+        started_s = time.thread_time()
+        ticker._scheduler.modify_job("often", next_run_time=datetime.now(UTC) - timedelta(days=30))
+        await asyncio.wait_for(begun.wait(), 10)
 
+        assert time.thread_time() - started_s < 2  # processor seconds; listing five million ticks takes twenty
         assert runs == 1
         assert ticker._scheduler.get_job("often").next_run_time > datetime.now(UTC) - timedelta(seconds=10)
     finally:
