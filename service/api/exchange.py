@@ -17,7 +17,7 @@ from litestar.types import HTTPScope, Message, Scope
 from service.api.body import header
 from service.api.callbacks import serve_callback
 from service.api.context import Context
-from service.api.refusals import Refusals
+from service.api.refusal_log import Refusals
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -15,7 +15,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.types import ExceptionHandlersMap
 
 from service.api.exchange import request_id
-from service.api.refusals import remember
+from service.api.refusal_log import remember
 from service.errors import (
     CardInvalid,
     EgressCut,

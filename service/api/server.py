@@ -28,7 +28,7 @@ from service.api.auth import check_key
 from service.api.context import Context
 from service.api.exchange import Api
 from service.api.problems import EXCEPTION_HANDLERS
-from service.api.refusals import Refusals
+from service.api.refusal_log import Refusals
 
 ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *export.ROUTES,

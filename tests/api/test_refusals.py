@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from service.api.refusals import LINES_A_KIND, MAX_KINDS, WINDOW_S, Refusals
+from service.api.refusal_log import LINES_A_KIND, MAX_KINDS, WINDOW_S, Refusals
 from service.clock import VirtualClock
 from service.jobs.submit import token_hash
 from tests.api.conftest import ADMIN_KEY, STUCK, Served, serve
