@@ -15,8 +15,10 @@ import structlog
 
 from service.accounts import bootstrap
 from service.accounts.keys import Keys
+from service.api.admission import Limits
 from service.api.context import Context
 from service.api.listener import Listener
+from service.api.memory import Answers, Bodies
 from service.api.prefix import BelowPrefix, prefix_of
 from service.api.server import ROOTS, create_api
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
@@ -111,7 +113,10 @@ class Service:
             raise SettingsInvalid([message])
         lock = await asyncio.to_thread(hold, path)  # before the port: whoever has both should hear of the database
         self._undo.callback(lock.release)
-        self._listener = Listener(self._answer, settings.host, settings.port)
+        limits = Limits(
+            settings.max_connections, settings.max_connections_per_peer, settings.write_timeout.total_seconds()
+        )
+        self._listener = Listener(self._answer, settings.host, settings.port, limits)
         self._socket = listening or self._listener.bind()
         self._undo.callback(self._socket.close)
         host, port = self._socket.getsockname()[:2]
@@ -214,6 +219,8 @@ class Service:
             metrics=base.metrics,
             not_ready=self._not_ready,
             draining=self._listener.draining.is_set,
+            bodies=Bodies(base.settings.body_memory),
+            sent=Answers(base.settings.body_memory),
             open_metrics=_is_loopback(self._socket.getsockname()[0]),
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final, NoReturn, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from litestar import Request
 from litestar.types import Receive, Scope
 
+from service.api.memory import FREE_BYTES, Bodies
 from service.errors import MAX_ERRORS, FieldError, Invalid, Malformed, TooLarge, UnsupportedMediaType
 from service.offload import QUICK_BYTES, beside
 from service.providers.longtexts import TooMuch, parsed
@@ -30,6 +32,9 @@ _LEFT_BYTES: Final = 4 << 20  # of such a body beside its long texts
 _LONG_BYTES: Final = 1 << 10  # of a long text
 _INTEGERS: Final = range(-(2**63), 2**64)  # what the store and our own encoder can hold
 _BOM: Final = b"\xef\xbb\xbf"
+_SINGLE: Final = frozenset(
+    {b"authorization", b"content-type", b"host", b"idempotency-key", b"if-range", b"last-event-id", b"range"}
+)
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -43,6 +48,22 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return value.decode("latin-1")
     return None
+
+
+def check_single(scope: Scope) -> None:
+    """Whether headers of which there can only be one are there once: others may have read another one than we do.
+
+    Raises:
+        Malformed: One is there more than once.
+    """
+    headers = list(scope["headers"])
+    if len(dict(headers)) == len(headers):
+        return
+    counts = Counter(name for name, _ in headers)
+    for name in _SINGLE & counts.keys():
+        if counts[name] > 1:
+            shown = name.decode().title()
+            raise Malformed(f"the header {shown} is there {counts[name]} times; send it once", code="header_repeated")
 
 
 async def json_body(request: Request[Any, Any, Any], limit: int = BODY_MAX_BYTES) -> object:
@@ -136,6 +157,7 @@ async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
     Raises:
         TooLarge: It has, or declares, more bytes than `limit`; the rest is not read.
         Malformed: The caller went away in the middle of it.
+        Unavailable: It is large, and others take up all the memory for such ones.
     """
     length = header(scope, b"content-length")
     if length is not None and length.isdecimal() and (len(length) > 18 or int(length) > limit):
@@ -146,9 +168,12 @@ async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
         if len(body) > limit:
             raise _too_large(limit)
         return body
-    chunks = [body]
-    size = len(body)
+    chunks, size, held = [body], len(body), FREE_BYTES
     while size <= limit:
+        if size > held:  # given back when the request ends (`exchange`)
+            bodies: Bodies = scope["litestar_app"].state.context.bodies
+            bodies.hold(scope, scope["auth"].account_id if scope.get("auth") else "", size - held)
+            held = size
         message = await receive()
         chunks.append(_chunk(message))
         size += len(chunks[-1])

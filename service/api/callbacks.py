@@ -13,12 +13,16 @@ from litestar.exceptions import MethodNotAllowedException
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from service.api.context import Context
+from service.api.memory import FREE_BYTES
 from service.api.prefix import PREFIX
 from service.errors import NotFound, RemoraError
+from service.jobs import queries
+from service.jobs.submit import token_hash
 
 KEPT_BYTES: Final = 256 * 1024  # of a body; the rest is read and dropped
 DRAINED_BYTES: Final = 8 * 1024 * 1024  # how much is read at most, so that a provider can finish sending
 _BODY: Final = "callback_body"  # where the scope's state keeps what was read
+_ALLOWED: Final = "OPTIONS, POST"
 _STORED: Final = b'{"ok":true}'
 _STORED_HEADERS: Final = (
     (b"content-type", b"application/json"),
@@ -34,7 +38,11 @@ async def serve_callback(context: Context, scope: HTTPScope, receive: Receive, s
     """
     if scope["method"] != "POST":
         return False
-    body = scope["state"][_BODY] = await _kept_part(receive)
+    try:
+        body = scope["state"][_BODY] = await _kept_part(context, scope, receive)
+    except RemoraError as error:
+        scope["state"][_BODY] = error
+        return False
     try:
         if not await _stored(context, scope, scope["path"].removeprefix("/callbacks"), body):
             return False
@@ -45,9 +53,17 @@ async def serve_callback(context: Context, scope: HTTPScope, receive: Receive, s
     return True
 
 
+def _unknown() -> NotFound:
+    return NotFound("this callback address is not known here", code="unknown_token")
+
+
+def _token(path: str) -> str:
+    return path.strip("/").partition("/")[0]
+
+
 async def _stored(context: Context, scope: Scope, path: str, body: bytes) -> bool:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    token = path.strip("/").partition("/")[0]
+    token = _token(path)
     query = scope["query_string"]
     asked = scope["state"].get(PREFIX, "") + scope["path"]  # as the provider asked for it, whatever a proxy took away
     url = f"{asked}?{query.decode('latin-1')}" if query else asked
@@ -59,27 +75,45 @@ async def _stored(context: Context, scope: Scope, path: str, body: bytes) -> boo
 @asgi("/callbacks", is_mount=True, copy_scope=False)
 async def receive_callback(scope: Scope, receive: Receive, send: Send) -> None:
     """Store a callback and answer 200, whatever it says; a token that nobody has is 404."""
-    if scope["type"] != ScopeType.HTTP or scope["method"] != "POST":
-        raise MethodNotAllowedException(headers={"allow": "POST"})
+    if scope["type"] != ScopeType.HTTP or scope["method"] not in {"POST", "OPTIONS"}:
+        raise MethodNotAllowedException(headers={"allow": _ALLOWED})
+    if scope["method"] == "OPTIONS":
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", _ALLOWED.encode())]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
     context: Context = scope["litestar_app"].state.context
     body = scope["state"].get(_BODY)
-    if not await _stored(context, scope, scope["path"], await _kept_part(receive) if body is None else body):
-        raise NotFound("this callback address is not known here", code="unknown_token")
+    if body is None:
+        body = await _kept_part(context, scope, receive)
+    if isinstance(body, RemoraError):
+        raise body
+    if not await _stored(context, scope, scope["path"], body):
+        raise _unknown()
     await send({"type": "http.response.start", "status": 200, "headers": list(_STORED_HEADERS)})
     await send({"type": "http.response.body", "body": _STORED, "more_body": False})
 
 
-async def _kept_part(receive: Receive) -> bytes:
-    """The beginning of the body; of one that is cut off by its sender, what came."""
+async def _kept_part(context: Context, scope: Scope, receive: Receive) -> bytes:
+    """The beginning of the body; of one that is cut off by its sender, what came.
+
+    Raises:
+        NotFound: It is large, and nobody has the token.
+        Unavailable: It is large, and others take up all the memory for such ones.
+    """
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         return message.get("body", b"")[:KEPT_BYTES]
-    kept = bytearray()
-    seen = 0
+    kept, seen, held = bytearray(), 0, FREE_BYTES
     while message["type"] == "http.request":
         chunk = message.get("body", b"")
         kept += chunk[: KEPT_BYTES - len(kept)]
         seen += len(chunk)
+        if len(kept) > held:
+            token = _token(scope["path"].removeprefix("/callbacks"))
+            if held == FREE_BYTES and not await queries.has_token(context.reader, token_hash(token)):
+                raise _unknown()
+            context.bodies.hold(scope, "", len(kept) - held)
+            held = len(kept)
         if not message.get("more_body", False) or seen > DRAINED_BYTES:
             break
         message = await receive()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from litestar import Request
 
 from service.accounts.keys import Keys, Principal
+from service.api.memory import Answers, Bodies
 from service.clock import Clock, Randomness
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
@@ -47,6 +48,8 @@ class Context:
         reader: For what callers ask to see: a read that takes too long ends with `Unavailable`.
         not_ready: Why the service is not ready, a short sentence each; empty when it is. Asked by `/readyz`.
         draining: Whether the service is stopping: nobody begins to wait any more.
+        bodies: The memory for request bodies.
+        sent: The memory for large answers.
         unfinished: How many tasks are unfinished at a provider.
         remove_files: Remove the files of a job that was erased just now.
         open_metrics: The server listens on loopback only, so that `/metrics` needs no key.
@@ -78,6 +81,8 @@ class Context:
     metrics: Metrics
     not_ready: Callable[[], Awaitable[list[str]]]
     draining: Callable[[], bool]
+    bodies: Bodies
+    sent: Answers
     open_metrics: bool
 
 

@@ -16,6 +16,7 @@ from litestar.types import HTTPScope, Message, Scope
 
 from service.api.body import header
 from service.api.callbacks import serve_callback
+from service.api.connection import UNSENT_BYTES
 from service.api.context import Context
 from service.api.refusal_log import Refusals
 
@@ -60,12 +61,16 @@ class Api(Litestar):
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *ours]
+            elif len(message.get("body", b"")) > UNSENT_BYTES:  # type: ignore[arg-type]  # it is bytes, if it is there
+                await context.sent.send(scope, send, message)
+                return
             await send(message)
 
         try:
             if not (path.startswith(_CALLBACKS) and await serve_callback(context, scope, receive, watched)):
                 await super().__call__(scope, receive, watched)
         finally:
+            context.bodies.give_back(scope)
             seconds = context.clock.monotonic() - started
             _note(context, self.state.refusals, scope, path, status=status, seconds=seconds, known_as=known_as)
 

@@ -19,9 +19,9 @@ from litestar.types import Scope as Exchange
 
 from service.accounts.keys import Scope
 from service.api.auth import authenticated, needs
+from service.api.connection import abort_connection
 from service.api.context import Context, context_of, principal_of
 from service.api.jobs import job_filter
-from service.api.listener import abort_connection
 from service.api.query import Query, query_of, wrong
 from service.clock import iso
 from service.errors import TooManyRequests, Unauthenticated, Unavailable
@@ -93,6 +93,9 @@ class Export:
         Raises:
             TooManyRequests: Others are being written; nothing was begun.
         """
+        if self.request.method == "HEAD":
+            await self._send(send, b"", headers=self._headers(FORMATS[self.form][0]), more=False)
+            return
         running: Counter[str] = self.request.app.state.setdefault(_RUNNING, Counter())
         if running[self.account_id] >= OF_ACCOUNT or running.total() >= AT_ONCE:
             raise TooManyRequests("other exports are being written; try again soon", retry_after_s=RETRY_AFTER_S)

@@ -53,6 +53,7 @@ async def take_job(request: Request[Any, Any, Any]) -> Response[bytes]:
         headers["Idempotent-Replayed"] = "true"
     seconds = preferred_wait(request.scope)
     if seconds:
+        context.bodies.give_back(request.scope)  # nobody holds the body while its job is waited for
         job = await job_when_final(context, who.account_id, taken.job_id, seconds)
         headers |= applied(seconds)
         if job is not None:  # as it is now, which is why the caller waited

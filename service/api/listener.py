@@ -1,7 +1,6 @@
-"""The listening server: uvicorn, with the deadlines and limits that it lacks, and a drain that open waits hear of.
+"""The listening server: uvicorn, with connections that are looked after, and a drain that open waits hear of.
 
-uvicorn keeps half-sent headers open for ever and takes headers of any size (measured with httptools: 5 MB), and an open
-stream holds its shutdown for the whole grace.
+An open stream would hold uvicorn's shutdown for the whole grace.
 """
 
 from __future__ import annotations
@@ -9,108 +8,37 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
+import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEADERS_DEADLINE_S = 10.0  # from the first byte of a request, or from connecting, to the end of its headers
-BODY_DEADLINE_S = 60.0  # from the end of the headers to the end of the body
-MAX_HEADER_BYTES = 64 * 1024  # of one request, its target included
-MAX_CONNECTIONS = 8_000
+from service.api.admission import Admission, Limits
+from service.api.connection import GuardedProtocol
+
 OTHER_DESCRIPTORS = 512  # kept for the store, providers and subscribers
-KEEP_ALIVE_S = 30  # longer than most clients keep an idle connection, so that they close it and not we
 WAITING = 4_096  # connections that the kernel keeps while nobody accepts, as during a restart; it may allow fewer
+NOTSENT_BYTES = 64 * 1024  # of an answer in the kernel, not on its way yet
 DRAIN_S = 20  # seconds for requests that are being answered
 FIRST_REQUEST_STEPS = 50  # of 10 ms, for connections that were accepted just before the end
-_ABORT: Final = (
-    "remora.abort"  # an extension of ASGI: closing a connection without waiting for a client that takes nothing
-)
+NOTED_EVERY_S = 60.0  # a line in the log about connections that were refused
 
-
-class GuardedProtocol(HttpToolsProtocol):
-    """One connection, which may neither dawdle nor flood before a request is whole."""
-
-    _deadline: asyncio.TimerHandle | None = None
-    _header_bytes = 0
-    _in_headers = True
-    _extensions: dict[str, Any]
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See asyncio."""
-        super().connection_made(transport)
-        self._extensions = {_ABORT: transport.abort}
-        if len(self.connections) > self.config.limit_concurrency:  # type: ignore[operator]  # it is always set here
-            transport.abort()  # uvicorn would answer 503, and keep the descriptor until the caller lets go
-            return
-        self.access_log = False  # uvicorn's own: it prints whole paths, and with them callback tokens
-        self._give(HEADERS_DEADLINE_S)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio."""
-        self._relax()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """See asyncio."""
-        super().data_received(data)
-        if self._in_headers:
-            # Counted by the read and not by the header, which would cost every request more than its parsing: headers
-            # that come whole within one read are bounded by the read (256 KiB).
-            self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
-                self.send_400_response("the headers are too large")
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._in_headers = True
-        self._header_bytes = 0
-        self._give(HEADERS_DEADLINE_S)
-        super().on_message_begin()
-        self.scope["extensions"] = self._extensions
-
-    def on_headers_complete(self) -> None:
-        """The body begins."""
-        self._in_headers = False
-        self._give(BODY_DEADLINE_S)
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """The request is whole."""
-        self._relax()
-        super().on_message_complete()
-
-    def _give(self, seconds: float) -> None:
-        self._relax()
-        self._deadline = self.loop.call_later(seconds, self._too_late)
-
-    def _relax(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _too_late(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()
-
-
-def abort_connection(scope: Mapping[str, Any]) -> None:
-    """Cut the connection of a request at once, whatever it has not taken yet; nothing on a server that is not ours."""
-    abort = (scope.get("extensions") or {}).get(_ABORT)
-    if abort is not None:
-        abort()
+_log = structlog.get_logger(__name__)
 
 
 class Listener(uvicorn.Server):
     """Serves an application until a signal comes, or until it is told to stop."""
 
-    def __init__(self, app: Any, host: str, port: int) -> None:
+    def __init__(self, app: Any, host: str, port: int, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+        self._limits = replace(limits, connections=_connections_allowed(limits.connections))
+        self._admission = Admission(self._limits)
         config = uvicorn.Config(
             app,
             host=host,
             port=port,
-            http=GuardedProtocol,
+            http=partial(GuardedProtocol, self._limits, self._admission),  # type: ignore[arg-type]  # makes one
             interface="asgi3",
             ws="none",
             proxy_headers=False,  # nothing here depends on who a proxy says is calling
@@ -118,16 +46,17 @@ class Listener(uvicorn.Server):
             access_log=False,
             log_config=None,
             server_header=False,
-            limit_concurrency=_connections_allowed(),
             # Small: with no descriptor left asyncio complains once for every place in it.
             backlog=256,
-            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S,
         )
         super().__init__(config)
-        self.max_connections: int = config.limit_concurrency or MAX_CONNECTIONS
+        self.max_connections: int = self._limits.connections
         self.draining = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
+        self._checks: asyncio.TimerHandle | None = None
+        self._noted_at = 0.0
 
     def bind(self) -> socket.socket:
         """Take the port now, so that a taken one is told before anything else starts.
@@ -139,6 +68,10 @@ class Listener(uvicorn.Server):
         # The protocol is named, since asyncio sets TCP_NODELAY only where it is: without it answers wait 40 ms for Nagle.
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Connections inherit it. Without it the kernel takes megabytes for a client that reads slowly, and we could not
+            # see that it reads at all.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_BYTES)
         try:
             listening.bind((self.config.host, self.config.port))
         except BaseException:
@@ -150,6 +83,7 @@ class Listener(uvicorn.Server):
     async def start_on(self, listening: socket.socket) -> None:
         """Accept connections on a bound socket, which stays open; returns once it does."""
         self._task = asyncio.create_task(self._serve([listening.dup()]), name="listener")
+        self._check()
         while not self.started:
             if self._task.done():
                 self._task.result()
@@ -185,24 +119,41 @@ class Listener(uvicorn.Server):
         for server in self.servers:
             server.close()
         for _ in range(FIRST_REQUEST_STEPS):
-            if all(connection.cycle for connection in self.server_state.connections):
+            if all(each.cycle for each in self.server_state.connections):  # type: ignore[union-attr]  # they are ours
                 break
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)
 
     async def stopped(self) -> None:
-        """Wait until every connection is closed."""
+        """Wait until every connection is closed; what the drain left over is cut."""
         if self._task is not None:
             await self._task
+        if self._checks is not None:
+            self._checks.cancel()
+        for each in list(self.server_state.connections):
+            each.transport.abort()
+
+    def _check(self) -> None:
+        """Look after all connections: one timer for all of them, since several for each request cost more."""
+        now = self._loop.time()
+        for each in list(self.server_state.connections):
+            each.check(now)  # type: ignore[union-attr]  # they are ours
+        self._note(now)
+        self._checks = self._loop.call_later(self._limits.every_s, self._check)
+
+    def _note(self, now: float) -> None:
+        refused, evicted = self._admission.refused, self._admission.evicted
+        if (refused or evicted) and (not self._noted_at or now - self._noted_at >= NOTED_EVERY_S):
+            _log.warning("connections_full", refused=refused, evicted=evicted, open=len(self.server_state.connections))
+            self._admission.refused = self._admission.evicted = 0
+            self._noted_at = now
 
 
-def _connections_allowed() -> int:
+def _connections_allowed(wanted: int) -> int:
     """As many as the descriptors of this process allow, after raising their limit as far as it goes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + OTHER_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    files = wanted + OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < files:
+        soft = files if hard == resource.RLIM_INFINITY else min(files, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return (
-        MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, min(MAX_CONNECTIONS, soft - OTHER_DESCRIPTORS))
-    )
+    return wanted if soft == resource.RLIM_INFINITY else max(16, min(wanted, soft - OTHER_DESCRIPTORS))

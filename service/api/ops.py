@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import HttpMethod, Request, Response, get, route
+from litestar import Request, Response, get
 
 from service.api.answers import json_answer
 from service.api.auth import authenticated
 from service.api.context import Context, context_of
+from service.api.hosts import is_asked_here
 from service.clock import iso
 from service.deliveries.gauges import gauges
 from service.errors import Unavailable
 from service.results.queries import backlog
 
 _NO_STORE = {"Cache-Control": "no-store"}
-_LOOK = [HttpMethod.GET, HttpMethod.HEAD]
 RETRY_AFTER_S = 5
 CLOCK_OFFSET_S = 1.0  # that is told
 
 
-@route("/healthz", http_method=_LOOK)
+@get("/healthz")
 async def healthz() -> Response[bytes]:
     """The process answers."""
     return json_answer({"status": "ok"}, headers=_NO_STORE)
 
 
-@route("/readyz", http_method=_LOOK)
+@get("/readyz")
 async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The service can take work; if not, why. Providers that are down or paused are told, but make nobody unready: jobs wait."""
     context = context_of(request)
@@ -57,7 +57,7 @@ def _paused(context: Context) -> dict[str, float]:
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """All metrics for Prometheus; the deliveries that wait are counted now."""
     context = context_of(request)
-    if not context.open_metrics:
+    if not (context.open_metrics and is_asked_here(request.scope, context.settings.public_url)):
         await authenticated(request)
     context.metrics.set_jobs(await context.job_counts.now())
     context.metrics.set_captures(await backlog(context.reader))

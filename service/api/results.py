@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from litestar import HttpMethod, Request, Response, route
+from litestar import Request, Response, get
 from litestar.params import FromPath
 from litestar.response import Stream
 
@@ -37,7 +37,7 @@ _FILE_HEADERS: Final = {
 _LEADING_HEADERS: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 
-@route("/r/{token:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD])
+@get("/r/{token:str}")
 async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> Response[Any]:
     """The file that a link names, or the way to it."""
     context = context_of(request)
@@ -49,7 +49,7 @@ async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> 
     return await _providers(context, request, held)
 
 
-@route("/r/{token:str}/thumb", http_method=[HttpMethod.GET, HttpMethod.HEAD])
+@get("/r/{token:str}/thumb")
 async def show_thumbnail(request: Request[Any, Any, Any], token: FromPath[str]) -> Response[bytes]:
     """A small picture of a picture that we have a copy of."""
     context = context_of(request)

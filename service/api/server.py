@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+from litestar import HttpMethod, Response, route
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 
@@ -24,6 +26,7 @@ from service.api import (
     subscriptions,
     usage,
 )
+from service.api.answers import empty_answer
 from service.api.auth import check_key
 from service.api.context import Context
 from service.api.exchange import Api
@@ -68,10 +71,14 @@ def create_api(context: Context, extra_routes: Sequence[BaseRouteHandler] = ()) 
     """
     routes = [*ROUTES, *extra_routes]
     for each in routes:
+        if isinstance(each, HTTPRouteHandler) and HttpMethod.GET in each.http_methods:
+            each.http_methods.add(
+                HttpMethod.HEAD
+            )  # the server leaves the body out; what never ends, ends after its head
         if any(path.startswith("/v1") for path in each.paths):
             _check_guarded(each)
     return Api(
-        route_handlers=routes,
+        route_handlers=[*_options(routes), *routes],
         state=State({"context": context, "refusals": Refusals(context.clock)}),
         before_request=check_key,
         exception_handlers=EXCEPTION_HANDLERS,
@@ -79,6 +86,25 @@ def create_api(context: Context, extra_routes: Sequence[BaseRouteHandler] = ()) 
         logging_config=None,  # see `exchange`
         debug=False,
     )
+
+
+def _options(routes: Sequence[BaseRouteHandler]) -> Iterator[BaseRouteHandler]:
+    """What each path takes: Litestar 2.25's own answer to OPTIONS names only the methods of the first route of a path."""
+    methods: defaultdict[str, set[str]] = defaultdict(lambda: {"OPTIONS"})
+    for each in routes:
+        if isinstance(each, HTTPRouteHandler):
+            for path in each.paths:
+                methods[path] |= each.http_methods
+    for path, names in methods.items():
+        yield _options_of(path, ", ".join(sorted(names)))
+
+
+def _options_of(path: str, allowed: str) -> BaseRouteHandler:
+    @route(path, http_method=HttpMethod.OPTIONS, sync_to_thread=False, opt={"scope": None})
+    def options() -> Response[bytes]:
+        return empty_answer(204, {"Allow": allowed})
+
+    return options
 
 
 def _check_guarded(route: BaseRouteHandler) -> None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from litestar.enums import ScopeType
 from litestar.types import Receive, Scope, Send
 
-from service.api.listener import abort_connection
+from service.api.connection import abort_connection
 from service.api.query import cursor
 from service.clock import Clock
 from service.db.reader import Reader
@@ -86,6 +87,10 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
+        if scope["type"] == ScopeType.HTTP and scope["method"] == "HEAD":
+            await self._write(send, None)
+            await _end(scope, send)
+            return
         with self.hub.follow(self.account_id) as follower:
             await self._check_start(follower)
             # The service waits for its connections, and a client may never take what is on its way to it.

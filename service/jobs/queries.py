@@ -63,6 +63,11 @@ async def timeline(reader: Reader, job_id: str, after_seq: int, limit: int) -> l
     ]
 
 
+async def has_token(reader: Reader, token_hash: bytes) -> bool:
+    """Whether any submission has this callback token."""
+    return await reader.row("SELECT 1 FROM submissions WHERE token_hash = :hash", {"hash": token_hash}) is not None
+
+
 async def past_deadline(reader: Reader, now_ms: int, count: int) -> list[str]:
     """Jobs whose deadline has passed, longest first. A request in flight is let out first."""
     rows = await reader.rows(

@@ -205,7 +205,7 @@ async def test_strange_header_harms_nobody(loud: Served, headers: bytes) -> None
         (b"Content-Encoding: gzip\r\n", BODY, {415}),
         (b"Content-Encoding: \xff\r\n", BODY, {415}),
         (b'Idempotency-Key: ""\r\n', BODY, {400}),
-        (b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n", BODY, {202, 400}),
+        (b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n", BODY, {400}),
         (b"Idempotency-Key: " + b"x" * 256 + b"\r\n", BODY, {400}),
     ],
 )  # fmt: skip

@@ -1,0 +1,101 @@
+"""Memory for what is large: request bodies while they are read, and answers while they are sent.
+
+Each kind has one bound for the whole process. It must not know what the bytes mean.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final
+
+from litestar.types import Scope, Send
+
+from service.api.connection import UNSENT_BYTES, abort_connection
+from service.errors import Unavailable
+
+FREE_BYTES: Final = 16 * 1024  # of each body, so that a small one always passes
+RETRY_AFTER_S: Final = 1
+_HELD: Final = "body_memory"  # where the scope's state keeps what a request holds
+
+
+class Bodies:
+    """The bytes of all request bodies that are being read. No account has more than half, nor have all callbacks together.
+
+    Args:
+        size: Bytes; each body has `FREE_BYTES` beside them.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._share = size // 2
+        self._by_owner: dict[str, int] = {}
+        self._held = 0
+
+    def hold(self, scope: Scope, owner: str, count: int) -> None:
+        """Take up room until the request ends.
+
+        Raises:
+            Unavailable: There is none.
+        """
+        mine = self._by_owner.get(owner, 0) + count
+        if mine > self._share or self._held + count > self._size:
+            raise Unavailable(
+                "other large bodies are being read; send this one again", code="busy", retry_after_s=RETRY_AFTER_S
+            )
+        self._by_owner[owner] = mine
+        self._held += count
+        held = scope["state"].setdefault(_HELD, [owner, 0])
+        held[1] += count
+
+    def give_back(self, scope: Scope) -> None:
+        """What a request holds, if anything."""
+        held = scope["state"].pop(_HELD, None)
+        if held is None:
+            return
+        owner, count = held
+        self._held -= count
+        self._by_owner[owner] -= count
+        if not self._by_owner[owner]:
+            del self._by_owner[owner]
+
+    @property
+    def held(self) -> int:
+        """Bytes that are taken up."""
+        return self._held
+
+
+class Answers:
+    """Large answers on their way, in pieces, so that a client that does not read holds a piece and not a copy of everything.
+
+    Beyond the bound the connection goes whose client has taken nothing for longest.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._held = 0
+        self._stalest: OrderedDict[object, tuple[int, Scope]] = OrderedDict()
+
+    async def send(self, scope: Scope, send: Send, message: Any) -> None:
+        """Send a body, or a part of one, that is larger than a piece."""
+        body, more = memoryview(message["body"]), message.get("more_body", False)
+        me = object()
+        self._stalest[me] = len(body), scope
+        self._held += len(body)
+        while self._held > self._size and len(self._stalest) > 1:
+            self._forget(next(iter(self._stalest)), cut=True)
+        try:
+            for at in range(0, len(body), UNSENT_BYTES):
+                end = at + UNSENT_BYTES
+                part: Any = {"type": message["type"], "body": body[at:end], "more_body": more or end < len(body)}
+                await send(part)
+                if me in self._stalest:
+                    self._stalest.move_to_end(me)
+        finally:
+            self._forget(me)
+
+    def _forget(self, one: object, *, cut: bool = False) -> None:
+        if one in self._stalest:
+            size, scope = self._stalest.pop(one)
+            self._held -= size
+            if cut:
+                abort_connection(scope)
