@@ -62,8 +62,8 @@ class SlewedClock:
 
     def __init__(self, uptime_ns: Callable[[], int], wall_ns: Callable[[], int]) -> None:
         self._uptime_ns, self._wall_ns = uptime_ns, wall_ns
-        self._since_ns, wall_ns = self._read()  # uptime, when it was last looked at
-        self._ours_ns = wall_ns - self._since_ns  # our time less the uptime, at that moment …
+        self._since_ns, began_ns = self._read()  # uptime, when it was last looked at
+        self._ours_ns = began_ns - self._since_ns  # our time less the uptime, at that moment …
         self._left_ns = 0  # … and what is to be worked off from there on
         self._walls_ns = self._ours_ns  # the wall clock less the uptime, when it was last looked at
         self._seen_ns = 0
