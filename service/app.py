@@ -20,12 +20,14 @@ from service.api.context import Context
 from service.api.listener import Listener
 from service.api.memory import Answers, Bodies
 from service.api.prefix import BelowPrefix, prefix_of
+from service.api.sealed_cursor import SealedCursors
 from service.api.server import ROOTS, create_api
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
 from service.db import pullback
 from service.db.keyring import installation
 from service.db.opening import Store, hold, open_store
 from service.deliveries.feed import MAX_FOLLOWERS
+from service.deliveries.feed_queries import plain_until
 from service.deliveries.shares import SOCKETS
 from service.egress.door import Door
 from service.errors import SettingsInvalid
@@ -172,7 +174,8 @@ class Service:
             register(store.writer)
         store.writer.start()
         await self._ensure_admin(store, path)
-        self._app = create_api(self._context())
+        cursors = SealedCursors(store.box, await plain_until(store.reader))
+        self._app = create_api(self._context(cursors))
         prefix = prefix_of(settings.public_url)
         self._entry = BelowPrefix(self._app, prefix, ROOTS) if prefix else self._app
 
@@ -190,7 +193,7 @@ class Service:
         self.admin_key = admin.text if given is None else None
         self.admin_key_path = admin.path
 
-    def _context(self) -> Context:
+    def _context(self, cursors: SealedCursors) -> Context:
         base, stages = self._base, self._stages
         return Context(
             settings=base.settings,
@@ -209,6 +212,7 @@ class Service:
             waiters=stages.waiters,
             hub=stages.hub,
             figures=stages.sender.figures,
+            cursors=cursors,
             job_counts=JobCounts(base.store.pages, base.clock),
             links=base.links,
             receiver=stages.inbox,

@@ -219,7 +219,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         notation.size,
     ),
     Setting(
-        "READ_TIMEOUT", "5s", "duration", "the deadline of one read of the database for a caller", notation.duration
+        "READ_TIMEOUT",
+        "5s",
+        "duration",
+        "the deadline of one read of the database for a caller, its wait included; then 503",
+        notation.duration,
     ),
     Setting(
         "BUSY_TIMEOUT",
@@ -229,7 +233,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         notation.duration,
     ),
     Setting("WAL_MAX", "64MiB", "size", "SQLite's log is cut back as soon as it is larger", notation.size),
-    Setting("MAX_KEYS", "1000", "from 1", "keys of an account", partial(notation.whole, low=1, high=1_000_000)),
+    Setting(
+        "MAX_KEYS", "1000", "from 1", "keys of an account in force", partial(notation.whole, low=1, high=1_000_000)
+    ),
     Setting(
         "MAX_SUBSCRIPTIONS",
         "1000",

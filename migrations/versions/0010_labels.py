@@ -1,4 +1,7 @@
-"""The tags and the metadata of jobs as labels, so that a list that is narrowed to some of them is served by an index."""
+"""The tags and the metadata of jobs as labels, so that a list that is narrowed to some of them is served by an index.
+
+Further, an index for the replays of a subscription, and up to where cursors of the feed may be numbers.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,13 @@ ORDER BY 1, 2, 3, 4
 """
 
 
+# Cursors of the feed were positions; those that were given are taken, and later ones are sealed.
+_CURSORS_GIVEN = """
+INSERT INTO meta (key, value) SELECT 'feed_plain_until', max(
+    coalesce((SELECT max(pos) FROM events), 0), coalesce((SELECT max(max(feed_floor, feed_erased)) FROM accounts), 0))
+"""
+
+
 def upgrade() -> None:
     """Bring the schema forward; migrations only add."""
     op.create_table(
@@ -52,6 +62,7 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_replays_for_subscription", "replays", ["account_id", "subscription_id", "id"])
+    op.execute(_CURSORS_GIVEN)
     op.execute(_FILL)
     op.execute(_COME)
     op.execute(_GO)

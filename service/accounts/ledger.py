@@ -239,9 +239,8 @@ async def statement(reader: Reader, account_id: str, before_id: int | None, limi
 
 
 def transfer_view(row: Row) -> dict[str, Any]:
-    """A transfer as it is shown."""
+    """A transfer as it is shown, without its number."""
     return {
-        "id": row["id"],
         "at": iso(row["at"]),
         "kind": row["kind"],
         "debit": row["debit"],

@@ -21,12 +21,14 @@ from service.api.answers import json_answer
 from service.api.auth import needs
 from service.api.body import fields_of, header, json_body
 from service.api.context import Context, context_of, principal_of
-from service.api.query import PAGING, page, query_of, wrong
+from service.api.query import PAGING, bad_cursor, query_of, wrong
 from service.errors import FieldError, Forbidden, Invalid, NotFound
 from service.ids import is_id
 from service.jobs.request import idempotency_key
 
 MAX_REASON: Final = 500  # characters
+_TRANSFER: Final = "transfer"  # the kind of the statement's cursors
+_TRANSFER_ID: Final = "transfer-id"  # that of what stands for a transfer's number
 _AMOUNT_FIX: Final = f'must be a decimal string with at most {PLACES} places and {MAX_USD} at most, such as "5.00"'
 
 
@@ -76,14 +78,23 @@ async def list_transfers(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A page of what moved in the account's books, newest first; an admin may name another account."""
     context, who = context_of(request), principal_of(request)
     query = query_of(request.scope, PAGING | {"account_id"})
-    limit, before = query.limit(), query.cursor_number("transfer")
+    limit, before = query.limit(), query.one("cursor")
     account_id = query.one("account_id") or who.account_id
     if not is_id(account_id, "acc"):
         raise wrong("account_id", "is no account's id; they look like acc_0199…")
     if account_id != who.account_id and not who.may(Scope.ADMIN):
         raise Forbidden("only a key with the scope admin may name another account; leave account_id out")
-    found = await statement(context.reader, account_id, before, limit + 1)
-    return page(found, limit, transfer_view, "transfer", lambda row: row["id"])
+    before_id = None if before is None else context.cursors.place(_TRANSFER, account_id, before)
+    if before is not None and before_id is None:
+        raise bad_cursor()
+    found = await statement(context.reader, account_id, before_id, limit + 1)
+    more = context.cursors.text(_TRANSFER, account_id, found[limit - 1]["id"]) if len(found) > limit else None
+    shown = [
+        # Numbers of the books grow with what all accounts do.
+        {**transfer_view(row), "id": "trf_" + context.cursors.text(_TRANSFER_ID, account_id, row["id"])}
+        for row in found[:limit]
+    ]
+    return json_answer({"data": shown, "next_cursor": more})
 
 
 def amount_of(body: dict[str, Any], name: str, errors: list[FieldError]) -> int | None:

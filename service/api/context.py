@@ -10,6 +10,7 @@ from litestar import Request
 
 from service.accounts.keys import Keys, Principal
 from service.api.memory import Answers, Bodies
+from service.api.sealed_cursor import SealedCursors
 from service.clock import Clock, Randomness
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
@@ -72,6 +73,7 @@ class Context:
     hub: Hub
     figures: Figures
     job_counts: JobCounts
+    cursors: SealedCursors
     links: ResultLinks
     receiver: Receiver
     storage: Storage | None

@@ -6,6 +6,8 @@ kept; after that 410 tells the oldest one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from litestar import Request, Response, get
@@ -16,8 +18,9 @@ from service.api.answers import raw_answer
 from service.api.auth import authenticated, needs
 from service.api.body import header
 from service.api.context import Context, context_of, principal_of
-from service.api.query import Query, cursor, number_of, query_of, wrong
-from service.api.stream import CURSOR, WRITE_S, EventStream, entry_json, expired
+from service.api.query import Query, bad_cursor, number_of, query_of, wrong
+from service.api.sealed_cursor import FEED, looks_sealed
+from service.api.stream import WRITE_S, EventStream, entry_json, expired
 from service.deliveries.feed_queries import Wanted, position_of, read_edges, read_page
 from service.errors import Unauthenticated
 from service.ids import is_id
@@ -34,14 +37,14 @@ async def list_events(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A page of the account's events, oldest first; its `next_cursor` is never null."""
     context, account_id = context_of(request), principal_of(request).account_id
     query = query_of(request.scope, _FILTERS | _START | {"limit"}, repeatable=_FILTERS)
-    limit, wanted, after = query.limit(), _wanted(query), _start(query)
+    limit, wanted, after = query.limit(), _wanted(query), await _start(context, account_id, query)
     if after is None and query.one("from") == _NOW:
         edges = await read_edges(context.reader, account_id)
-        return _page([], edges.newest)
+        return _page([], _cursors(context, account_id)(edges.newest))
     page = await read_page(context.reader, account_id, after or 0, wanted, limit=limit, max_bytes=PAGE_BYTES)
     if after is not None and page.is_lost:
-        raise expired(page.edges)
-    return _page([entry_json(each) for each in page.entries], page.position)
+        raise expired(page.edges, _cursors(context, account_id))
+    return _page([entry_json(each) for each in page.entries], _cursors(context, account_id)(page.position))
 
 
 @get("/v1/events/stream", opt=needs(Scope.JOBS_READ))
@@ -49,7 +52,7 @@ async def stream_events(request: Request[Any, Any, Any]) -> ASGIApp:
     """The same live: what lies behind `Last-Event-ID` or `cursor`, or else what comes from now on."""
     context, account_id = context_of(request), principal_of(request).account_id
     query = query_of(request.scope, _FILTERS | _START | {"lastEventId"}, repeatable=_FILTERS)
-    wanted, after = _wanted(query), _start(query)
+    wanted, after = _wanted(query), await _start(context, account_id, query)
     last_id = header(request.scope, b"last-event-id") or query.one("lastEventId")
     if last_id:
         after = await _position(context, account_id, last_id)
@@ -65,22 +68,31 @@ async def stream_events(request: Request[Any, Any, Any]) -> ASGIApp:
         wanted=wanted,
         after=after,
         told=told,
+        cursor=_cursors(context, account_id),
         allowed=lambda: _allowed(request),
         write_s=WRITE_S,
     )
 
 
-def _page(entries: list[bytes], position: int) -> Response[bytes]:
-    end = b'],"next_cursor":"%s"}' % cursor(CURSOR, position).encode()
+def _cursors(context: Context, account_id: str) -> Callable[[int], str]:
+    return partial(context.cursors.text, FEED, account_id)
+
+
+def _page(entries: list[bytes], next_cursor: str) -> Response[bytes]:
+    end = b'],"next_cursor":"%s"}' % next_cursor.encode()
     return raw_answer(b'{"data":[' + b",".join(entries) + end, headers={"Cache-Control": "no-store"})
 
 
-def _start(query: Query) -> int | None:
+async def _start(context: Context, account_id: str, query: Query) -> int | None:
     """The position behind which to begin, if one is given."""
     given = query.one("from")
     if given not in {None, _OLDEST, _NOW}:
         raise wrong("from", f"must be {_OLDEST} or {_NOW}")
-    after = query.cursor_number(CURSOR)
+    after, given_cursor = None, query.one("cursor")
+    if given_cursor is not None and (after := context.cursors.place(FEED, account_id, given_cursor)) is None:
+        if not looks_sealed(given_cursor) and number_of(given_cursor, FEED) is None:
+            raise bad_cursor()
+        raise expired(await read_edges(context.reader, account_id), _cursors(context, account_id))
     if given is not None and after is not None:
         raise wrong("from", "makes no sense beside cursor; leave one of them out")
     return after
@@ -91,9 +103,9 @@ async def _position(context: Context, account_id: str, last_id: str) -> int:
     if is_id(last_id, "evt"):
         found = await position_of(context.reader, account_id, last_id)
     else:
-        found = number_of(last_id, CURSOR)
+        found = context.cursors.place(FEED, account_id, last_id)
     if found is None:
-        raise expired(await read_edges(context.reader, account_id))
+        raise expired(await read_edges(context.reader, account_id), _cursors(context, account_id))
     return found
 
 

@@ -78,14 +78,14 @@ class Query:
         """The id behind which the page begins."""
         position = self._cursor(prefix)
         if position is not None and not is_id(position, prefix):
-            raise _bad_cursor()
+            raise bad_cursor()
         return position
 
     def cursor_number(self, kind: str) -> int | None:
         """The number behind which the page begins."""
         position = self._cursor(kind)
         if position is not None and not re.fullmatch(r"[0-9]{1,15}", position):
-            raise _bad_cursor()
+            raise bad_cursor()
         return None if position is None else int(position)
 
     def _cursor(self, kind: str) -> str | None:
@@ -94,7 +94,7 @@ class Query:
             return None
         position = _decoded(text, kind)
         if position is None:
-            raise _bad_cursor()
+            raise bad_cursor()
         return position
 
 
@@ -190,5 +190,6 @@ def wrong(name: str, reason: str) -> Malformed:
     return Malformed(f"the query parameter {shown!r} {reason}", code="query_invalid")
 
 
-def _bad_cursor() -> Malformed:
+def bad_cursor() -> Malformed:
+    """A cursor that the list did not give."""
     return wrong("cursor", "is not one that this list gave; leave it out to begin at the start")

@@ -15,14 +15,12 @@ from litestar.enums import ScopeType
 from litestar.types import Receive, Scope, Send
 
 from service.api.connection import abort_connection
-from service.api.query import cursor
 from service.clock import Clock
 from service.db.reader import Reader
 from service.deliveries.feed import Follower, Hub
 from service.deliveries.feed_queries import Edges, Entry, Wanted
 from service.errors import Gone, Unavailable
 
-CURSOR: Final = "pos"  # the kind of our cursors
 HEARTBEAT_S: Final = 15.0  # the key is looked at as often
 WRITE_S: Final = 30.0  # for a client to take what was written; then it is cut, and may come back
 END_S: Final = 1.0  # for it to take the end
@@ -44,24 +42,19 @@ def entry_json(entry: Entry) -> bytes:
     return b'{"id":"%s",%s' % (entry.id.encode(), entry.body[1:])
 
 
-def expired(edges: Edges) -> Gone:
+def expired(edges: Edges, cursor: Callable[[int], str]) -> Gone:
     """What lies behind a position is not kept any more, or the position is none of this log."""
     return Gone(
         "events behind this position are not kept any more, or it is not one of this log; begin again at oldest_cursor, "
         "and look with GET /v1/jobs for what you may have missed",
         code="cursor_expired",
-        more={"oldest_cursor": cursor(CURSOR, edges.floor)},
+        more={"oldest_cursor": cursor(edges.floor)},
     )
 
 
 def _block(entry: Entry) -> bytes:
     """The event as a stream has it. JSON from our own encoder has no line breaks."""
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (entry.id.encode(), entry.type.encode(), entry_json(entry))
-
-
-def _mark(position: int) -> bytes:
-    """Tells a position without an event: whoever comes back with it misses nothing."""
-    return b"id: %s\n\n" % cursor(CURSOR, position).encode()
 
 
 @dataclass(slots=True)
@@ -71,6 +64,7 @@ class EventStream:
     Args:
         after: The position behind which the stream begins.
         told: The position that the client would come back with now; None if it has none.
+        cursor: The cursor of a position.
         allowed: Whether the key is still good.
         write_s: How long a client may take for what was written.
     """
@@ -82,6 +76,7 @@ class EventStream:
     wanted: Wanted
     after: int
     told: int | None
+    cursor: Callable[[int], str]
     allowed: Callable[[], Awaitable[bool]]
     write_s: float
 
@@ -112,10 +107,10 @@ class EventStream:
     async def _check_start(self, follower: Follower) -> None:
         page = await follower.page(self.reader, self.after, self.wanted)
         if page.is_lost:
-            raise expired(page.edges)
+            raise expired(page.edges, self.cursor)
 
     async def _follow(self, follower: Follower, send: Send, gone: asyncio.Task[None]) -> None:
-        await self._write(send, _HELLO + (b"" if self.told is not None else _mark(self.after)))
+        await self._write(send, _HELLO + (b"" if self.told is not None else self._mark(self.after)))
         self.told = self.after
         beat = self._beat()
         try:
@@ -149,7 +144,11 @@ class EventStream:
         if self.told == self.after:
             return _HEARTBEAT
         self.told = self.after
-        return _HEARTBEAT + _mark(self.after)
+        return _HEARTBEAT + self._mark(self.after)
+
+    def _mark(self, position: int) -> bytes:
+        """Tells a position without an event: whoever comes back with it misses nothing."""
+        return b"id: %s\n\n" % self.cursor(position).encode()
 
     async def _write(self, send: Send, text: bytes | None) -> None:
         async with asyncio.timeout(self.write_s):

@@ -118,6 +118,12 @@ def _edges(row: Row) -> Edges:
     return Edges(row["floor"], newest, max(newest, row["erased"]))
 
 
+async def plain_until(reader: Reader) -> int:
+    """The last position that was given out when cursors still were numbers."""
+    row = await reader.row("SELECT value FROM meta WHERE key = 'feed_plain_until'")
+    return 0 if row is None else int(row["value"])
+
+
 async def position_of(reader: Reader, account_id: str, event_id: str) -> int | None:
     """The position of an event of the account, also where it was erased; none where retention removed it."""
     row = await reader.row(_POSITION, {"id": event_id, "account": account_id})

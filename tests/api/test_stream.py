@@ -14,6 +14,7 @@ import pytest
 import structlog
 
 from service.api.listener import Listener
+from service.api.query import cursor
 from service.api.stream import EventStream
 from service.db.reader import Reader
 from service.db.transaction import Params, Row
@@ -61,6 +62,7 @@ class Stand:
             wanted=self.wanted,
             after=self.after,
             told=self.told,
+            cursor=lambda place: cursor("pos", place),
             allowed=self._allowed,
             write_s=self.write_s,
         )

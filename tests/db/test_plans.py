@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,22 +97,25 @@ def _questions() -> dict[str, Callable[[Recorder], Awaitable[Any]]]:
         "newest delivery": lambda r: delivery_queries.newest_delivery(r, A, B, "evt_1"),
     }
     for before in (None, "zzz"):
+        page: dict[str, Any] = {"account_id": A, "before_id": before, "limit": 50}
+        listed = partial(subscription_queries.list_subscriptions, box=box, now_ms=0, standings=nothing_known)
         asked |= {
-            f"accounts {before}": lambda r, b=before: accounts.list_accounts(r, b, 50, 0),
-            f"keys {before}": lambda r, b=before: keys.list_keys(r, A, b, 50),
-            f"statement {before}": lambda r, b=before: ledger.statement(r, A, None if b is None else 7, 50),
-            f"subscriptions {before}": lambda r, b=before: subscription_queries.list_subscriptions(
-                r, box, A, before_id=b, limit=50, now_ms=0, standings=nothing_known
-            ),
+            f"accounts {before}": partial(accounts.list_accounts, before_id=before, limit=50, now_ms=0),
+            f"keys {before}": partial(keys.list_keys, **page),
+            f"statement {before}": partial(ledger.statement, **page | {"before_id": None if before is None else 7}),
+            f"subscriptions {before}": partial(listed, **page),
         }
         for subscription in (None, B):
-            asked[f"replays {before} {subscription}"] = lambda r, b=before, s=subscription: replay_queries.list_replays(
-                r, A, subscription_id=s, before_id=b, limit=50
+            asked[f"replays {before} {subscription}"] = partial(
+                replay_queries.list_replays, **page, subscription_id=subscription
             )
     for given in itertools.product((False, True), repeat=5):
-        asked[f"feed {given}"] = lambda r, g=given: feed_queries.read_page(r, A, 7, _feed(*g), limit=50, max_bytes=9)
+        asked[f"feed {given}"] = partial(
+            feed_queries.read_page, account_id=A, after=7, wanted=_feed(*given), limit=50, max_bytes=9
+        )
     for tag, by_tag in ((None, ()), ("t", ()), (None, ("tag",))):
-        asked[f"usage {tag} {by_tag}"] = lambda r, t=tag, b=by_tag: usage_store.usage(r, A, Wanted(1, 2, b, tag=t))
+        wanted = Wanted(1, 2, by_tag, tag=tag)
+        asked[f"usage {tag} {by_tag}"] = partial(usage_store.usage, account_id=A, wanted=wanted)
     return asked
 
 
