@@ -121,6 +121,15 @@ RULES: tuple[tuple[str, str, str], ...] = (
         ),
     ),
     (
+        "labels",
+        "a job is found by its own tags, and no label belongs to another account's job or to none",
+        (
+            "SELECT l.job_id FROM labels l LEFT JOIN jobs j ON j.id = l.job_id AND j.account_id = l.account_id WHERE j.id IS NULL "
+            "UNION ALL SELECT j.id FROM jobs j, json_each(j.tags) tag WHERE NOT EXISTS (SELECT 1 FROM labels l "
+            "WHERE l.account_id = j.account_id AND l.name = 'tag' AND l.value = tag.value AND l.job_id = j.id)"
+        ),
+    ),
+    (
         "I11",
         "what is delivered was generated: a completed job has its results, and they come from a submission that was made",
         (

@@ -101,7 +101,7 @@ class SQLiteReader:
 
     async def close(self) -> None:
         """Close every connection; their threads end."""
-        await asyncio.gather(*self._ending)
+        await asyncio.gather(*self._ending, return_exceptions=True)
         for connection in self._all:
             await connection.close()
 
