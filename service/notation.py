@@ -20,6 +20,7 @@ from pydantic import SecretStr
 MAX_DURATION: Final = timedelta(days=3650)  # far beyond any sense, and far below what dates can hold
 UNITS_S: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES: Final = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}  # bytes
+_MAX_NAME: Final = 240  # bytes of a file's name; most file systems take 255, and `.secret-key` is put behind it
 _SHOWN_CHARS: Final = 80  # of a wrong value in a message
 _MAX_SIZE: Final = 2**50  # bytes, a pebibyte
 _MICRO: Final = 1_000_000  # micro-USD in a dollar
@@ -59,6 +60,11 @@ def database_url(text: str) -> str:
     path = rest.removeprefix("/")
     if not rest.startswith("/") or not path or path.startswith(":") or set(path) & set("?#"):
         raise ValueError("write sqlite:/// and the path of a file, without options: jobs in memory would be lost")
+    name = path.rpartition("/")[2]
+    if name in {"", ".", ".."}:
+        raise ValueError("write the path of a file, not of a directory")
+    if len(name.encode("utf-8", "surrogateescape")) > _MAX_NAME:
+        raise ValueError(f"write a shorter name, of at most {_MAX_NAME} bytes: files beside it have longer ones")
     return f"sqlite:///{path}"
 
 

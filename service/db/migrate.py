@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
@@ -39,7 +39,7 @@ def upgrade(path: Path) -> tuple[str | None, str | None]:
     Returns:
         The revision before and after.
     """
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    engine = create_engine(_url(path), poolclass=NullPool)
     _begin_immediately(engine)
     try:
         with engine.connect() as connection:
@@ -55,12 +55,17 @@ def upgrade(path: Path) -> tuple[str | None, str | None]:
 
 def current(path: Path) -> str | None:
     """The revision that a database is at; None for a new one."""
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    engine = create_engine(_url(path), poolclass=NullPool)
     try:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
     finally:
         engine.dispose()
+
+
+def _url(path: Path) -> URL:
+    # Not as text: SQLAlchemy would decode what looks like %25 in a name, and open another file.
+    return URL.create("sqlite", database=str(path))
 
 
 def _begin_immediately(engine: object) -> None:
