@@ -26,6 +26,7 @@ from service.clock import Clock, Randomness, SystemClock, SystemRandomness
 from service.db import pullback
 from service.db.keyring import installation
 from service.db.opening import Store, hold, open_store
+from service.db.readiness import Readiness
 from service.deliveries.feed import MAX_FOLLOWERS
 from service.deliveries.feed_queries import plain_until
 from service.deliveries.shares import SOCKETS
@@ -74,6 +75,7 @@ class Service:
         self._base: Base
         self._stages: Stages
         self._ticker: Ticker
+        self._readiness: Readiness
         self.stopping: Stopping
 
     @classmethod
@@ -126,10 +128,18 @@ class Service:
         # All addresses are none: a link that says 0.0.0.0 leads nowhere, one that says localhost at least on this machine.
         self.base_url = settings.public_url or (f"http://localhost:{port}" if is_wildcard(host) else self.url)
         secret_key = settings.secret_key.get_secret_value() if settings.secret_key else None
-        read_timeout_s = settings.read_timeout.total_seconds()
         store = await open_store(
-            path, secret_key, clock, randomness, self.metrics, lock=lock, read_timeout_s=read_timeout_s
+            path,
+            secret_key,
+            clock,
+            randomness,
+            self.metrics,
+            lock=lock,
+            read_timeout_s=settings.read_timeout.total_seconds(),
+            busy_timeout_ms=max(1, round(settings.busy_timeout.total_seconds() * 1000)),
+            log_max=settings.wal_max,
         )
+        self._readiness = Readiness(store.writer, clock)
         self.new_database = store.fresh
         self._undo.push_async_callback(store.close)
         egress = Door(allow=settings.egress_allow, clock=clock)
@@ -240,8 +250,8 @@ class Service:
             await self._base.store.reader.row("SELECT 1 FROM jobs LIMIT 1")
         except Exception as error:  # whatever the store says, this question is answered
             reasons.append(f"the store does not answer: {error}")
-        if self._base.store.writer.failed.done():
-            reasons.append("the store failed")
+        if trouble := await self._readiness.trouble():
+            reasons.append(trouble)
         if not self._ticker.alive():
             reasons.append("the scheduler does not tick")
         return reasons

@@ -134,6 +134,12 @@ METRICS: Final[tuple[MetricRow, ...]] = (
     MetricRow("remora_writer_batch_commands", "histogram", (), "commands that shared one commit", _COUNTS),
     MetricRow("remora_writer_commit_seconds", "histogram", (), "how long a commit took", _FAST_S),
     MetricRow(
+        "remora_database_log_bytes",
+        "gauge",
+        (),
+        "size of the database's log (`-wal`); beyond `REMORA_WAL_MAX` another program's reads keep it from being cut",
+    ),
+    MetricRow(
         "remora_http_requests_total", "counter", ("method", "route", "status"), "requests served, by route template"
     ),
     MetricRow(

@@ -353,6 +353,10 @@ class Metrics:
         self._observe(size, "remora_writer_batch_commands")
         self._observe(commit_s, "remora_writer_commit_seconds")
 
+    def log_size(self, size_bytes: int) -> None:
+        """The database's log has so many bytes now."""
+        self._values["remora_database_log_bytes",] = size_bytes
+
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered; `route` is the template, never the path that was asked for."""
         self._count("remora_http_requests_total", method, route, str(status))

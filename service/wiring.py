@@ -14,6 +14,7 @@ from service.accounts.keys import Keys
 from service.accounts.limits import Limits
 from service.callbacks.inbox import Inbox
 from service.clock import Clock, Randomness
+from service.db.log import LogKeeper
 from service.db.opening import Store
 from service.db.writer import Writer
 from service.deliveries import replay_store
@@ -146,8 +147,9 @@ def wire(base: Base) -> Stages:
     submits, polls = _submits(base, tracker, submitter, breakers), _polls(base, fetcher)
     tracker.submitter, tracker.fetcher = submits.pool, polls.pool
     submitter.stopping = lambda: submits.pool.closed
-    cleaner = _cleaner(base)
-    keeping = keep(base, tracker, fetcher, sender.recalled)
+    log = _log_keeper(base)
+    cleaner = _cleaner(base, log)
+    keeping = keep(base, tracker, fetcher, sender.recalled, log)
     return Stages(
         tracker=tracker,
         waiters=waiters,
@@ -162,6 +164,19 @@ def wire(base: Base) -> Stages:
         cleaner=cleaner,
         keeping=keeping,
         duties=[*_duties(base, submits, polls, sender, cleaner), *keeping.duties],
+    )
+
+
+def _log_keeper(base: Base) -> LogKeeper:
+    store, settings = base.store, base.settings
+    return LogKeeper(
+        writer=store.writer,
+        barrier=store.barrier,
+        path=store.log_path,
+        most=settings.wal_max,
+        longest_wait_s=settings.read_timeout.total_seconds(),
+        clock=base.clock,
+        observer=base.metrics,
     )
 
 
@@ -220,16 +235,17 @@ def _duties(base: Base, submits: Dispatcher, polls: Dispatcher, sender: Sender, 
     ]
 
 
-def keep(base: Base, tracker: Tracker, fetcher: Fetcher, recalled: Recalled) -> Keeping:
+def keep(base: Base, tracker: Tracker, fetcher: Fetcher, recalled: Recalled, log: LogKeeper) -> Keeping:
     """Wire what makes copies of results and lets them go."""
     store = base.store
     Results(tracker, None if base.storage is None else base.storage.place).register(store.writer)
     followers: list[Follower] = [partial(erase_deliveries, recalled=recalled), erase_results]
     store.writer.handle(Erase, Eraser(tracker, followers).handle)
-    sweeper = Sweeper(store.writer, store.reader, base.storage, base.clock, base.metrics)
+    sweeper = Sweeper(store.writer, store.reader, base.storage, base.clock, base.metrics, log.erased)
     duties = [
         Duty("sweeper", SWEEP_S, sweeper.run_once),
         Duty("stranger-finder", STRANGERS_EVERY_S, sweeper.find_strangers, STRANGERS_FIRST_S),
+        Duty("log-keeper", SWEEP_S, log.run_once),
     ]
     if base.storage is None or base.files is None:
         return Keeping(None, sweeper, duties)
@@ -259,10 +275,10 @@ def _links_live_ms(registry: Registry) -> Callable[[str], int | None]:
     return lives.get
 
 
-def _cleaner(base: Base) -> Cleaner:
+def _cleaner(base: Base, log: LogKeeper) -> Cleaner:
     for register in (job_retention.register, sent_retention.register):
         register(base.store.writer)
-    return Cleaner(base.store.writer, base.clock, base.settings.retention, base.metrics)
+    return Cleaner(base.store.writer, base.clock, base.settings.retention, base.metrics, log.erased)
 
 
 def _limits(writer: Writer) -> Limits:

@@ -17,10 +17,11 @@ from sqlalchemy.exc import DatabaseError
 from service.clock import Randomness
 from service.db.invariants import Breach, breaches
 from service.db.keyring import open_box
+from service.db.lock import in_use
 from service.db.migrate import newest, upgrade
 from service.db.opening import hold, no_directory, not_writable
-from service.db.sqlite import BUSY_TIMEOUT_MS, LockFile, make_private
-from service.errors import SettingsInvalid, StoreUnavailable
+from service.db.sqlite import BUSY_TIMEOUT_MS
+from service.errors import SettingsInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,16 @@ def examine(path: Path, secret_key: str | None, randomness: Randomness) -> Exami
     if not path.exists():
         _check_place(path)
         return Examination(exists=False)
-    in_use = _in_use(path)
+    path = path.resolve()  # the secret key lies beside the file itself, not beside a link to it
     try:
+        used = in_use(path)
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as raw:
             raw.row_factory = sqlite3.Row
             raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             raw.execute("BEGIN")  # all questions are asked of one moment
-            return _examined(raw, path, secret_key, randomness, in_use=in_use)
+            return _examined(raw, path, secret_key, randomness, in_use=used)
+    except OSError as error:
+        raise SettingsInvalid([not_writable(path, error.strerror or "")]) from error
     except sqlite3.DatabaseError as error:
         raise SettingsInvalid([_unreadable(path, str(error))]) from error
 
@@ -128,25 +132,11 @@ def _key_problem(raw: sqlite3.Connection, path: Path, secret_key: str | None, ra
     return None
 
 
-def _in_use(path: Path) -> bool:
-    lock = LockFile(path.resolve())
-    if not lock.path.exists():
-        return False
-    try:
-        lock.acquire()
-    except StoreUnavailable:
-        return True
-    except OSError:
-        return False  # a lock file of another user; reading the database will tell
-    lock.release()
-    return False
-
-
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
     lock = hold(path)
     try:
-        make_private(path)
+        lock.make()
         yield
     finally:
         lock.release()

@@ -30,6 +30,9 @@ class InlineConnection:
         """Run the work here and now."""
         return work(self.raw)
 
+    def check(self) -> None:
+        """Nothing: a simulation's files stay where they are."""
+
     async def close(self) -> None:
         """Close the file."""
         self.raw.close()

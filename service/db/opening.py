@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.clock import Clock, Randomness
+from service.db.barrier import Barrier
+from service.db.faults import is_locked
 from service.db.keyring import open_box
+from service.db.lock import DatabaseLock
 from service.db.migrate import upgrade
 from service.db.reader import Reader
 from service.db.readers import PAGES, SQLiteReader
 from service.db.secrets import SecretBox
-from service.db.sqlite import LockFile, SQLiteWriteConnection, make_private
+from service.db.sqlite import BUSY_TIMEOUT_MS, LOG_MAX, SQLiteWriteConnection
 from service.db.writer import Observer, Writer
 from service.errors import SettingsInvalid
 
@@ -32,12 +35,18 @@ class Store:
     """
 
     path: Path
-    lock: LockFile
+    lock: DatabaseLock
     writer: Writer
     reader: Reader
     pages: Reader
     box: SecretBox
     fresh: bool  # the database was made just now
+    barrier: Barrier = field(default_factory=Barrier)  # all reads pass it
+
+    @property
+    def log_path(self) -> Path:
+        """The database's log."""
+        return self.path.with_name(self.path.name + "-wal")
 
     async def close(self) -> None:
         """Finish the writes that wait, and close: readers first, so that the writer does the last checkpoint."""
@@ -47,14 +56,14 @@ class Store:
         self.lock.release()
 
 
-def hold(path: Path) -> LockFile:
+def hold(path: Path) -> DatabaseLock:
     """Take a database for this process, before anything is made or listened on.
 
     Raises:
         SettingsInvalid: The place does not exist, or cannot be written.
         StoreUnavailable: Another process has the database.
     """
-    lock = LockFile(path.resolve())  # a link to the file is the same file, and must be the same lock
+    lock = DatabaseLock(path.resolve())  # a link to the file is the same file, and must be the same lock
     if not path.parent.is_dir():
         raise SettingsInvalid([no_directory(path)])
     try:
@@ -81,8 +90,10 @@ async def open_store(
     randomness: Randomness,
     observer: Observer | None = None,
     *,
-    lock: LockFile | None = None,
+    lock: DatabaseLock | None = None,
     read_timeout_s: float | None = None,
+    busy_timeout_ms: int = BUSY_TIMEOUT_MS,
+    log_max: int = LOG_MAX,
 ) -> Store:
     """Open a SQLite store, made or brought up to date where needed. The writer is not started yet.
 
@@ -94,26 +105,31 @@ async def open_store(
         observer: Told of every batch.
         lock: The one that `hold` took; None: it is taken now.
         read_timeout_s: The deadline of a read for a caller; None: it may take its time.
+        busy_timeout_ms: How long to wait while another program holds the database.
+        log_max: How large the log may become, in bytes.
 
     Raises:
         SettingsInvalid: The place cannot be written, or the key does not fit.
         StoreUnavailable: Another process has the database.
     """
     held = lock if lock is not None else await asyncio.to_thread(hold, path)
-    path = await asyncio.to_thread(path.resolve)
+    named, path = path, await asyncio.to_thread(path.resolve)
+    barrier = Barrier()
     async with contextlib.AsyncExitStack() as on_failure:
         on_failure.callback(held.release)
         on_failure.enter_context(_told(path))
-        await asyncio.to_thread(make_private, path)
+        await asyncio.to_thread(held.make)
         before, _ = await asyncio.to_thread(upgrade, path)
-        connection = await SQLiteWriteConnection.open(path)
+        connection = await SQLiteWriteConnection.open(
+            path, named=named, busy_timeout_ms=busy_timeout_ms, log_max=log_max
+        )
         on_failure.push_async_callback(connection.close)  # its thread would keep the process alive
         box = await connection.on_thread(lambda raw: open_box(raw, path, secret_key, randomness))
-        reader = await SQLiteReader.open(path)
+        reader = await SQLiteReader.open(path, barrier=barrier, busy_timeout_ms=busy_timeout_ms)
         on_failure.push_async_callback(reader.close)
-        pages = await SQLiteReader.open(path, PAGES, read_timeout_s)
+        pages = await SQLiteReader.open(path, PAGES, read_timeout_s, barrier=barrier, busy_timeout_ms=busy_timeout_ms)
         on_failure.pop_all()
-    return Store(path, held, Writer(connection, clock, observer), reader, pages, box, fresh=before is None)
+    return Store(path, held, Writer(connection, clock, observer), reader, pages, box, before is None, barrier)
 
 
 @contextlib.contextmanager
@@ -123,5 +139,6 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.DatabaseError, SQLAlchemyError) as error:
         reason = getattr(error, "orig", None) or error
-        msg = f"REMORA_DATABASE_URL: {path} cannot be used ({reason}); restore a backup, or name another file"
+        fix = "end the other program's transaction" if is_locked(reason) else "restore a backup, or name another file"
+        msg = f"REMORA_DATABASE_URL: {path} cannot be used ({reason}); {fix}"
         raise SettingsInvalid([msg]) from error

@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import aiosqlite
 
+from service.db.barrier import Barrier
+from service.db.faults import fault
 from service.db.transaction import Params, Row
 from service.errors import Unavailable
 
 PAGES: Final = 4  # connections for callers; each has a thread of its own
 WORK: Final = 2  # connections for everything else
-BUSY_TIMEOUT_MS: Final = 5_000  # an operator's shell may hold the file for a moment
+BUSY_TIMEOUT_MS: Final = 3_000  # an operator's shell may hold the file for a moment; the setting's default
 INTERRUPT_EVERY_S: Final = 0.005  # a statement that had not begun is not interrupted the first time
 RETRY_AFTER_S: Final = 5
 
@@ -30,27 +32,38 @@ class SQLiteReader:
     read that is cancelled, or is over its time, is interrupted first.
     """
 
-    def __init__(self, timeout_s: float | None = None) -> None:
+    def __init__(self, timeout_s: float | None, barrier: Barrier) -> None:
         self._timeout_s = timeout_s
+        self._barrier = barrier
         self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
         self._all: list[aiosqlite.Connection] = []
         self._ending: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def open(cls, path: Path, count: int = WORK, timeout_s: float | None = None) -> SQLiteReader:
+    async def open(
+        cls,
+        path: Path,
+        count: int = WORK,
+        timeout_s: float | None = None,
+        *,
+        barrier: Barrier | None = None,
+        busy_timeout_ms: int = BUSY_TIMEOUT_MS,
+    ) -> SQLiteReader:
         """Open a pool; the writing connection is open already and made the file.
 
         Args:
             path: The database.
             count: Of the connections.
             timeout_s: The deadline of a read, in which it also waits for a connection; None: it may take its time.
+            barrier: What all pools of a database have in common; None: there is no other.
+            busy_timeout_ms: How long to wait while another program holds the database.
         """
-        pool = cls(timeout_s)
+        pool = cls(timeout_s, barrier or Barrier())
         uri = f"{path.resolve().as_uri()}?mode=ro"  # noqa: ASYNC240 - once, at start
         for _ in range(count):
             connection = await aiosqlite.connect(uri, uri=True, isolation_level=None)
             connection.row_factory = sqlite3.Row
-            await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            await connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
             await connection.execute("PRAGMA query_only = ON")
             pool._all.append(connection)
             pool._idle.put_nowait(connection)
@@ -78,17 +91,28 @@ class SQLiteReader:
     async def _read(self, sql: str, params: Params | None) -> list[Row]:
         connection = await self._idle.get()
         try:
+            await self._barrier.enter()
+        except asyncio.CancelledError:
+            self._idle.put_nowait(connection)
+            raise
+        try:
             found: Any = await connection.execute_fetchall(sql, params or {})
         except asyncio.CancelledError:
             ending = asyncio.create_task(self._end(connection), name="reader-ending")
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
             raise
-        except BaseException:
-            self._idle.put_nowait(connection)
+        except BaseException as error:
+            self._give_back(connection)
+            if isinstance(error, sqlite3.Error):
+                raise fault(error) from error
             raise
-        self._idle.put_nowait(connection)
+        self._give_back(connection)
         return found  # type: ignore[no-any-return]
+
+    def _give_back(self, connection: aiosqlite.Connection) -> None:
+        self._barrier.leave()
+        self._idle.put_nowait(connection)
 
     async def _end(self, connection: aiosqlite.Connection) -> None:
         """Interrupt what runs, and put the connection back once it has ended: its thread then does what comes next."""
@@ -97,7 +121,7 @@ class SQLiteReader:
             await connection.interrupt()
             await asyncio.wait({next_one}, timeout=INTERRUPT_EVERY_S)
         await asyncio.gather(next_one, return_exceptions=True)  # which may have been interrupted itself
-        self._idle.put_nowait(connection)
+        self._give_back(connection)
 
     async def close(self) -> None:
         """Close every connection; their threads end."""

@@ -1,4 +1,4 @@
-"""SQLite: the writing connection, its transactions, and the lock file. Only this file and `readers` know the driver.
+"""SQLite: the writing connection and its transactions. Only this file and `readers` know the driver.
 
 WAL, exactly one writing connection which also does every checkpoint (SQLite 3.7.0 to 3.51.2 can corrupt a database when two
 connections write or checkpoint at once), one process per file.
@@ -6,9 +6,8 @@ connections write or checkpoint at once), one process per file.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,28 +17,22 @@ import aiosqlite
 import structlog
 
 from service.db import sets
+from service.db.presence import Presence
 from service.db.transaction import Params, Row
-from service.errors import GuardFailed, StoreUnavailable
+from service.errors import GuardFailed, StoreFailed
 
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
-BUSY_TIMEOUT_MS = 5_000  # an operator's shell may hold the file for a moment
+BUSY_TIMEOUT_MS = 3_000  # an operator's shell may hold the file for a moment; the setting's default
 # Retention or an erasure may have removed the newest events: a number that was given once never comes again.
 LAST_POS = """
 SELECT max(coalesce((SELECT max(pos) FROM events), 0), coalesce((SELECT max(max(feed_floor, feed_erased)) FROM accounts), 0))
 """
 CHECKPOINT_PAGES = 4_000  # 16 MiB of log between checkpoints: fewer stalls than the default of 1,000
-
-
-def make_private(path: Path) -> None:
-    """Make a database's file, if there is none, so that only its owner can read it; its log takes the mode over.
-
-    One that is there keeps its mode: an operator may have opened it for a backup.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+LOG_MAX = 2**26  # bytes; the setting's default
+_LOG_BYTES_PER_CHECKPOINT_PAGE = 8_192  # a checkpoint at half of the log's bound, where that is small
 
 
 def empty_log(raw: sqlite3.Connection) -> bool:
@@ -47,44 +40,13 @@ def empty_log(raw: sqlite3.Connection) -> bool:
 
     Never waits; False: somebody reads from the log at this moment.
     """
+    [(timeout_ms,)] = raw.execute("PRAGMA busy_timeout").fetchall()
     raw.execute("PRAGMA busy_timeout = 0")
     try:
         busy = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     finally:
-        raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        raw.execute(f"PRAGMA busy_timeout = {timeout_ms}")
     return not busy
-
-
-class LockFile:
-    """Keeps a second process away from a database file; the kernel frees it when the process dies."""
-
-    def __init__(self, database: Path) -> None:
-        self.path = database.with_name(database.name + ".lock")
-        self._fd: int | None = None
-
-    def acquire(self) -> None:
-        """Take the lock.
-
-        Raises:
-            StoreUnavailable: Another process has it; the message says which.
-        """
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(fd)
-            msg = f"{self.path.with_suffix('')} is in use by another Remora process (pid {holder}); stop that one first"
-            raise StoreUnavailable(msg) from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        self._fd = fd
-
-    def release(self) -> None:
-        """Give the lock back; the file stays, since removing it would race with the next owner."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
 
 
 class WriteConnection(Protocol):
@@ -95,6 +57,13 @@ class WriteConnection(Protocol):
     async def on_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function where the connection lives."""
 
+    def check(self) -> None:
+        """See whether what is written is where it will be looked for.
+
+        Raises:
+            StoreFailed: It is not.
+        """
+
     async def close(self) -> None:
         """Close the file."""
 
@@ -102,30 +71,47 @@ class WriteConnection(Protocol):
 class SQLiteWriteConnection:
     """The connection that writes. Work runs as whole functions on aiosqlite's thread."""
 
-    def __init__(self, connection: aiosqlite.Connection, last_pos: int) -> None:
+    def __init__(self, connection: aiosqlite.Connection, last_pos: int, presence: Presence) -> None:
         self._connection = connection
         self.last_pos = last_pos  # the feed's last committed position
+        self.check = presence.check
 
     @classmethod
-    async def open(cls, path: Path) -> SQLiteWriteConnection:
-        """Open the database for writing; the caller holds the lock file."""
+    async def open(
+        cls,
+        path: Path,
+        *,
+        named: Path | None = None,
+        busy_timeout_ms: int = BUSY_TIMEOUT_MS,
+        log_max: int = LOG_MAX,
+    ) -> SQLiteWriteConnection:
+        """Open the database for writing; the caller holds its lock.
+
+        Args:
+            path: The file, without links.
+            named: The same as the settings name it.
+            busy_timeout_ms: How long to wait while another program holds the database.
+            log_max: How large the log may become, in bytes.
+        """
         connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=512)
         try:
-            last_pos = await cls._prepare(connection)
+            last_pos = await cls._prepare(connection, busy_timeout_ms, log_max)
+            presence = await asyncio.to_thread(Presence, named or path, path)  # the first read made all files
         except BaseException:
             await connection.close()  # its thread would keep the process alive
             raise
-        return cls(connection, last_pos)
+        return cls(connection, last_pos, presence)
 
     @staticmethod
-    async def _prepare(connection: aiosqlite.Connection) -> int:
+    async def _prepare(connection: aiosqlite.Connection, busy_timeout_ms: int, log_max: int) -> int:
         connection.row_factory = sqlite3.Row
+        checkpoint_pages = max(1, min(CHECKPOINT_PAGES, log_max // _LOG_BYTES_PER_CHECKPOINT_PAGE))
         for pragma in (
-            f"busy_timeout = {BUSY_TIMEOUT_MS}",
+            f"busy_timeout = {busy_timeout_ms}",
             "journal_mode = WAL",
             "synchronous = FULL",
             "foreign_keys = ON",
-            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+            f"wal_autocheckpoint = {checkpoint_pages}",
             "temp_store = MEMORY",
             "cache_size = -65536",
             "secure_delete = ON",  # what is erased is overwritten, whatever the library was built to do
@@ -141,6 +127,13 @@ class SQLiteWriteConnection:
 
     async def close(self) -> None:
         """Close the file; its thread ends."""
+        try:
+            self.check()
+        except StoreFailed:
+            # SQLite does no last checkpoint of a file that was moved: what is in the log would be missing in it, and a log that
+            # stays behind would be replayed into the next database of the name.
+            with contextlib.suppress(sqlite3.Error):
+                await self.on_thread(empty_log)
         await self._connection.close()
 
 
@@ -149,6 +142,7 @@ class SQLiteTx:
 
     def __init__(self, connection: WriteConnection, now_ms: int) -> None:
         self.now_ms = now_ms
+        self.durable = False  # SQLite committed it, whatever became of the news
         self._connection = connection
         self._pos = connection.last_pos
         self._pending: list[tuple[str, Sequence[Params], int | None]] = []
@@ -191,15 +185,22 @@ class SQLiteTx:
         self._on_rollback.append(action)
 
     async def commit(self) -> None:
-        """Send the rest and make everything durable."""
+        """Send the rest, make everything durable, and see whether it will be found there.
+
+        Raises:
+            StoreFailed: It will not; `durable` is set all the same.
+        """
         pending, self._pending = self._pending, []
 
         def work(raw: sqlite3.Connection) -> None:
             _send(raw, pending)
             raw.execute("COMMIT")
+            # Here and not after the trip: the task may be cancelled on its way, and a number must never be given twice.
+            self._connection.last_pos = self._pos
+            self.durable = True
+            self._connection.check()
 
         await self._connection.on_thread(work)
-        self._connection.last_pos = self._pos
 
     def committed(self) -> None:
         """Run what waited for the commit."""
@@ -210,7 +211,7 @@ class SQLiteTx:
                 _log.exception("after_commit_failed")
 
     async def rollback(self) -> None:
-        """Undo everything; SQLite may have done so itself (disk full, I/O error)."""
+        """Undo everything; SQLite may have done so itself (disk full, I/O error), or may have committed after all."""
 
         def work(raw: sqlite3.Connection) -> None:
             if raw.in_transaction:
@@ -219,7 +220,7 @@ class SQLiteTx:
         try:
             await self._connection.on_thread(work)
         finally:  # what was reserved for this transaction is free again, whatever became of the engine
-            for action in self._on_rollback:
+            for action in [] if self.durable else self._on_rollback:
                 action()
 
 

@@ -1,7 +1,7 @@
 """The one writer: takes every command that waits, applies them as sets in one transaction, and then answers (group commit).
 
-A batch that fails is rolled back whole and applied again one command a transaction, so that only the culprit fails.
-It knows nothing of jobs or deliveries: what a command does is the handler's that was registered for its class.
+A batch that a command spoils is rolled back whole and applied again one command a transaction, so that only the culprit fails.
+Where the engine is not able (a full disk, another program's lock) everybody who waits is told at once. It knows nothing of jobs or deliveries: what a command does is the handler's that was registered for its class.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from service.clock import Clock
+from service.db.faults import fault
 from service.db.sqlite import SQLiteTx, WriteConnection, empty_log
 from service.db.transaction import Tx
 from service.errors import GuardFailed, StoreFailed, StoreUnavailable
@@ -57,6 +58,15 @@ class _Waiting:
     answer: asyncio.Future[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """Commands that are durable, with their answers."""
+
+    answers: list[Any]
+    tx: SQLiteTx
+    took_s: float
+
+
 class Writer:
     """Runs commands. One instance, one task, one writing connection for a database file."""
 
@@ -70,6 +80,7 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._emptied: asyncio.Future[bool] | None = None  # somebody waits for the log to be emptied
+        self.trouble: str | None = None  # why the last write failed; None: it did not
         self.failed: asyncio.Future[StoreFailed] = asyncio.get_running_loop().create_future()
 
     def handle(self, kind: type[C], handler: Handler[C, Any]) -> None:
@@ -106,6 +117,13 @@ class Writer:
             self._wake.set()
         return await asyncio.shield(self._emptied)
 
+    def check(self) -> None:
+        """Stop if the database is not in its place any more, also while nobody writes."""
+        try:
+            self._connection.check()
+        except StoreFailed as error:
+            self._fail([], error)
+
     @property
     def closed(self) -> bool:
         """Whether commands are refused for good."""
@@ -124,34 +142,39 @@ class Writer:
         await self._connection.close()
 
     async def _serve(self) -> None:
-        while True:
-            await self._wake.wait()
-            if self._emptied is not None:
-                await self._empty_log(self._emptied)
-            if not self._queue:
-                if self._closing:
-                    return
-                self._wake.clear()
-                continue
-            batch = self._take()
-            try:
-                await self._apply_or_split(batch)
-            except StoreFailed as error:
-                self._fail(batch, error)
-                return
-            except Exception as error:  # the outermost guard: a writer that died unheard would hang everybody
-                _log.exception("writer_broke")
-                self._fail(batch, StoreFailed(repr(error)))
-                return
+        batch: list[_Waiting] = []
+        try:
+            while not self.failed.done():
+                await self._wake.wait()
+                if self._emptied is not None:
+                    await self._empty_log(self._emptied)
+                if not self._queue:
+                    if self._closing:
+                        return
+                    self._wake.clear()
+                    continue
+                batch = self._take()
+                try:
+                    await self._apply_or_split(batch)
+                except StoreUnavailable as error:
+                    self._refuse(batch, error)
+        except StoreFailed as error:
+            self._fail(batch, error)
+        except Exception as error:  # the outermost guard: a writer that died unheard would hang everybody
+            _log.exception("writer_broke")
+            self._fail(batch, StoreFailed(repr(error)))
 
     async def _empty_log(self, emptied: asyncio.Future[bool]) -> None:
+        done = False
         try:
             done = await self._connection.on_thread(empty_log)
         except sqlite3.Error as error:  # a full disk, say; what was committed is not touched
             _log.warning("log_not_emptied", error=repr(error))
-            done = False
-        self._emptied = None
-        emptied.set_result(done)
+            if isinstance(failure := fault(error), StoreFailed):
+                raise failure from error
+        finally:
+            self._emptied = None
+            _settle(emptied, done)
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -171,9 +194,15 @@ class Writer:
         return batch
 
     async def _apply_or_split(self, batch: list[_Waiting]) -> None:
+        """Apply a batch and answer it.
+
+        Raises:
+            StoreUnavailable: The engine is not able now; whoever has no answer yet has written nothing.
+            StoreFailed: It can no longer be trusted.
+        """
         try:
-            answers = await self._apply([waiting.command for waiting in batch])
-        except StoreFailed:
+            applied = await self._apply([waiting.command for waiting in batch])
+        except (StoreUnavailable, StoreFailed):
             raise
         except Exception as error:  # the loop's outermost guard: whatever a handler raises belongs to its caller
             if len(batch) > 1:
@@ -181,25 +210,31 @@ class Writer:
                 for waiting in batch:
                     await self._apply_or_split([waiting])
                 return
-            answers = [await self._alone(batch[0].command, error)]
-        for waiting, answer in zip(batch, answers, strict=True):
+            again = await self._again(batch[0].command, error)
+            if isinstance(again, Exception):
+                _log.error("command_failed", command=type(batch[0].command).__name__, error=repr(again))
+                _settle(batch[0].answer, again)
+                return
+            applied = again
+        # From here on nothing may lead back: these commands are durable, and must never be applied again.
+        self._follow_up(applied)
+        for waiting, answer in zip(batch, applied.answers, strict=True):
             _settle(waiting.answer, answer)
 
-    async def _alone(self, command: Command[Any], error: Exception) -> Any:
+    async def _again(self, command: Command[Any], error: Exception) -> _Applied | Exception:
+        """Apply a lone command again while its guard fails; the error where that does not help."""
         tries = 1
         while isinstance(error, GuardFailed) and tries < GUARD_TRIES:
             tries += 1
             try:
-                return (await self._apply([command]))[0]
-            except StoreFailed:
+                return await self._apply([command])
+            except (StoreUnavailable, StoreFailed):
                 raise
             except Exception as again:  # as in the caller: it belongs to whoever sent the command
                 error = again
-        if not isinstance(error, StoreUnavailable):
-            _log.error("command_failed", command=type(command).__name__, error=repr(error))
         return error
 
-    async def _apply(self, commands: list[Command[Any]]) -> list[Any]:
+    async def _apply(self, commands: list[Command[Any]]) -> _Applied:
         groups: dict[type, list[int]] = {}
         for position, command in enumerate(commands):
             groups.setdefault(type(command), []).append(position)
@@ -212,28 +247,47 @@ class Writer:
                 for position, answer in zip(positions, group, strict=True):
                     answers[position] = answer
             await tx.commit()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, MemoryError) as error:
             await _undo(tx)
-            raise _translate(error) from error
+            raise fault(error) from error
         except BaseException:
             await _undo(tx)
             raise
-        tx.committed()
+        return _Applied(answers, tx, self._clock.monotonic() - started)
+
+    def _follow_up(self, applied: _Applied) -> None:
+        if self.trouble is not None:
+            _log.warning("store_back")
+            self.trouble = None
+        applied.tx.committed()
         if self._observer is not None:
-            self._observer.batch(len(commands), self._clock.monotonic() - started)
-        return answers
+            try:
+                self._observer.batch(len(applied.answers), applied.took_s)
+            except Exception:  # as with what waited for the commit: it is done, whatever becomes of the news
+                _log.exception("observer_failed")
+
+    def _refuse(self, batch: list[_Waiting], error: StoreUnavailable) -> None:
+        """Answer everybody who waits: the next batch would wait for the same, and so would the last of them after all others."""
+        if self.trouble is None:
+            _log.warning("store_unavailable", error=str(error))
+        self.trouble = str(error)
+        for waiting in [*batch, *self._queue]:
+            _settle(waiting.answer, StoreUnavailable(str(error)))
+        self._queue.clear()
 
     def _fail(self, batch: list[_Waiting], error: StoreFailed) -> None:
-        _log.critical("store_failed", error=repr(error))
         self._closing = True
         for waiting in [*batch, *self._queue]:
             _settle(waiting.answer, StoreUnavailable("the store failed; the service is stopping"))
         self._queue.clear()
+        if self.failed.done():
+            return
+        _log.critical("store_failed", error=str(error))
         if self._emptied is not None:
-            self._emptied.set_result(False)
+            _settle(self._emptied, answer=False)
             self._emptied = None
-        if not self.failed.done():
-            self.failed.set_result(error)
+        self.failed.set_result(error)
+        self._wake.set()
 
 
 def _settle(future: asyncio.Future[Any], answer: object) -> None:
@@ -251,19 +305,3 @@ async def _undo(tx: SQLiteTx) -> None:
         await tx.rollback()
     except sqlite3.Error as error:
         raise StoreFailed(f"a transaction cannot be rolled back: {error}") from error
-
-
-def _translate(error: sqlite3.Error) -> Exception:
-    code = getattr(error, "sqlite_errorcode", None)
-    primary = code & 0xFF if code is not None else None
-    if primary in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return StoreFailed(f"{getattr(error, 'sqlite_errorname', 'SQLITE')}: {error}")
-    if primary in {
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_NOMEM,
-    }:
-        return StoreUnavailable(f"the database cannot be written now: {error}")
-    return error

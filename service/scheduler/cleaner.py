@@ -39,6 +39,7 @@ class Cleaner:
     clock: Clock
     retention: Retention
     observer: Observer
+    erased: Callable[[], None] = lambda: None  # something was: what still holds it must go
     closing: bool = False  # the service stops: whoever waits for the run should not wait long
     _left: dict[str, Sweep] = field(default_factory=dict)  # where the last run had to stop, by kind
 
@@ -57,6 +58,7 @@ class Cleaner:
                 failure = failure or error
         if removed := +removed:
             _log.info("retention_removed", **removed)
+            self.erased()
         if failure is not None:
             raise failure
         return removed

@@ -6,7 +6,7 @@ A file that cannot be removed while the storage answers is left for an hour, by 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -27,7 +27,6 @@ PAUSE_S: Final = 60.0  # after our storage failed
 STRANGER_AGE_MS: Final = 86_400_000  # a file without a row may be on its way for a while
 STRANGERS_EVERY_S: Final = 21_600.0  # between two looks through all files
 AWAY_MS: Final = 3_600_000  # until a file in another storage, or one that could not be removed, is looked for again
-LOG_RETRY_S: Final = 5.0  # while somebody reads from the log
 STRANGERS_FIRST_S: Final = 60.0  # after a start: a process that never lives for hours finds them too
 
 _log = structlog.get_logger(__name__)
@@ -49,9 +48,9 @@ class Sweeper:
     storage: Storage | None
     clock: Clock
     observer: Observer
+    erased: Callable[[], None]  # something was: what still holds it must go
     _paused_until: float = 0.0
     _told_away: bool = False
-    _log_due: float | None = 0.0  # monotonic, when the database's log is to be emptied; after a start nobody knows
 
     async def run_once(self) -> int:
         """Sweep once; returns how many results were looked at."""
@@ -69,13 +68,12 @@ class Sweeper:
         except StorageUnavailable as error:
             self._paused_until = self.clock.monotonic() + PAUSE_S
             _log.warning("sweep_postponed", error=str(error))
-        await self._empty_log()
         return len(due) + len(inputs)
 
     async def erase(self, job_id: str) -> None:
         """Remove an erased job's files now; what fails is swept later."""
         now_ms = self.clock.now_ms()
-        self._log_due = self.clock.monotonic()
+        self.erased()
         try:
             await self._sweep(await queries.of_job_for_sweep(self.reader, job_id, now_ms), now_ms)
             await self._drop(await queries.inputs_of_job(self.reader, job_id))
@@ -96,14 +94,6 @@ class Sweeper:
         except StorageUnavailable as error:  # the next look begins anew
             _log.warning("storage_not_looked_through", error=str(error))
         return found
-
-    async def _empty_log(self) -> None:
-        """Once after erasures: the log holds prompts until it is emptied."""
-        if self._log_due is None or self.clock.monotonic() < self._log_due:
-            return
-        self._log_due = None  # an erasure that comes meanwhile asks again
-        if not await self.writer.empty_log() and self._log_due is None:
-            self._log_due = self.clock.monotonic() + LOG_RETRY_S
 
     async def _sweep(self, due: Sequence[Due], now_ms: int) -> None:
         gone = [each for each in due if each.error == ERASED or each.expires_at <= now_ms]

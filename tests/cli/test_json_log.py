@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.db.sqlite import LockFile
+from service.db.lock import DatabaseLock
 from tests.cli.commands import PATIENCE_S, environment, run, start
 
 
@@ -82,7 +82,7 @@ def test_format_is_known_where_the_settings_are_wrong(tmp_path: Path) -> None:
 
 def test_database_in_use_is_told_in_json(tmp_path: Path) -> None:
     """As any other failed start."""
-    lock = LockFile(tmp_path / "remora.db")
+    lock = DatabaseLock(tmp_path / "remora.db")
     lock.acquire()
     try:
         result = run("serve", directory=tmp_path, REMORA_PORT="0", REMORA_LOG_FORMAT="json")

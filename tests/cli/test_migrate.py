@@ -6,8 +6,8 @@ import os
 import sqlite3
 from pathlib import Path
 
+from service.db.lock import DatabaseLock
 from service.db.migrate import newest
-from service.db.sqlite import LockFile
 from tests.cli.commands import run
 
 
@@ -26,7 +26,7 @@ def test_migrate_makes_a_database_and_finds_it_up_to_date(tmp_path: Path) -> Non
 
 def test_migrate_leaves_a_database_in_use_alone(tmp_path: Path) -> None:
     """One line that names the process that has it, status 3."""
-    lock = LockFile(tmp_path / "remora.db")
+    lock = DatabaseLock(tmp_path / "remora.db")
     lock.acquire()
     try:
         result = run("migrate", directory=tmp_path)

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from service.db.sqlite import LockFile
+from service.db.lock import DatabaseLock
 from tests.cli.commands import PATIENCE_S, read_until, run, start
 
 
@@ -90,7 +90,7 @@ def test_serve_reports_all_wrong_settings_at_once(tmp_path: Path) -> None:
 
 def test_serve_refuses_a_database_in_use(tmp_path: Path) -> None:
     """One line that says who has it, status 3."""
-    lock = LockFile(tmp_path / "remora.db")
+    lock = DatabaseLock(tmp_path / "remora.db")
     lock.acquire()
     try:
         result = run("serve", directory=tmp_path, REMORA_PORT="0")
@@ -104,7 +104,7 @@ def test_serve_refuses_a_database_in_use(tmp_path: Path) -> None:
 
 def test_serve_names_the_database_before_the_port(tmp_path: Path) -> None:
     """A second start with the same settings hears who has the database, not that the port is taken."""
-    lock = LockFile(tmp_path / "remora.db")
+    lock = DatabaseLock(tmp_path / "remora.db")
     lock.acquire()
     try:
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -13,7 +13,7 @@ import pytest
 from service.clock import SystemClock
 from service.db.migrate import upgrade
 from service.db.readers import SQLiteReader
-from service.db.sqlite import LockFile, SQLiteWriteConnection
+from service.db.sqlite import SQLiteWriteConnection
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.errors import GuardFailed, NotFound, StoreUnavailable
@@ -245,18 +245,7 @@ async def test_reader_cannot_write(writer: Writer, path: Path) -> None:
     """The pool is read-only by the engine's own word."""
     reader = await SQLiteReader.open(path, count=1)
     try:
-        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        with pytest.raises(StoreUnavailable, match="readonly"):
             await reader.rows("DELETE FROM counted")
     finally:
         await reader.close()
-
-
-def test_lock_file_keeps_a_second_process_out(tmp_path: Path) -> None:
-    """The second one is told which process has the database; a released lock is free."""
-    first, second = LockFile(tmp_path / "remora.db"), LockFile(tmp_path / "remora.db")
-    first.acquire()
-    with pytest.raises(StoreUnavailable, match=r"remora\.db is in use by another Remora process \(pid \d+\)"):
-        second.acquire()
-    first.release()
-    second.acquire()
-    second.release()

@@ -14,10 +14,10 @@ from service.clock import SeededRandomness, VirtualClock
 from service.db.inline import InlineConnection, InlineReader
 from service.db.invariants import breaches
 from service.db.keyring import open_box
+from service.db.lock import DatabaseLock
 from service.db.migrate import upgrade
 from service.db.opening import Store, open_store
 from service.db.secrets import SecretBox
-from service.db.sqlite import LockFile
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.deliveries import store as delivery_store
@@ -192,7 +192,7 @@ def _inline_store(path: Path, clock: VirtualClock, randomness: SeededRandomness)
     connection = InlineConnection(path)
     box = open_box(connection.raw, path, "a key of at least 32 characters!!", randomness)
     writer, reader = Writer(connection, clock), InlineReader(connection)
-    return Store(path, LockFile(path), writer, reader, reader, box, fresh=False)
+    return Store(path, DatabaseLock(path), writer, reader, reader, box, fresh=False)
 
 
 @contextlib.asynccontextmanager

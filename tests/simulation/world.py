@@ -25,9 +25,9 @@ from service.clock import SeededRandomness, VirtualClock
 from service.db import pullback
 from service.db.inline import InlineConnection, InlineReader
 from service.db.keyring import open_box
+from service.db.lock import DatabaseLock
 from service.db.migrate import upgrade
 from service.db.opening import Store
-from service.db.sqlite import LockFile
 from service.db.writer import Writer
 from service.egress import Answer, Call
 from service.environment import load
@@ -164,7 +164,7 @@ def base_on(path: Path, clock: VirtualClock, randomness: SeededRandomness, egres
         randomness=randomness,
         ids=Ids(clock, randomness),
         metrics=Metrics(),
-        store=Store(path, LockFile(path), writer, reader, reader, box, fresh=False),
+        store=Store(path, DatabaseLock(path), writer, reader, reader, box, fresh=False),
         egress=egress,
         registry=registry,
         links=ResultLinks(box.derive("results"), PUBLIC),

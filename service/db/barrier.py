@@ -1,0 +1,55 @@
+"""The barrier between reads and the cutting of the log: SQLite can start the log anew only while nobody reads from it.
+
+Owns who may read now. It must not know what is read, or why the log is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Barrier:
+    """Reads pass it, one by one; while it is shut they wait, and those under way come to their end."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._reading = 0
+
+    async def enter(self) -> None:
+        """Begin a read, with a connection in hand: whoever still waits for one is no reader yet."""
+        while not self._open.is_set():
+            await self._open.wait()
+        self._reading += 1
+        self._idle.clear()
+
+    def leave(self) -> None:
+        """End a read."""
+        self._reading -= 1
+        if not self._reading:
+            self._idle.set()
+
+    @asynccontextmanager
+    async def shut(self, within_s: float) -> AsyncIterator[bool]:
+        """Keep new reads waiting while the block runs; one caller at a time.
+
+        Args:
+            within_s: How long to wait for the reads that run.
+
+        Yields:
+            Whether none runs any more.
+        """
+        self._open.clear()
+        try:
+            try:
+                await asyncio.wait_for(self._idle.wait(), within_s)
+            except TimeoutError:
+                yield False
+            else:
+                yield True
+        finally:
+            self._open.set()
