@@ -25,6 +25,7 @@ from service.api.server import ROOTS, create_api
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
 from service.db import pullback
 from service.db.keyring import installation
+from service.db.lock import DatabaseLock
 from service.db.opening import Store, hold, open_store
 from service.db.readiness import Readiness
 from service.deliveries.feed import MAX_FOLLOWERS
@@ -127,18 +128,7 @@ class Service:
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         # All addresses are none: a link that says 0.0.0.0 leads nowhere, one that says localhost at least on this machine.
         self.base_url = settings.public_url or (f"http://localhost:{port}" if is_wildcard(host) else self.url)
-        secret_key = settings.secret_key.get_secret_value() if settings.secret_key else None
-        store = await open_store(
-            path,
-            secret_key,
-            clock,
-            randomness,
-            self.metrics,
-            lock=lock,
-            read_timeout_s=settings.read_timeout.total_seconds(),
-            busy_timeout_ms=max(1, round(settings.busy_timeout.total_seconds() * 1000)),
-            log_max=settings.wal_max,
-        )
+        store = await self._open_store(path, lock)
         self._readiness = Readiness(store.writer, clock)
         self.new_database = store.fresh
         self._undo.push_async_callback(store.close)
@@ -188,6 +178,20 @@ class Service:
         self._app = create_api(self._context(cursors))
         prefix = prefix_of(settings.public_url)
         self._entry = BelowPrefix(self._app, prefix, ROOTS) if prefix else self._app
+
+    async def _open_store(self, path: Path, lock: DatabaseLock) -> Store:
+        settings = self.settings
+        return await open_store(
+            path,
+            settings.secret_key.get_secret_value() if settings.secret_key else None,
+            self.clock,
+            self.randomness,
+            self.metrics,
+            lock=lock,
+            read_timeout_s=settings.read_timeout.total_seconds(),
+            busy_timeout_ms=max(1, round(settings.busy_timeout.total_seconds() * 1000)),
+            log_max=settings.wal_max,
+        )
 
     async def _ensure_admin(self, store: Store, path: Path) -> None:
         given = self.settings.admin_key

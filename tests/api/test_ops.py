@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,47 @@ async def test_service_that_cannot_work_is_not_ready(served: Served) -> None:
     assert "stopping" in ready.json()["detail"]
     assert int(ready.headers["retry-after"]) > 0
     assert alive.status_code == 200
+
+
+async def test_strangers_lock_is_one_prompt_refusal(tmp_path: Path) -> None:
+    """An operator's shell holds the database: all who wait get 503 and a time to come back, and work goes on by itself."""
+    async with serve(tmp_path, REMORA_BUSY_TIMEOUT="100ms") as served:
+        with closing(sqlite3.connect(tmp_path / "remora.db", isolation_level=None)) as shell:
+            shell.execute("BEGIN IMMEDIATE")
+            refused = await asyncio.gather(*(served.client.post("/v1/jobs", json=STUCK) for _ in range(20)))
+            unready = await served.stranger.get("/readyz")
+            listed = await served.client.get("/v1/jobs")
+            shell.execute("ROLLBACK")
+        taken = await served.client.post("/v1/jobs", json=STUCK)
+        ready = await served.stranger.get("/readyz")
+
+    assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {(503, "store_unavailable")}
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+    assert unready.status_code == 503
+    assert "locked" in unready.json()["detail"]
+    assert listed.json()["data"] == []
+    assert (taken.status_code, ready.status_code) == (202, 200)
+
+
+async def test_store_that_failed_is_told_with_its_reason(served: Served) -> None:
+    """Why, and which file; the process ends after it."""
+    (served.service._base.store.path).rename(served.service._base.store.path.with_name("moved.db"))
+    ready = await served.stranger.get("/readyz")
+
+    assert ready.status_code == 503
+    assert "moved, deleted or replaced" in ready.json()["detail"]
+
+
+async def test_log_of_the_database_is_a_metric(served: Served) -> None:
+    """Its size in bytes."""
+    duties = {duty.name: duty for duty in served.service._stages.duties}
+    await duties["log-keeper"].run_once()  # which cuts it after a start
+    await served.take()
+    await duties["log-keeper"].run_once()
+    metrics = (await served.stranger.get("/metrics")).text
+    [size] = re.findall(r"^remora_database_log_bytes (\S+)$", metrics, re.MULTILINE)
+
+    assert float(size) > 0
 
 
 async def test_paused_provider_is_told_wherever_operators_look(served: Served) -> None:
