@@ -48,7 +48,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "a pending delivery is held, or its lane will wake",
         (
             "SELECT d.id FROM deliveries d LEFT JOIN lanes l ON l.id = d.lane WHERE d.status = 'pending' AND d.lease_owner IS NULL "
-            "AND (l.next_due_at IS NULL OR l.next_due_at > d.due_at)"
+            "AND (l.next_due_at IS NULL OR l.next_due_at > max(d.due_at, coalesce(l.rests_until, 0)))"
         ),
     ),
     (

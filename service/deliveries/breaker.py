@@ -77,8 +77,12 @@ class LaneBreakers:
         return BreakerState("open", wait_s) if wait_s > 0 else BreakerState("probing", 0.0)
 
     def open_lanes(self) -> list[str]:
-        """All lanes whose breaker is open."""
+        """All lanes whose breaker is open; for operators, since it walks over all that failed lately."""
         return [lane_id for lane_id, breaker in self._breakers.items() if breaker.opened is not None]
+
+    def rests_ms(self, lane_id: str) -> int:
+        """For how long nobody needs to look at an open lane that takes nothing now: its try may be out, and tells."""
+        return round(1000 * max(self.state(lane_id).probe_in_s or 0.0, FIRST_PROBE_S))
 
     def wanted(self, lane_id: str) -> str | None:
         """The delivery that somebody asked for, with which an open lane is tried next."""

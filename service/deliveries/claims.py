@@ -1,4 +1,4 @@
-"""Who holds which delivery: claiming what is due, giving it back, and ending what waited in vain.
+"""Who holds which delivery: claiming what is due, and giving it back.
 
 Lanes are claimed first, then their rows, so that one dead backlog hides nobody, and accounts take turns.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import groupby
 
 from service.db.transaction import Params, Row, Tx, json_set
@@ -15,10 +14,11 @@ from service.db.writer import Command, Writer
 from service.deliveries.breaker import MAX_REMEMBERED
 from service.deliveries.memory import Memory
 from service.deliveries.sending import Sending
-from service.deliveries.store import settle_lanes, wake_lanes
+from service.deliveries.store import rest_lanes, settle_lanes, wake_lanes
 
 LANES_AT_ONCE = 200
 MANY_LANES = 1_000  # that are due: beyond, not all are looked at
+LOOKED_AT = 1_000  # due lanes of one claim: those whose destination is left alone go to rest and give way to others
 PER_LANE = 64  # deliveries of one claim, unless the lane asked for more itself
 SMALL_BODY = 4_096  # bytes: read with its delivery; larger bodies are read once for all deliveries of their event
 CANDIDATES = 200  # deliveries among which a try looks for one that has not failed yet
@@ -71,6 +71,8 @@ class ClaimDeliveries(Command[Claimed]):
         narrow: What those further lanes take that take less than the usual; nothing is looked at unless they are due.
         most: How much the further lanes may be given in all, but for one each.
         memory: Of this process, which has room for what is claimed.
+        failing: Asked of each further lane: None is the usual, a wish is the try of a destination that keeps failing,
+            a number the milliseconds for which it is left alone.
     """
 
     owner: str
@@ -81,6 +83,7 @@ class ClaimDeliveries(Command[Claimed]):
     narrow: tuple[Wish, ...] = ()
     most: int = PER_LANE * LANES_AT_ONCE
     memory: Memory = field(default_factory=Memory, repr=False)
+    failing: Callable[[str], Wish | int | None] = lambda _lane: None
 
     def lock(self) -> Hashable | None:
         """Each claim must see what the one before took."""
@@ -134,13 +137,7 @@ async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[Cla
     [command] = commands
     wishes = list(command.wishes)
     if command.due_lanes:
-        settled = json_set([*command.full, *(wish.lane for wish in wishes)])
-        [lanes] = await tx.rows(_ARE_MANY, {"now": tx.now_ms, "many": MANY_LANES})
-        sql = _DUE_LANES if lanes["n"] < MANY_LANES else _DUE_LANES_OF_MANY
-        due = await tx.rows(sql, {"now": tx.now_ms, "not": settled, "count": command.due_lanes})
-        each = max(1, min(PER_LANE, command.most // max(1, len(due))))
-        narrow = {wish.lane: replace(wish, count=min(each, wish.count)) for wish in command.narrow}
-        wishes += [narrow.get(row["id"]) or Wish(row["id"], each) for row in due]
+        wishes += await _due_wishes(tx, command)
     if not wishes:
         return [Claimed([], [])]
     until = tx.now_ms + command.lease_ms
@@ -149,6 +146,28 @@ async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[Cla
     tx.write(_LEASE, leases, expect=len(leases))
     settle_lanes(tx, [wish.lane for wish in wishes])
     return [Claimed(found, wishes, await _bodies(tx, found, command.memory), cut)]
+
+
+async def _due_wishes(tx: Tx, command: ClaimDeliveries) -> list[Wish]:
+    """The wishes of the lanes that are due; those that nothing is sent to for now rest, so that no tick meets them again."""
+    settled = json_set([*command.full, *(wish.lane for wish in command.wishes)])
+    [lanes] = await tx.rows(_ARE_MANY, {"now": tx.now_ms, "many": MANY_LANES})
+    sql = _DUE_LANES if lanes["n"] < MANY_LANES else _DUE_LANES_OF_MANY
+    narrow = {wish.lane: wish for wish in command.narrow}
+    due: list[Wish] = []
+    resting: list[Params] = []
+    for row in await tx.rows(sql, {"now": tx.now_ms, "not": settled, "count": LOOKED_AT}):
+        if len(due) == command.due_lanes:
+            break
+        lane = row["id"]
+        wish = narrow.get(lane) or command.failing(lane)
+        if isinstance(wish, int):
+            resting.append({"lane": lane, "until": tx.now_ms + wish})
+        else:
+            due.append(wish or Wish(lane, PER_LANE))
+    rest_lanes(tx, resting)
+    each = max(1, min(PER_LANE, command.most // max(1, len(due))))
+    return [replace(wish, count=min(each, wish.count)) for wish in due]
 
 
 def _that_fit(rows: Sequence[Row], memory: Memory) -> tuple[list[Row], frozenset[str]]:
@@ -257,81 +276,6 @@ def _woken(held: Iterable[Held]) -> Iterable[Params]:
 
 
 @dataclass(frozen=True, slots=True)
-class EndDelivery(Command[None]):
-    """End a delivery that its holder will not send any more: `dead`, or `skipped`."""
-
-    held: Held
-    status: str
-    reason: str
-
-
-async def handle_ends(tx: Tx, commands: Sequence[EndDelivery]) -> list[Exception | None]:
-    """The writer's handler for `EndDelivery`."""
-    tx.write(
-        "UPDATE deliveries SET status = :status, reason = :reason, finished_at = :now, due_at = NULL, lease_owner = NULL, "
-        "lease_until = NULL WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch",
-        [
-            {
-                "id": each.held.id,
-                "epoch": each.held.epoch,
-                "status": each.status,
-                "reason": each.reason,
-                "now": tx.now_ms,
-            }
-            for each in commands
-        ],
-    )
-    return [None for _ in commands]
-
-
-@dataclass(frozen=True, slots=True)
-class EndStale(Command[int]):
-    """End what waited behind an open breaker for as long as its whole schedule; answered with how many.
-
-    Args:
-        lane: Of the destination that does not come back.
-        since: What began before this moment (ms UTC) ends.
-        limit: The most that end now.
-    """
-
-    lane: str
-    since: int
-    limit: int = 500
-
-    def lock(self) -> Hashable | None:
-        """Two of a lane must not count the same rows."""
-        return ("stale", self.lane)
-
-
-_STALE = """
-SELECT id FROM deliveries WHERE lane = :lane AND status = 'pending' AND due_at <= :now AND lease_owner IS NULL
-    AND coalesce(retried_at, created_at) < :since ORDER BY due_at LIMIT :limit
-"""
-
-
-_IS_EMPTY = "SELECT NOT EXISTS (SELECT 1 FROM deliveries WHERE lane = :lane AND status = 'pending') AS is_empty"
-
-
-async def handle_stale(tx: Tx, commands: Sequence[EndStale], emptied: Callable[[str], None]) -> list[int | Exception]:
-    """The writer's handler for `EndStale`."""
-    counts: list[int | Exception] = []
-    for each in commands:
-        asked = {"lane": each.lane, "now": tx.now_ms, "since": each.since, "limit": each.limit}
-        stale = [row["id"] for row in await tx.rows(_STALE, asked)]
-        tx.write(
-            "UPDATE deliveries SET status = 'dead', reason = 'destination_down', finished_at = :now, due_at = NULL "
-            "WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND lease_owner IS NULL",
-            [{"ids": json_set(stale), "now": tx.now_ms}] if stale else [],
-        )
-        settle_lanes(tx, [each.lane] if stale else [])
-        [row] = await tx.rows(_IS_EMPTY, {"lane": each.lane})
-        if row["is_empty"]:
-            tx.after_commit(partial(emptied, each.lane))
-        counts.append(len(stale))
-    return counts
-
-
-@dataclass(frozen=True, slots=True)
 class RescueLanes(Command[None]):
     """Wake the lanes of deliveries whose holder let the lease run out."""
 
@@ -374,20 +318,9 @@ async def handle_void(tx: Tx, commands: Sequence[VoidDeliveryLeases]) -> list[li
     return [[row["lane"] for row in failed] for _ in commands]
 
 
-def register(writer: Writer, emptied: Callable[[str], None] = lambda _lane: None) -> None:
-    """Name the handlers of this module's commands.
-
-    Args:
-        writer: Of the store.
-        emptied: Told, once it is committed, of a lane with an open breaker for which nothing waits any more.
-    """
-
-    async def stale(tx: Tx, commands: Sequence[EndStale]) -> list[int | Exception]:
-        return await handle_stale(tx, commands, emptied)
-
+def register(writer: Writer) -> None:
+    """Name the handlers of this module's commands."""
     writer.handle(ClaimDeliveries, handle_claims)
     writer.handle(ReleaseDeliveries, handle_releases)
-    writer.handle(EndDelivery, handle_ends)
-    writer.handle(EndStale, stale)
     writer.handle(RescueLanes, handle_rescues)
     writer.handle(VoidDeliveryLeases, handle_void)

@@ -112,8 +112,8 @@ class Lanes:
         return self.memory.left() if self._open else 0
 
     def rooms(self, below: int) -> dict[str, int]:
-        """The lanes that take less than so many deliveries from the store now, and how many they take."""
-        rooms = {each: self.room(each) for each in self.breakers.open_lanes()}
+        """The lanes in memory that take less than so many deliveries from the store now, and how many they take."""
+        rooms: dict[str, int] = {}
         now, scarce = self._clock.monotonic(), self.memory.left() < BUFFER
         for lane_id, lane in self._lanes.items():
             # Ten thousand lanes are looked at twice a second, and nearly all of them have room enough.
@@ -201,9 +201,10 @@ class Lanes:
             return
         if not delivered:
             self.breakers.failed(lane_id, retry_after_s)
-        elif self.breakers.succeeded(lane_id, lane.max_in_flight):
+            return
+        lane.backlog |= self.breakers.is_open(lane_id)  # what waits may be due, and rests in the store
+        if self.breakers.succeeded(lane_id, lane.max_in_flight):
             lane.catch_up_to = self._clock.now_ms()
-            lane.backlog = True
 
     def limit(self, lane_id: str, max_in_flight: int) -> None:
         """So many requests of this lane may be out at once from now on."""

@@ -61,8 +61,11 @@ class Outcomes:
             lanes.origins.unreachable(lane_id)
             return
         for shared in shared_lanes(lane_id):
+            was_open = lanes.breakers.is_open(shared)
             if shared != lane_id and lanes.breakers.succeeded(shared, IN_FLIGHT):
                 lanes.catch_up(account_id, shared)
+            elif was_open:
+                lanes.try_now(shared)
         for path in lanes.origins.reached(lane_id):
             lanes.catch_up(account_id, path)
 

@@ -102,6 +102,13 @@ class Refill:
         wishes = (Wish(each, *self._lanes.wants(each)) for each in lanes)
         return tuple(wish for wish in wishes if wish.count)
 
+    def _failing(self, lane: str) -> Wish | int | None:
+        """See `ClaimDeliveries`."""
+        if not self._lanes.breakers.is_open(lane):
+            return None
+        wish = Wish(lane, *self._lanes.wants(lane))
+        return wish if wish.count else self._lanes.breakers.rests_ms(lane)
+
     async def _claim(self, wishes: tuple[Wish, ...], *, due_lanes: int = 0) -> int:
         """Claim for the lanes that wish, and for as many due ones, and hand it to them."""
         if not wishes and not (due_lanes and self._lanes.left()):
@@ -111,7 +118,7 @@ class Refill:
             rooms = self._lanes.rooms(PER_LANE)
             full = tuple(lane for lane, room in rooms.items() if not room)
             narrow = self._wish(lane for lane, room in rooms.items() if room)
-            command = replace(command, full=full, narrow=narrow, most=self._lanes.left())
+            command = replace(command, full=full, narrow=narrow, most=self._lanes.left(), failing=self._failing)
         stamps = {wish.lane: self._lanes.stamp(wish.lane) for wish in wishes}
         claimed = await self._writer.run(command)
         taken = Counter(row["lane"] for row in claimed.rows)

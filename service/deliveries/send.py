@@ -15,9 +15,10 @@ from service import __version__
 from service.backoff import JITTER
 from service.clock import Clock, Randomness
 from service.db.writer import Writer
-from service.deliveries import claims, store
+from service.deliveries import claims, ending_store, store
 from service.deliveries.attempts import Tried, broken, judge, next_due_ms
-from service.deliveries.claims import EndDelivery, EndStale, Held
+from service.deliveries.claims import Held
+from service.deliveries.ending_store import EndDelivery, EndStale
 from service.deliveries.figures import Figures
 from service.deliveries.lanes import Lanes
 from service.deliveries.memory import MEMORY, Memory
@@ -116,7 +117,8 @@ class Sender:
         self.recalled = Recalled(self.lease_ms)
         self._refill = Refill(writer, directory, self.lanes, owner, self.lease_ms)
         store.register(writer, self.lanes.try_now)
-        claims.register(writer, self._emptied)
+        claims.register(writer)
+        ending_store.register(writer, self._emptied)
 
     async def send(self, sending: Sending) -> None:
         """Send one delivery that this process holds, and record the attempt."""

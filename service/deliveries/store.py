@@ -20,11 +20,14 @@ VALUES (:id, :event_id, :account_id, :job_id, :type, :subscription_id, :lane, :u
 """
 _WAKE_LANE = """
 INSERT INTO lanes (id, account_id, next_due_at) VALUES (:lane, :account_id, :due_at)
-ON CONFLICT (id) DO UPDATE SET next_due_at = min(coalesce(next_due_at, excluded.next_due_at), excluded.next_due_at)
+ON CONFLICT (id) DO UPDATE SET
+    next_due_at = max(min(coalesce(next_due_at, excluded.next_due_at), excluded.next_due_at), coalesce(rests_until, 0))
 """
+_REST = "UPDATE lanes SET next_due_at = :until, rests_until = :until WHERE id = :lane"
 _NEXT_OF_LANE = """
 UPDATE lanes SET next_due_at = (
-    SELECT due_at FROM deliveries WHERE lane = :lane AND status = 'pending' AND lease_owner IS NULL ORDER BY due_at LIMIT 1)
+    SELECT due_at FROM deliveries WHERE lane = :lane AND status = 'pending' AND lease_owner IS NULL ORDER BY due_at LIMIT 1),
+    rests_until = NULL
 WHERE id = :lane
 """
 _REMOVE_LANE = "DELETE FROM lanes WHERE id = :lane AND next_due_at IS NULL"
@@ -69,6 +72,11 @@ def insert(tx: Tx, rows: Sequence[Params]) -> None:
 def wake_lanes(tx: Tx, rows: Sequence[Params]) -> None:
     """Say that lanes have something due that nobody holds."""
     tx.write(_WAKE_LANE, rows)
+
+
+def rest_lanes(tx: Tx, rows: Sequence[Params]) -> None:
+    """Say that nothing of these lanes is sent before `until` (ms UTC); `settle_lanes` ends the rest."""
+    tx.write(_REST, rows)
 
 
 def settle_lanes(tx: Tx, lane_ids: Iterable[str]) -> None:

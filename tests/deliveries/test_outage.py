@@ -466,7 +466,9 @@ async def test_account_with_any_number_of_due_lanes_holds_up_nobody(at: Outage) 
     rows = [(f"{OURS}:https://{number}.example", OURS, number) for number in range(100_000)]
     with contextlib.closing(sqlite3.connect(at.desk.store.path)) as connection:
         connection.executemany("INSERT INTO lanes (id, account_id, next_due_at) VALUES (?, ?, ?)", rows)
-        connection.execute("INSERT INTO lanes VALUES ('sub_theirs', ?, ?)", (THEIRS, at.clock.now_ms()))
+        connection.execute(
+            "INSERT INTO lanes (id, account_id, next_due_at) VALUES ('sub_theirs', ?, ?)", (THEIRS, at.clock.now_ms())
+        )
         connection.commit()
     began = time.process_time()
     claimed = await at.desk.store.writer.run(ClaimDeliveries("me", 60_000, due_lanes=200))

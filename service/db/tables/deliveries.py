@@ -187,4 +187,5 @@ class Lane(SQLModel, table=True):
         primary_key=True
     )  # the subscription's id, or account, origin and digest of the path of a callback_url
     account_id: str
-    next_due_at: int | None = None
+    next_due_at: int | None = None  # not before `rests_until`
+    rests_until: int | None = None  # its destination keeps failing and is left alone until then
