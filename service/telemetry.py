@@ -194,12 +194,16 @@ class SparingLog:
         self._said = 0
         self._kept_back = 0
 
-    def say(self, level: Literal["info", "warning"], event: str, **fields: object) -> None:
-        """A line, if this second has room for it."""
+    def has_room(self) -> bool:
+        """Whether the next line goes through."""
         second = int(self._clock.monotonic())
         if second != self._second:
             self._second, self._said = second, 0
-        if self._said >= self._per_s:
+        return self._said < self._per_s
+
+    def say(self, level: Literal["info", "warning"], event: str, **fields: object) -> None:
+        """A line, if this second has room for it."""
+        if not self.has_room():
             self._kept_back += 1
             return
         self._said += 1

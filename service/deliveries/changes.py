@@ -18,6 +18,7 @@ from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Writer
 from service.deliveries import store
 from service.deliveries.fanout import Outgoing
+from service.deliveries.lines import shown_url
 from service.deliveries.origins import origin_lane
 from service.deliveries.request import FIELDS
 from service.deliveries.subscriptions import (
@@ -182,7 +183,7 @@ class Changes:
         tx.write(_DISABLE, ended, expect=len(ended))
         _skip(tx, [each["id"] for each in ended], "subscription_disabled")
         _tell(tx, self.forgotten, [each["id"] for each in ended])
-        _say(tx, news)
+        _say(tx, news, rows)
         told = [
             _event(
                 tx,
@@ -284,12 +285,17 @@ def _tell(tx: Tx, whom: Callable[[str], None], subscription_ids: Iterable[str]) 
         tx.after_commit(partial(whom, each))
 
 
-def _say(tx: Tx, disabled: Iterable[DisableSubscription]) -> None:
+def _say(tx: Tx, disabled: Iterable[DisableSubscription], rows: dict[str, Row]) -> None:
     """For operators, where it is our decision and not the account's own."""
     for each in disabled:
         if each.url is not None or each.failing_ms is not None:
-            said = partial(_log.warning, "subscription_disabled", subscription=each.subscription_id, reason=each.reason)
-            tx.after_commit(said)
+            told = {
+                "subscription": each.subscription_id,
+                "account": each.account_id,
+                "url": shown_url(rows[each.subscription_id]["url"]),
+                "reason": each.reason,
+            }
+            tx.after_commit(partial(_log.warning, "subscription_disabled", **told))
 
 
 def _is_enabled(row: Row | None) -> bool:

@@ -12,6 +12,7 @@ from service.clock import Clock
 from service.db.reader import Reader
 from service.db.secrets import SecretBox
 from service.db.writer import Writer
+from service.deliveries.backlog_queries import waiting
 from service.deliveries.subscriptions import Destination, DestinationCache, DisableSubscription
 
 #: How long an account's secrets are kept in memory. A rotation by this process is known at once; this is for one that was
@@ -54,6 +55,10 @@ class StoreDirectory:
     async def destination(self, account_id: str, subscription_id: str) -> Destination | None:
         """The subscription as it is now; None if it was deleted or disabled."""
         return await self.cache.find(self.reader, account_id, subscription_id)
+
+    async def waiting(self, lane_id: str) -> int:
+        """How many deliveries wait in the lane, `COUNTED` at most."""
+        return (await waiting(self.reader, [lane_id]))[lane_id].pending
 
     async def disable(self, account_id: str, subscription_id: str, reason: str, url: str) -> None:
         """The destination at this address said that it is gone for good."""

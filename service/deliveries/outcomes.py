@@ -13,7 +13,6 @@ from service.deliveries.attempts import Tried
 from service.deliveries.lanes import Lanes
 from service.deliveries.origins import IN_FLIGHT, NEW_IN_FLIGHT, is_shared, shared_lanes
 from service.deliveries.sending import Sending
-from service.telemetry import SparingLog
 
 PROMPT_MS: Final = 1_000  # destinations that answer later are served after those that do not
 
@@ -21,23 +20,25 @@ PROMPT_MS: Final = 1_000  # destinations that answer later are served after thos
 class Outcomes:
     """Tells lanes and origins of requests that ended."""
 
-    def __init__(self, lanes: Lanes, lines: SparingLog) -> None:
+    def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
-        self._lines = lines
 
-    def report(self, sending: Sending, tried: Tried, duration_ms: int) -> None:
+    def report(self, sending: Sending, tried: Tried, duration_ms: int) -> bool | None:
         """A request ended.
 
         Args:
             sending: What was sent.
             tried: What came of it.
             duration_ms: How long it took.
+
+        Returns:
+            Whether the breaker of its lane opened (True) or closed (False) by it; None: it is as it was.
         """
         lane_id, breakers = sending.lane, self._lanes.breakers
         if tried.delivered and breakers.is_empty and self._lanes.origins.goes_well(lane_id):
             # Nearly every request: there is nothing to tell an origin where nothing fails.
             self._lanes.heard(sending, delivered=True, prompt=duration_ms < PROMPT_MS)
-            return
+            return None
         if sending.url is not None:
             self._lanes.origins.tried(sending.account_id, sending.url, delivered=tried.delivered)
         was_open = breakers.is_open(lane_id)
@@ -50,10 +51,10 @@ class Outcomes:
             if sending.url is not None:
                 self._lanes.limit(lane_id, IN_FLIGHT if tried.delivered else NEW_IN_FLIGHT)
             self._lanes.heard(sending, delivered=tried.delivered, prompt=prompt, retry_after_s=tried.retry_after_s)
-        if breakers.is_open(lane_id) != was_open:
-            self._note_turn(sending, tried, down=not was_open)
+        is_open = breakers.is_open(lane_id)
         if sending.url is not None:
             self._report_origin(sending, tried)
+        return None if is_open == was_open else is_open
 
     def _report_origin(self, sending: Sending, tried: Tried) -> None:
         lanes, account_id, lane_id = self._lanes, sending.account_id, sending.lane
@@ -68,13 +69,3 @@ class Outcomes:
                 lanes.try_now(shared)
         for path in lanes.origins.reached(lane_id):
             lanes.catch_up(account_id, path)
-
-    def _note_turn(self, sending: Sending, tried: Tried, *, down: bool) -> None:
-        self._lines.say(
-            "warning" if down else "info",
-            "destination_down" if down else "destination_back",
-            subscription=sending.subscription_id,
-            lane=sending.lane,
-            url=None if sending.url is None else sending.url.partition("?")[0],
-            error_class=tried.error_class,
-        )

@@ -21,6 +21,7 @@ from service.deliveries.claims import Held
 from service.deliveries.ending_store import EndDelivery, EndStale
 from service.deliveries.figures import Figures
 from service.deliveries.lanes import Lanes
+from service.deliveries.lines import Lines
 from service.deliveries.memory import MEMORY, Memory
 from service.deliveries.origins import is_one_off, origin_of
 from service.deliveries.outcomes import Outcomes
@@ -34,7 +35,6 @@ from service.deliveries.subscriptions import Destination
 from service.egress import Egress
 from service.errors import EgressError, StoreUnavailable
 from service.signing import SIGNATURE_HEADER, Signer, signature_headers
-from service.telemetry import SparingLog
 
 READ_BYTES = 64 * 1024  # of a destination's answer
 PATIENCE_S = 86_400.0  # a delivery waits at least so long behind an open breaker, however short its schedule is
@@ -52,6 +52,9 @@ class Directory(Protocol):
 
     async def destination(self, account_id: str, subscription_id: str) -> Destination | None:
         """The subscription as it is now; None if it was deleted or disabled."""
+
+    async def waiting(self, lane_id: str) -> int:
+        """How many deliveries wait in the lane."""
 
     async def disable(self, account_id: str, subscription_id: str, reason: str, url: str) -> None:
         """The destination at this address said that it is gone for good."""
@@ -101,7 +104,7 @@ class Sender:
         self._timeout_s = timeout_s
         self._schedule_s = schedule_s
         self._observer = observer
-        self._lines = SparingLog(__name__, clock)
+        self._lines = Lines(__name__, clock, directory.waiting)
         self.lanes = Lanes(
             self.send,
             clock,
@@ -111,7 +114,7 @@ class Sender:
             shares=Shares(sockets),
             memory=Memory(memory),
         )
-        self._outcomes = Outcomes(self.lanes, self._lines)
+        self._outcomes = Outcomes(self.lanes)
         self.figures = Figures(clock, self.lanes)
         self.lease_ms = round(timeout_s * 1000) + 120_000  # the wait in a lane's buffer is under the lease, too
         self.recalled = Recalled(self.lease_ms)
@@ -151,11 +154,14 @@ class Sender:
         else:
             tried = judge(answer, self._clock.wall_ms())
         duration_ms = round((self._clock.monotonic() - started) * 1000)
+        turned: bool | None = None
         if not tried.delivered and await self._is_outdated(sending, target):
             tried = replace(tried, gone=False)  # what it is sent to from now on was not asked yet
         else:
-            self._outcomes.report(sending, tried, duration_ms)
+            turned = self._outcomes.report(sending, tried, duration_ms)
         await self._record(sending, target, tried, started_ms, duration_ms, sent=sent)
+        if turned is not None:
+            await self._lines.turned(sending, tried, target.url, self.lanes.breakers, down=turned)
 
     async def _is_outdated(self, sending: Sending, target: _Target) -> bool:
         """Whether the destination was changed while the request was out: that it failed says nothing of the new one."""
@@ -210,7 +216,7 @@ class Sender:
             sent=sent,
             url=target.url,
         )
-        self._tell(sending, tried, duration_ms, now_ms, dead=not tried.delivered and due_at is None)
+        self._tell(sending, tried, target.url, duration_ms, now_ms, dead=not tried.delivered and due_at is None)
         self.lanes.answered(sending.lane)
         try:
             await self._writer.run(attempt)
@@ -250,7 +256,7 @@ class Sender:
         if is_one_off(lane):
             self.lanes.breakers.forget(lane)
 
-    def _tell(self, sending: Sending, tried: Tried, duration_ms: int, now_ms: int, *, dead: bool) -> None:
+    def _tell(self, sending: Sending, tried: Tried, url: str, duration_ms: int, now_ms: int, *, dead: bool) -> None:
         self.figures.attempted(
             origin_of(sending.lane),  # of callback_urls there may be as many as there are jobs
             delivered=tried.delivered,
@@ -262,18 +268,7 @@ class Sender:
             if tried.delivered and not sending.failed_before:
                 self._observer.delivered(now_ms - sending.event_at)
         if not tried.delivered:
-            self._note(sending, tried, dead=dead)
-
-    def _note(self, sending: Sending, tried: Tried, *, dead: bool) -> None:
-        self._lines.say(
-            "warning" if dead else "info",
-            "delivery_dead" if dead else "delivery_failed",
-            delivery=sending.delivery_id,
-            subscription=sending.subscription_id,
-            status=tried.status_code,
-            error_class=tried.error_class,
-            error=tried.error,
-        )
+            self._lines.failed(sending, tried, url, dead=dead)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
