@@ -119,7 +119,7 @@ class Listener(uvicorn.Server):
         for server in self.servers:
             server.close()
         for _ in range(FIRST_REQUEST_STEPS):
-            if all(each.cycle for each in self.server_state.connections):  # type: ignore[union-attr]  # they are ours
+            if all(getattr(connection, "cycle", True) for connection in self.server_state.connections):
                 break
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)

@@ -12,8 +12,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy.exc import DatabaseError
-
 from service.clock import Randomness
 from service.db.invariants import Breach, breaches
 from service.db.keyring import open_box
@@ -99,8 +97,8 @@ def bring_up_to_date(path: Path) -> tuple[str | None, str | None]:
     with _held(path):
         try:
             return upgrade(path)
-        except DatabaseError as error:
-            raise SettingsInvalid([_unreadable(path, str(error.orig))]) from error
+        except sqlite3.DatabaseError as error:
+            raise SettingsInvalid([_unreadable(path, str(error))]) from error
 
 
 def _examined(

@@ -1,16 +1,13 @@
-"""Brings a database up to date with the migrations that ship with the service."""
+"""Brings a database up to date with the migrations that ship with the service.
+
+Owns the question whether one is due. It must not know how one is applied: what does is imported only then.
+"""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
-
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 
 def migrations_directory() -> Path:
@@ -20,17 +17,9 @@ def migrations_directory() -> Path:
     return shipped if shipped.is_dir() else service.parent / "migrations"
 
 
-def _config(connection: Connection | None = None) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(migrations_directory()))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    return config
-
-
-def newest() -> str | None:
-    """The revision that this code expects."""
-    return ScriptDirectory.from_config(_config()).get_current_head()
+def newest() -> str:
+    """The revision that this code expects: the number that the last migration's file begins with."""
+    return max(path.name.partition("_")[0] for path in (migrations_directory() / "versions").glob("[0-9]*.py"))
 
 
 def upgrade(path: Path) -> tuple[str | None, str | None]:
@@ -38,43 +27,23 @@ def upgrade(path: Path) -> tuple[str | None, str | None]:
 
     Returns:
         The revision before and after.
+
+    Raises:
+        sqlite3.Error: The file is no sound database, or cannot be written.
     """
-    engine = create_engine(_url(path), poolclass=NullPool)
-    _begin_immediately(engine)
-    try:
-        with engine.connect() as connection:
-            before = MigrationContext.configure(connection).get_current_revision()
-            connection.rollback()
-            command.upgrade(_config(connection), "head")
-            connection.commit()
-            after = MigrationContext.configure(connection).get_current_revision()
-    finally:
-        engine.dispose()
-    return before, after
+    before = current(path)
+    if before == newest():
+        return before, before
+    from service.db import alembic  # noqa: PLC0415 - half a second of processor, and rarely needed
+
+    alembic.apply(path, migrations_directory())
+    return before, current(path)
 
 
 def current(path: Path) -> str | None:
     """The revision that a database is at; None for a new one."""
-    engine = create_engine(_url(path), poolclass=NullPool)
-    try:
-        with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
-    finally:
-        engine.dispose()
-
-
-def _url(path: Path) -> URL:
-    # Not as text: SQLAlchemy would decode what looks like %25 in a name, and open another file.
-    return URL.create("sqlite", database=str(path))
-
-
-def _begin_immediately(engine: object) -> None:
-    # Python's sqlite3 commits before DDL unless told not to, which would leave half a migration behind after a crash:
-    # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#pysqlite-serializable
-    @event.listens_for(engine, "connect")
-    def _connect(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-        dbapi_connection.isolation_level = None
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    with closing(sqlite3.connect(path)) as raw:
+        if raw.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone() is None:
+            return None
+        row = raw.execute("SELECT version_num FROM alembic_version").fetchone()
+    return None if row is None else str(row[0])

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from service.clock import Clock, Randomness
 from service.db.barrier import Barrier
 from service.db.faults import is_locked
@@ -137,8 +135,7 @@ def _told(path: Path) -> Iterator[None]:
     """Tell of a file that is no sound database in one sentence."""
     try:
         yield
-    except (sqlite3.DatabaseError, SQLAlchemyError) as error:
-        reason = getattr(error, "orig", None) or error
-        fix = "end the other program's transaction" if is_locked(reason) else "restore a backup, or name another file"
-        msg = f"REMORA_DATABASE_URL: {path} cannot be used ({reason}); {fix}"
+    except sqlite3.DatabaseError as error:
+        fix = "end the other program's transaction" if is_locked(error) else "restore a backup, or name another file"
+        msg = f"REMORA_DATABASE_URL: {path} cannot be used ({error}); {fix}"
         raise SettingsInvalid([msg]) from error

@@ -27,8 +27,9 @@ _log = structlog.get_logger(__name__)
 
 BUSY_TIMEOUT_MS = 3_000  # an operator's shell may hold the file for a moment; the setting's default
 # Retention or an erasure may have removed the newest events: a number that was given once never comes again.
+# The condition is the index's: without it all events are read.
 LAST_POS = """
-SELECT max(coalesce((SELECT max(pos) FROM events), 0), coalesce((SELECT max(max(feed_floor, feed_erased)) FROM accounts), 0))
+SELECT max(coalesce((SELECT max(pos) FROM events WHERE pos IS NOT NULL), 0), coalesce((SELECT max(max(feed_floor, feed_erased)) FROM accounts), 0))
 """
 CHECKPOINT_PAGES = 4_000  # 16 MiB of log between checkpoints: fewer stalls than the default of 1,000
 LOG_MAX = 2**26  # bytes; the setting's default

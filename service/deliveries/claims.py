@@ -302,7 +302,7 @@ class VoidDeliveryLeases(Command[list[str]]):
 async def handle_void(tx: Tx, commands: Sequence[VoidDeliveryLeases]) -> list[list[str] | Exception]:
     """The writer's handler for `VoidDeliveryLeases`."""
     tx.write(
-        "UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE lease_owner IS NOT NULL",
+        "UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE lease_until IS NOT NULL",
         [{}],
     )
     tx.write("DELETE FROM lanes", [{}])

@@ -216,10 +216,14 @@ class VoidLeases(Command[int]):
 
 async def handle_void(tx: Tx, commands: Sequence[VoidLeases]) -> list[int | Exception]:
     """The writer's handler for `VoidLeases`; jobs left in flight become due at once."""
-    [held] = await tx.rows("SELECT count(*) AS n FROM jobs WHERE lease_owner IS NOT NULL", {})
+    # Through the index of what is active, which is small beside all jobs.
+    active = "jobs INDEXED BY ix_jobs_for_expiry"
+    is_active = "status IN ('queued', 'submitting', 'submit_unknown', 'running')"
+    [held] = await tx.rows(f"SELECT count(*) AS n FROM {active} WHERE {is_active} AND lease_owner IS NOT NULL", {})
     tx.write(
-        "UPDATE jobs SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, "
-        "due_at = CASE WHEN status = 'submitting' THEN :now ELSE due_at END WHERE lease_owner IS NOT NULL OR status = 'submitting'",
+        f"UPDATE {active} SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, "
+        "due_at = CASE WHEN status = 'submitting' THEN :now ELSE due_at END "
+        f"WHERE {is_active} AND (lease_owner IS NOT NULL OR status = 'submitting')",
         [{"now": tx.now_ms}],
     )
     return [held["n"] for _ in commands]

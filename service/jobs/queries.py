@@ -130,9 +130,10 @@ async def count_by_status(reader: Reader) -> dict[str, int]:
 
 
 async def recently_finished(reader: Reader, count: int) -> list[JobRow]:
-    """The last jobs whose end the provider told us, oldest first."""
+    """Those of the newest jobs whose end the provider told us, oldest first; ten times as many are looked at."""
     rows = await reader.rows(
-        f"{SELECT_JOB} WHERE resolved_by IN ('callback', 'poll') AND status IN ('completed', 'failed') ORDER BY id DESC LIMIT :count",
-        {"count": count},
+        f"{SELECT_JOB} WHERE id > coalesce((SELECT id FROM jobs ORDER BY id DESC LIMIT 1 OFFSET :looked), '') "
+        "AND resolved_by IN ('callback', 'poll') AND status IN ('completed', 'failed') ORDER BY id DESC LIMIT :count",
+        {"count": count, "looked": 10 * count},
     )
     return [from_row(row) for row in reversed(rows)]

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from service.clock import Clock
-from service.picture import draw
 from service.providers.client import CancelOutcome, CancelVerdict, PollOutcome, PollVerdict, SubmitOutcome, Verdict
 from service.providers.mapping import Money, Observation, Seen
 
@@ -39,7 +38,7 @@ class DrawingSpeaker:
         """See `Speaker`; the drawing takes some milliseconds of a core and gets a thread, so that nobody waits for it."""
         began = self._clock.monotonic()
         width, height = _size(given)
-        picture = await asyncio.to_thread(draw, str(given.get("prompt", "")), width, height, image_format="png")
+        picture = await asyncio.to_thread(_draw, str(given.get("prompt", "")), width, height)
         observation = Observation(
             seen=Seen.COMPLETED,
             provider_status="completed",
@@ -61,6 +60,12 @@ class DrawingSpeaker:
     def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
         """See `Speaker`; nobody calls back."""
         return Observation(seen=None)
+
+
+def _draw(prompt: str, width: int, height: int) -> bytes:
+    from service.picture import draw  # noqa: PLC0415 - with Pillow 40 ms of every start, also where nothing is ever drawn
+
+    return draw(prompt, width, height, image_format="png")
 
 
 def _size(given: Mapping[str, object]) -> tuple[int, int]:

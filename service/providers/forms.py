@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 from service import notation
 from service.clock import parse_iso
@@ -117,7 +117,9 @@ def _base_url(value: str) -> str:
     return notation.http_url(value, path=True)
 
 
-def _schema(value: dict[str, Any]) -> dict[str, Any]:
+def _schema(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    if (info.context or {}).get("shipped"):  # tests have checked it, and that takes as long as reading all the cards
+        return value
     if value.get("type") != "object":
         raise ValueError("an input is an object: write type: object")
     try:

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from PIL import Image
-
 FORMS: Final = ("http_url", "data_url", "base64")
 TYPES: Final = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP"}  # ours, and as people write them
 _KEYS: Final = {"forms", "types", "max_bytes"}
@@ -118,6 +116,8 @@ def _too_large(max_bytes: int) -> str:
 
 def _is_picture(content: bytes, types: list[str]) -> bool:
     """Whether the content itself is a picture of these types, whatever its data URL says."""
+    from PIL import Image  # noqa: PLC0415 - 30 ms of every start, for inputs that hold pictures
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

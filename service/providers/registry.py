@@ -285,10 +285,10 @@ class Registry:
         return [self._providers[name] for name in sorted(self._providers)]
 
 
-def read_card(text: str, name: str, adapters: Adapters | None = None) -> Card:
-    """The card in a YAML text, with the adapters that this process knows; raises as `load_card`."""
+def read_card(text: str, name: str, adapters: Adapters | None = None, *, shipped: bool = False) -> Card:
+    """The card in a YAML text, with the adapters that this process knows; takes and raises as `load_card`."""
     known = adapters or Adapters.installed()
-    card = load_card(text, name, SPEAKERS, known.names)
+    card = load_card(text, name, SPEAKERS, known.names, shipped=shipped)
     if card.adapter is not None and card.adapter not in SPEAKERS:
         try:
             known.load(card.adapter)
@@ -301,7 +301,7 @@ def read_card(text: str, name: str, adapters: Adapters | None = None) -> Card:
 @functools.cache
 def _shipped() -> tuple[Card, ...]:
     """The cards that ship with Remora, read once: they stay what they are while a process lives."""
-    return tuple(_read(_built_in()))
+    return tuple(_read(_built_in(), shipped=True))
 
 
 def _built_in() -> Iterator[tuple[str, Traversable]]:
@@ -320,14 +320,14 @@ def _own(cards_dir: Path | None) -> Iterator[tuple[str, Traversable]]:
     yield from ((str(path), path) for path in paths)
 
 
-def _read(files: Iterable[tuple[str, Traversable]]) -> list[Card]:
+def _read(files: Iterable[tuple[str, Traversable]], *, shipped: bool = False) -> list[Card]:
     """All cards of one place, or everything that is wrong with them."""
     cards: dict[str, tuple[str, Card]] = {}
     problems: list[str] = []
     for name, file in files:
         try:
             text = file.read_text("utf-8")
-            card = read_card(text, name)
+            card = read_card(text, name, shipped=shipped)
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"{name}:1: card: cannot be read as UTF-8 text ({type(error).__name__})")
             continue
