@@ -81,6 +81,10 @@ def _placed(found: dict[str, Any], values: _Values, directory: Path) -> dict[str
     if not values.given("REMORA_STORAGE_URL"):
         beside = database or directory / "remora"
         found["storage_url"] = f"file:{beside.with_name(beside.name + '.results')}"
+    if not values.given("REMORA_URL") and found["port"]:
+        # The commands of this directory look for the service of this directory.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(found["host"], found["host"])
+        found["url"] = f"http://{f'[{host}]' if ':' in host else host}:{found['port']}"
     for name in ("cards_dir", "moderation_list"):
         if found[name] is not None:
             found[name] = directory / found[name]

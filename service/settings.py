@@ -167,7 +167,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "what is kept how long",
         notation.retention,
     ),
-    Setting("URL", "http://127.0.0.1:8080", "http(s) URL", "where the commands reach a running service", _url),
+    Setting(
+        "URL",
+        "http://127.0.0.1:8080",
+        "http(s) URL",
+        "where the commands reach a running service; default: as HOST and PORT say",
+        _url,
+    ),
     Setting("API_KEY", None, "key", "the key that the commands use", notation.secret, secret=True),
     Setting("CARDS_DIR", None, "directory", "the operator's own provider cards", Path),
     Setting(

@@ -1,6 +1,7 @@
-"""`remora doctor`: looks at everything that a start needs, changes nothing, and says what to do.
+"""`remora doctor`: looks at everything that a start needs and that waits for somebody, changes nothing, and says what to do.
 
-Owns the checks and their words. It must not know how things are looked at.
+Owns the checks of settings, database, cards and network and their words; `tonight` has the others. It must not know how
+things are looked at.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import socket
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,10 +20,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from service.app import is_wildcard
 from service.cli.cards import read_providers, refusals
+from service.cli.findings import Finding, Mark
 from service.cli.lines import folded, terminal_width
 from service.cli.migrate import database_file
 from service.cli.outcome import NOT_WELL
+from service.cli.tonight import machine, running, waiting
 from service.clock import SystemClock, SystemRandomness
 from service.db.examine import Examination, examine
 from service.egress.door import Door
@@ -39,24 +41,7 @@ _WIDE_V4 = 8  # bits of a prefix; a shorter one allows more than any private ran
 _WIDE_V6 = 7
 
 
-class Mark(StrEnum):
-    """How a check went."""
-
-    FINE = "✓"
-    HINT = "!"  # works, but is probably not what is wanted
-    WRONG = "✗"
-
-
 _STYLES = {Mark.FINE: "green", Mark.HINT: "yellow", Mark.WRONG: "bold red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report."""
-
-    mark: Mark
-    about: str
-    says: str
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -88,6 +73,9 @@ def findings(environ: Mapping[str, str], directory: Path) -> Iterator[Finding]:
         return
     yield Finding(Mark.FINE, "settings", "are understood")
     in_use = yield from _database(settings)
+    yield from machine(settings)
+    if in_use:
+        yield from running(settings)
     yield from _port(settings, in_use=in_use)
     yield from _cards(settings)
     yield _egress(settings)
@@ -99,7 +87,7 @@ def _database(settings: Settings) -> Generator[Finding, None, bool]:
     secret_key = settings.secret_key.get_secret_value() if settings.secret_key else None
     try:
         path = database_file(settings)
-        seen = examine(path, secret_key, SystemRandomness())
+        seen = examine(path, secret_key, SystemRandomness(), SystemClock().now_ms())
     except SettingsInvalid as error:
         yield from (Finding(Mark.WRONG, "database", problem) for problem in error.problems)
         return False
@@ -127,6 +115,7 @@ def _revision(path: Path, seen: Examination) -> Iterator[Finding]:
         yield Finding(Mark.FINE, "secret key", "fits the database")
     else:
         yield Finding(Mark.FINE, "secret key", "the database has none yet; the first start settles it")
+    yield from waiting(seen.troubles)
 
 
 def _port(settings: Settings, *, in_use: bool) -> Iterator[Finding]:
@@ -202,6 +191,8 @@ def _public_url(settings: Settings) -> Finding:
     url = settings.public_url
     if url is None:
         says = "REMORA_PUBLIC_URL is not set: polling only; set it to the https:// address that providers reach"
+        if is_wildcard(settings.host):
+            says += ". Links to results in events lead to localhost until then"
         return Finding(Mark.HINT, "public URL", says)
     parts = urlsplit(url)
     if not _is_public(parts.hostname or ""):

@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from service.clock import Randomness
@@ -19,6 +19,7 @@ from service.db.lock import in_use
 from service.db.migrate import newest, upgrade
 from service.db.opening import hold, no_directory, not_writable
 from service.db.sqlite import BUSY_TIMEOUT_MS
+from service.db.trouble import Trouble, troubles
 from service.errors import SettingsInvalid
 
 
@@ -34,6 +35,7 @@ class Examination:
         breaches: The rules that it breaks; not asked of an old revision.
         has_key: Whether it was ever opened with a secret key; without, the first start decides on one.
         key_problem: Why its secrets cannot be read; None where they can.
+        troubles: What waits for somebody; not asked of an old revision.
     """
 
     exists: bool
@@ -43,9 +45,10 @@ class Examination:
     breaches: list[Breach] = field(default_factory=list)
     has_key: bool = False
     key_problem: str | None = None
+    troubles: list[Trouble] = field(default_factory=list)
 
 
-def examine(path: Path, secret_key: str | None, randomness: Randomness) -> Examination:
+def examine(path: Path, secret_key: str | None, randomness: Randomness, now_ms: int) -> Examination:
     """Look at a database without changing it, also while a service uses it.
 
     Raises:
@@ -61,7 +64,8 @@ def examine(path: Path, secret_key: str | None, randomness: Randomness) -> Exami
             raw.row_factory = sqlite3.Row
             raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             raw.execute("BEGIN")  # all questions are asked of one moment
-            return _examined(raw, path, secret_key, randomness, in_use=used)
+            found = _examined(raw, path, secret_key, randomness, in_use=used)
+            return found if found.revision != found.newest else replace(found, troubles=troubles(raw, now_ms))
     except OSError as error:
         raise SettingsInvalid([not_writable(path, error.strerror or "")]) from error
     except sqlite3.DatabaseError as error:

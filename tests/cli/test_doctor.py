@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from service.cli.doctor import Mark, findings
+from service.cli.doctor import findings
+from service.cli.findings import Mark
+from service.cli.tonight import machine
 from service.clock import SystemClock, SystemRandomness
 from service.db.examine import bring_up_to_date
 from service.db.opening import open_store
+from service.environment import load
+from tests.api.conftest import ADMIN_KEY, serve
 from tests.cli.commands import run
 
 
@@ -31,6 +36,115 @@ async def make_database(directory: Path) -> Path:
     store.writer.start()
     await store.close()
     return path
+
+
+async def make_trouble(directory: Path) -> dict[str, str]:
+    """A database in which something of each kind waits for somebody; answers with the ids."""
+    async with serve(directory) as served:
+        jobs = [(await served.take())["id"] for _ in range(2)]
+        done = (await served.completed())["id"]
+        made = (await served.client.post("/v1/subscriptions", json={"url": "http://127.0.0.1:9/"})).json()["id"]
+        away = (await served.client.post("/v1/subscriptions", json={"url": "http://127.0.0.1:9/x"})).json()["id"]
+        await served.sql("UPDATE jobs SET status = 'submit_unknown', due_at = expires_at WHERE id = :id", id=jobs[0])
+        await served.sql("UPDATE results SET error = 'result_gone', due_at = NULL WHERE job_id = :id", id=done)
+        await served.sql(
+            "UPDATE subscriptions SET status = 'disabled', disabled_reason = '410' WHERE id = :id", id=away
+        )
+        pings = [(await served.client.post(f"/v1/subscriptions/{made}/test")).json()["id"] for _ in range(2)]
+        now = served.service.clock.now_ms()
+        await served.sql("UPDATE deliveries SET attempt_count = 7 WHERE id = :id", id=pings[0])
+        await served.sql(
+            "UPDATE deliveries SET status = 'dead', due_at = NULL, finished_at = :now, lease_owner = NULL, lease_until = NULL "
+            "WHERE id = :id",
+            id=pings[1],
+            now=now,
+        )
+    return {"unknown": jobs[0], "done": done, "away": away, "failing": pings[0], "dead": pings[1]}
+
+
+async def test_doctor_tells_what_waits_for_somebody(tmp_path: Path) -> None:
+    """Jobs that nobody knows of, given up and failing deliveries, disabled subscriptions, lost results: with what to do."""
+    ids = await make_trouble(tmp_path)
+    found = await asyncio.to_thread(said, tmp_path)
+    told = {about: " ".join(says for mark, says in found[about] if mark is Mark.HINT) for about in found}
+
+    assert f"1 in submit_unknown, {ids['unknown']}" in told["jobs"]
+    assert "remora jobs export --status submit_unknown" in told["jobs"]
+    assert f"1 were given up in the last 24 hours, {ids['dead']}" in told["deliveries"]
+    assert f"1 destinations fail again and again, and their events wait, {ids['failing']}" in told["deliveries"]
+    assert f"1 subscriptions are disabled, {ids['away']} (410)" in told["deliveries"]
+    assert f"1 have no copy, {ids['done']} (result_gone)" in told["results"]
+    assert "work" not in found
+
+
+async def test_doctor_says_that_a_night_is_quiet(tmp_path: Path) -> None:
+    """One line for all of it, and the room on the disk."""
+    await make_database(tmp_path)
+    found = await asyncio.to_thread(said, tmp_path)
+
+    assert found["work"] == [(Mark.FINE, "no job waits for a decision, and nothing was given up in the last 24 hours")]
+    assert any("free for the database" in says for _, says in found["disk"])
+
+
+async def test_doctor_asks_the_service_that_runs(tmp_path: Path) -> None:
+    """Who is down or paused is known to it alone; with the key that lies beside the database, or none."""
+    async with serve(tmp_path) as served:
+        given = {"REMORA_PORT": served.service.url.rpartition(":")[2], "REMORA_ADMIN_KEY": ADMIN_KEY}
+        for _ in range(5):
+            served.service._stages.breakers.of("apimodels").failed("apimodels.app refused the connection")
+        served.service._stages.sender.lanes.breakers.suspect("sub_1")
+        found = await asyncio.to_thread(said, tmp_path, **given)
+        elsewhere = await asyncio.to_thread(said, tmp_path, REMORA_URL="http://127.0.0.1:9")
+
+    providers = " ".join(says for _, says in found["provider"])
+    assert found["service"] == [(Mark.FINE, f"{served.service.url} is ready")]
+    assert "apimodels is down since" in providers
+    assert "apimodels.app refused the connection" in providers
+    assert "apimodels asked for a pause" in providers
+    assert any("destination_down" in says for _, says in found["deliveries"])
+    assert elsewhere["service"][0][0] is Mark.WRONG
+    assert "REMORA_URL" in elsewhere["service"][0][1]
+
+
+async def test_doctor_finds_a_database_that_is_ahead_of_the_clock(tmp_path: Path) -> None:
+    """A clock that was set back delays everything that is due."""
+    async with serve(tmp_path) as served:
+        job = await served.take()
+        ahead = served.service.clock.now_ms() + 3_600_000
+        await served.sql("UPDATE jobs SET created_at = :ahead WHERE id = :id", ahead=ahead, id=job["id"])
+    [(mark, says)] = (await asyncio.to_thread(said, tmp_path))["clock"]
+
+    assert mark is Mark.WRONG
+    assert "ahead of this machine's clock" in says
+
+
+@pytest.mark.parametrize(
+    ("free", "inodes", "mark", "word"),
+    [
+        (500 << 20, 10, Mark.HINT, "only 500 MiB"),
+        (50 << 20, 10, Mark.WRONG, "no room"),
+        (0, 10, Mark.WRONG, "no room"),
+        (500 << 30, 0, Mark.WRONG, "no inode"),
+        (500 << 30, 10, Mark.FINE, "free for the database"),
+    ],
+)
+def test_doctor_finds_a_full_disk(free: int, inodes: int, mark: Mark, word: str, tmp_path: Path) -> None:
+    """Blocks or inodes, with what to do; what is left is told in any case."""
+    disk = os.statvfs_result((4096, 4096, 1 << 28, free // 4096, free // 4096, 1000, inodes, inodes, 0, 255))
+    [room] = machine(load({}, tmp_path), lambda _: disk)
+
+    assert room.mark is mark
+    assert word in room.says
+
+
+def test_doctor_finds_a_log_that_has_grown(tmp_path: Path) -> None:
+    """Larger than it may be: somebody reads for long."""
+    path = tmp_path / "remora.db"
+    bring_up_to_date(path)
+    (tmp_path / "remora.db-wal").write_bytes(b"x" * 2_000_000)
+    found = [each for each in machine(load({"REMORA_WAL_MAX": "1MiB"}, tmp_path)) if "REMORA_WAL_MAX" in each.says]
+
+    assert [each.mark for each in found] == [Mark.HINT]
 
 
 def test_doctor_changes_nothing_where_nothing_is(tmp_path: Path) -> None:
