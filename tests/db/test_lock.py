@@ -138,9 +138,9 @@ def test_lock_is_seen_by_those_who_only_look(tmp_path: Path) -> None:
     lock = hold(path)
     lock.make()
     path.with_name("remora.db.lock").unlink()
-    seen = examine(path, None, SeededRandomness(1))
+    seen = examine(path, None, SeededRandomness(1), 0)
     lock.release()
-    free = examine(path, None, SeededRandomness(1))
+    free = examine(path, None, SeededRandomness(1), 0)
 
     assert (seen.in_use, free.in_use) == (True, False)
     assert [file.name for file in tmp_path.iterdir()] == ["remora.db"]

@@ -89,7 +89,7 @@ def test_every_part_opens_the_file_that_is_named(name: str, ready: Path) -> None
         revision = current(path)
         done = bring_up_to_date(path)
         asyncio.run(opened_by_writer_and_readers(path))
-        seen = examine(path, None, SeededRandomness(1))
+        seen = examine(path, None, SeededRandomness(1), 0)
         there = {file.name for file in directory.iterdir()}
 
     assert path == directory / name
@@ -124,7 +124,7 @@ def test_secret_key_lies_beside_the_file_and_not_beside_a_link_to_it(tmp_path: P
     asyncio.run(opened_and_closed(link))
 
     assert (tmp_path / "volume" / "real.db.secret-key").exists()
-    assert examine(link, None, SeededRandomness(1)).key_problem is None
+    assert examine(link, None, SeededRandomness(1), 0).key_problem is None
 
 
 @pytest.mark.parametrize(
