@@ -14,23 +14,20 @@ class Barrier:
     """Reads pass it, one by one; while it is shut they wait, and those under way come to their end."""
 
     def __init__(self) -> None:
-        self._open = asyncio.Event()
-        self._open.set()
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._reading = 0
+        self._idle: asyncio.Event | None = None  # while it is shut: set once nobody reads …
+        self._opened: asyncio.Event | None = None  # … and once it is open again
 
     async def enter(self) -> None:
         """Begin a read, with a connection in hand: whoever still waits for one is no reader yet."""
-        while not self._open.is_set():
-            await self._open.wait()
+        while self._opened is not None:
+            await self._opened.wait()
         self._reading += 1
-        self._idle.clear()
 
     def leave(self) -> None:
         """End a read."""
         self._reading -= 1
-        if not self._reading:
+        if self._idle is not None and not self._reading:
             self._idle.set()
 
     @asynccontextmanager
@@ -43,13 +40,16 @@ class Barrier:
         Yields:
             Whether none runs any more.
         """
-        self._open.clear()
+        self._idle, self._opened = idle, opened = asyncio.Event(), asyncio.Event()
+        if not self._reading:
+            idle.set()
         try:
             try:
-                await asyncio.wait_for(self._idle.wait(), within_s)
+                await asyncio.wait_for(idle.wait(), within_s)
             except TimeoutError:
                 yield False
             else:
                 yield True
         finally:
-            self._open.set()
+            self._idle = self._opened = None
+            opened.set()

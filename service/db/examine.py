@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from service.clock import Randomness
+from service.db.faults import remedy
 from service.db.invariants import Breach, breaches
 from service.db.keyring import open_box
 from service.db.lock import in_use
@@ -69,7 +70,7 @@ def examine(path: Path, secret_key: str | None, randomness: Randomness, now_ms: 
     except OSError as error:
         raise SettingsInvalid([not_writable(path, error.strerror or "")]) from error
     except sqlite3.DatabaseError as error:
-        raise SettingsInvalid([_unreadable(path, str(error))]) from error
+        raise SettingsInvalid([_unreadable(path, error)]) from error
 
 
 def refuse_unreadable(path: Path) -> None:
@@ -85,7 +86,7 @@ def refuse_unreadable(path: Path) -> None:
             raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
-        raise SettingsInvalid([_unreadable(path, str(error))]) from error
+        raise SettingsInvalid([_unreadable(path, error)]) from error
 
 
 def bring_up_to_date(path: Path) -> tuple[str | None, str | None]:
@@ -102,7 +103,7 @@ def bring_up_to_date(path: Path) -> tuple[str | None, str | None]:
         try:
             return upgrade(path)
         except sqlite3.DatabaseError as error:
-            raise SettingsInvalid([_unreadable(path, str(error))]) from error
+            raise SettingsInvalid([_unreadable(path, error)]) from error
 
 
 def _examined(
@@ -151,5 +152,5 @@ def _check_place(path: Path) -> None:
         raise SettingsInvalid([not_writable(path, f"{path.parent} is read-only for it")])
 
 
-def _unreadable(path: Path, reason: str) -> str:
-    return f"REMORA_DATABASE_URL: {path} cannot be read as a database ({reason}); restore it, or name another file"
+def _unreadable(path: Path, error: BaseException) -> str:
+    return f"REMORA_DATABASE_URL: {path} cannot be read as a database ({error}); {remedy(error)}"

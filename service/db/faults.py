@@ -42,6 +42,10 @@ def fault(error: sqlite3.Error | MemoryError) -> Exception:
     return error
 
 
-def is_locked(error: BaseException | None) -> bool:
-    """Whether another program holds the database."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+def remedy(error: BaseException) -> str:
+    """What an operator does about a database that cannot be opened."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return "end the other program's transaction"
+    if isinstance(error, sqlite3.Error) and isinstance(fault(error), StoreUnavailable):
+        return "make room on its disk, and let this user write to it"
+    return "restore a backup, or name another file"

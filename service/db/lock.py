@@ -86,6 +86,8 @@ def in_use(database: Path) -> bool:
     """Whether a process has the database open for itself; takes no lock, so that a start beside it is not refused."""
     if not _HAS_INODE_LOCKS:
         lock = DatabaseLock(database)
+        if not lock.beside.exists():
+            return False
         try:
             lock.acquire()
         except StoreUnavailable:

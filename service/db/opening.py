@@ -11,7 +11,7 @@ from pathlib import Path
 
 from service.clock import Clock, Randomness
 from service.db.barrier import Barrier
-from service.db.faults import is_locked
+from service.db.faults import remedy
 from service.db.keyring import open_box
 from service.db.lock import DatabaseLock
 from service.db.migrate import upgrade
@@ -136,6 +136,5 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        fix = "end the other program's transaction" if is_locked(error) else "restore a backup, or name another file"
-        msg = f"REMORA_DATABASE_URL: {path} cannot be used ({error}); {fix}"
+        msg = f"REMORA_DATABASE_URL: {path} cannot be used ({error}); {remedy(error)}"
         raise SettingsInvalid([msg]) from error

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from service.clock import SystemClock
-from service.db.faults import fault
+from service.db.faults import fault, remedy
 from service.db.migrate import upgrade
 from service.db.readers import SQLiteReader
 from service.db.sqlite import SQLiteWriteConnection
@@ -228,6 +228,20 @@ def test_errors_of_the_engine_are_told_apart(name: str, kind: type[Exception]) -
     assert type(fault(_error(name))) is kind
 
 
-def test_want_of_memory_is_the_engines(machine: Machine) -> None:
+@pytest.mark.parametrize(
+    ("name", "does"),
+    [
+        ("SQLITE_BUSY", "end the other program's transaction"),
+        ("SQLITE_FULL", "make room"),
+        ("SQLITE_READONLY", "let this user write"),
+        ("SQLITE_NOTADB", "restore a backup"),
+    ],
+)
+def test_operator_is_told_what_to_do_about_a_database_that_cannot_be_opened(name: str, does: str) -> None:
+    """A full disk wants room, not a backup."""
+    assert does in remedy(_error(name))
+
+
+def test_want_of_memory_is_the_engines() -> None:
     """Python raises it as an error of its own."""
     assert isinstance(fault(MemoryError()), StoreUnavailable)
