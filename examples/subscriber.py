@@ -10,6 +10,7 @@ REMORA_EGRESS_ALLOW=127.0.0.0/8.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,7 +31,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Verify first, over the bytes as they came; then look at what they say."""
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        length = self.headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > 16 * 1024 * 1024:
+            return self.answer(413)
+        body = self.rfile.read(int(length))
         try:
             event = webhook.verify(body, {name.lower(): value for name, value in self.headers.items()})
         except (WebhookVerificationError, ValueError):  # ValueError: what is signed, but is no JSON
@@ -48,6 +52,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 9000), Handler)
+    port = sys.argv[1] if len(sys.argv) > 1 else "9000"
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
+    except (OSError, ValueError, OverflowError) as error:
+        sys.exit(f"cannot listen on port {port}: {error}")
     print(f"http://127.0.0.1:{server.server_port}/", flush=True)
-    server.serve_forever()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()

@@ -89,6 +89,12 @@ function serve(checks, port) {
       return answer(204); // only a 2xx answer counts; anything else makes Remora send it again
     });
   });
+  const refuse = (error) => {
+    console.error(`cannot listen on port ${process.argv[2] ?? 9000}: ${error.message}`);
+    process.exit(1);
+  };
+  server.on("error", refuse);
+  if (!(port >= 0 && port < 65536)) refuse(new Error("is no port"));
   server.listen(port, "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}/`));
 }
 

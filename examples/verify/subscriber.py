@@ -10,6 +10,7 @@ keys may stand side by side during a rotation. Copy what is above `Handler`; the
 from __future__ import annotations
 
 import base64
+import contextlib
 import hmac
 import json
 import os
@@ -130,6 +131,11 @@ if __name__ == "__main__":
         sys.exit(f"REMORA_WEBHOOK_KEYS: {fault}")
     if not Handler.checks:
         sys.exit("set REMORA_WEBHOOK_KEYS to the secrets (whsec_…) and public keys (whpk_…) that you have")
-    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 9000), Handler)
+    port = sys.argv[1] if len(sys.argv) > 1 else "9000"
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
+    except (OSError, ValueError, OverflowError) as fault:
+        sys.exit(f"cannot listen on port {port}: {fault}")
     print(f"http://127.0.0.1:{server.server_port}/", flush=True)
-    server.serve_forever()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()

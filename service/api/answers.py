@@ -16,8 +16,8 @@ def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | N
 
 
 def raw_answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response[bytes]:
-    """JSON that is encoded already."""
-    return Response(body, status_code=status, media_type=JSON, headers=dict(headers or {}))
+    """JSON that is encoded already. It ends a line, so that a shell's prompt does not stand behind it."""
+    return Response(body + b"\n", status_code=status, media_type=JSON, headers=dict(headers or {}))
 
 
 def empty_answer(status: int, headers: Mapping[str, str] | None = None) -> Response[bytes]:

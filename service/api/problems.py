@@ -116,7 +116,7 @@ def _from_told(told: _Told, detail: str, headers: dict[str, str]) -> Response[by
 
 
 def _response(status: int, body: dict[str, Any], headers: dict[str, str]) -> Response[bytes]:
-    return Response(msgspec.json.encode(body), status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    return Response(msgspec.json.encode(body) + b"\n", status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

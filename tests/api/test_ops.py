@@ -157,6 +157,21 @@ async def test_every_answer_forbids_sniffing(served: Served) -> None:
     assert all("request-id" in answer.headers for answer in answers)
 
 
+async def test_json_ends_its_line(served: Served) -> None:
+    """So that a shell's prompt does not stand behind an answer; the length counts it."""
+    answers = [
+        await served.client.post("/v1/jobs", json=STUCK),
+        await served.client.post("/v1/jobs", json={}),
+        await served.client.get("/v1/jobs"),
+        await served.stranger.get("/readyz"),
+        await served.stranger.get("/nowhere"),
+        await served.stranger.get("/schema"),
+    ]
+
+    assert all(answer.content.endswith(b"}\n") for answer in answers)
+    assert all(int(answer.headers["content-length"]) == len(answer.content) for answer in answers)
+
+
 async def test_root_leads_to_the_description(served: Served) -> None:
     """A browser gets the page, a machine the address of the document, neither of them needs a key."""
     browser = await served.stranger.get("/", headers={"Accept": "text/html,*/*"})

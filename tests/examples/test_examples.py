@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -92,6 +93,89 @@ async def test_submit_shows_what_the_service_refuses(tmp_path: Path) -> None:
     assert submit.returncode == 1
     assert b"/input/prompt" in stderr
     assert b"Traceback" not in stderr
+
+
+@contextlib.asynccontextmanager
+async def something_else(answer: bytes) -> AsyncIterator[str]:
+    """A server that answers every connection alike, whatever it is asked."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        (b"", "is `remora serve` running there?"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "does REMORA_URL lead to it?"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{"a":1}', "does REMORA_URL lead to it?"),
+        (b"HTTP/1.1 502 Bad\r\nContent-Length: 2\r\n\r\n[]", "does REMORA_URL lead to it?"),
+    ],
+)
+async def test_submit_ends_in_a_line_where_nobody_answers_as_remora(answer: bytes, word: str) -> None:
+    """No traceback, whoever is there instead."""
+    async with something_else(answer) as url:
+        asked = {"REMORA_URL": url, "REMORA_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+        async with example("submit.py", "A lighthouse", **asked) as submit:
+            _, stderr = await asyncio.wait_for(submit.communicate(), PATIENCE_S)
+
+    assert submit.returncode == 1
+    assert word in stderr.decode()
+    assert len(stderr.decode().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "word"),
+    [
+        ((), {}, "usage:"),
+        (("a",), {"REMORA_API_KEY": ""}, "usage:"),
+        (("a",), {"REMORA_URL": "http://127.0.0.1:9"}, "is `remora serve` running there?"),
+        (("a",), {"REMORA_URL": "127.0.0.1:9"}, "127.0.0.1:9"),
+        (("a",), {"REMORA_URL": "http://[::1"}, "http://[::1"),
+    ],
+)
+async def test_submit_tells_a_mistake_in_a_line(arguments: tuple[str, ...], given: dict[str, str], word: str) -> None:
+    """What was left out, or that nobody is there."""
+    asked = {"REMORA_API_KEY": KEY, "REMORA_URL": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"} | given
+    async with example("submit.py", *arguments, **asked) as submit:
+        _, stderr = await asyncio.wait_for(submit.communicate(), PATIENCE_S)
+
+    assert submit.returncode == 1
+    assert word in stderr.decode()
+    assert len(stderr.decode().splitlines()) == 1
+
+
+async def test_submit_tells_that_its_key_is_refused(tmp_path: Path) -> None:
+    """With the reason."""
+    async with service_in(tmp_path) as service:
+        asked = {"REMORA_URL": service.url, "REMORA_API_KEY": "rmk_nobodys", "NO_PROXY": "127.0.0.1"}
+        async with example("submit.py", "A lighthouse", **asked) as submit:
+            _, stderr = await asyncio.wait_for(submit.communicate(), PATIENCE_S)
+
+    assert submit.returncode == 1
+    assert stderr.decode().startswith("401: the key is not valid: unknown")
+    assert len(stderr.decode().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["subscriber.py", "verify/subscriber.py"])
+@pytest.mark.parametrize("port", ["taken", "http", "70000"])
+async def test_subscriber_tells_that_it_cannot_listen(name: str, port: str) -> None:
+    """A port that is taken, or none, in a line."""
+    secret = "whsec_" + "MDEy" * 8
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = str(taken.getsockname()[1]) if port == "taken" else port
+        async with example(name, given, REMORA_WEBHOOK_SECRET=secret, REMORA_WEBHOOK_KEYS=secret) as subscriber:
+            _, stderr = await asyncio.wait_for(subscriber.communicate(), PATIENCE_S)
+
+    assert subscriber.returncode == 1
+    assert stderr.decode().startswith(f"cannot listen on port {given}: ")
+    assert len(stderr.decode().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
