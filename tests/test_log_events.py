@@ -36,9 +36,9 @@ def _said(call: ast.Call, file: str) -> Iterator[Said]:
     if isinstance(function, ast.Name) and function.id == "_Warning":
         level = next((_texts(each)[0] for each in (*given[3:], *call.keywords) if _texts(each)), "warning")
         yield _texts(given[0])[0], level if level in LEVELS else "warning", {"reason"}
-    elif level := _level(function):
+    elif logged := _level(function):
         for event in _events(given[0], file):
-            yield event, level, fields
+            yield event, logged, fields
     elif isinstance(function, ast.Attribute) and function.attr == "say" and len(given) == 2 and "screen" not in file:
         events = _events(given[1], file)
         levels = _texts(given[0]) or ["?"] * len(events)
@@ -64,7 +64,7 @@ def _texts(expression: ast.AST) -> list[str]:
     if isinstance(expression, ast.keyword):
         return _texts(expression.value)
     known = isinstance(expression, ast.Constant) and isinstance(expression.value, str)
-    return [expression.value] if known else []  # type: ignore[attr-defined,list-item]
+    return [str(ast.literal_eval(expression))] if known and isinstance(expression, ast.expr) else []
 
 
 def described() -> dict[str, tuple[set[str], set[str]]]:

@@ -79,7 +79,7 @@ class Api(Litestar):
         finally:
             context.bodies.give_back(scope)
             seconds = context.clock.monotonic() - started
-            _note(context, self.state.refusals, scope, path, status=status, seconds=seconds, known_as=known_as)
+            _note(self, context, scope, path, status=status, seconds=seconds, known_as=known_as)
 
 
 def _id_of(scope: Scope, context: Context) -> str:
@@ -90,7 +90,7 @@ def _id_of(scope: Scope, context: Context) -> str:
 
 
 def _note(
-    context: Context, refusals: Refusals, scope: HTTPScope, path: str, *, status: int, seconds: float, known_as: str
+    app: Api, context: Context, scope: HTTPScope, path: str, *, status: int, seconds: float, known_as: str
 ) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "other"
     route = _CALLBACK if path.startswith(_CALLBACKS) else scope.get("path_template") or _UNMATCHED
@@ -113,6 +113,7 @@ def _note(
     elif fine or (status == 404 and route == _UNMATCHED):  # what nobody offers is asked for by scanners all day
         _log.debug("exchange", **fields)
     else:
+        refusals: Refusals = app.state.refusals
         refusals.tell(scope, fields)
 
 
