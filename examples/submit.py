@@ -49,7 +49,7 @@ if __name__ == "__main__":
     try:
         main()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        sys.exit(f"{URL} does not answer ({error or type(error).__name__}): is `remora serve` running there?")
+        sys.exit(f"{URL} does not answer ({str(error) or type(error).__name__}): is `remora serve` running there?")
     except (ValueError, KeyError, TypeError, AttributeError):
         sys.exit(f"{URL} answers, but not as Remora does: does REMORA_URL lead to it?")
     except KeyboardInterrupt:
