@@ -28,6 +28,7 @@ _DUE: Final = (
     ("jobs", "due_at"),
     ("deliveries", "due_at"),
     ("lanes", "next_due_at"),
+    ("lanes", "rests_until"),
     ("replays", "due_at"),
     ("results", "due_at"),
     ("inputs", "sweep_at"),

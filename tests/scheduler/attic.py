@@ -151,7 +151,9 @@ class Attic:
                 "attempts", delivery_id=delivery_id, at=attempted_at or at, duration_ms=1, response_body="a body"
             )
         if pending:
-            self.connection.execute("INSERT OR IGNORE INTO lanes VALUES ('l', ?, ?)", (account, at))
+            self.connection.execute(
+                "INSERT OR IGNORE INTO lanes (id, account_id, next_due_at) VALUES ('l', ?, ?)", (account, at)
+            )
 
     def have(self, table: str, where: str = "1 = 1", *params: object) -> int:
         """How many rows there are, as another process would see it."""
