@@ -64,7 +64,7 @@ def test_upgrade_is_idempotent_and_says_from_where_to_where(tmp_path: Path) -> N
     assert current(path) == newest()
 
 
-def _upgrade_to(path: Path, revision: str) -> None:
+def upgrade_to(path: Path, revision: str) -> None:
     """A new database as an earlier version made it."""
     config = Config()
     config.set_main_option("script_location", str(migrations_directory()))
@@ -79,7 +79,7 @@ def _upgrade_to(path: Path, revision: str) -> None:
 async def test_numbers_of_erased_events_outlive_the_upgrade(tmp_path: Path) -> None:
     """A database that remembered the highest erased position for all accounts gives no number twice afterwards."""
     path = tmp_path / "remora.db"
-    _upgrade_to(path, "0005")
+    upgrade_to(path, "0005")
     connection = sqlite3.connect(path)
     connection.execute("INSERT INTO meta (key, value) VALUES ('feed_pos', 41)")
     connection.execute(
@@ -100,7 +100,7 @@ async def test_numbers_of_erased_events_outlive_the_upgrade(tmp_path: Path) -> N
 def test_jobs_whose_events_left_the_feed_are_counted_after_the_upgrade(tmp_path: Path) -> None:
     """Ended, but erased or old: no event tells of them, so they are named. What has its event or runs is not."""
     path = tmp_path / "remora.db"
-    _upgrade_to(path, "0004")
+    upgrade_to(path, "0004")
     connection = sqlite3.connect(path)
     connection.execute(
         "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) "
