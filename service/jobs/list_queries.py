@@ -110,11 +110,11 @@ _BY_TASK: Final = _Walk(
 )
 
 
-def _by_label(place: int, *, whole: bool) -> _Walk:
+def _by_label(place: int) -> _Walk:
     return _Walk(
         "labels",
         f"labels.account_id = :account AND labels.name = :name{place} AND labels.value = :value{place}",
-        (f"label{place}",) if whole else (),
+        (f"label{place}",),
         "labels.job_id",
         " CROSS JOIN jobs ON jobs.id = labels.job_id",  # the index first, always
     )
@@ -159,8 +159,7 @@ def plan_of(account_id: str, wanted: JobFilter, label: int = 0) -> Plan:
     if wanted.provider_task_id is not None:
         walks = (_BY_TASK,)
     elif wanted.labels:
-        name, value = wanted.labels[label]
-        walks = (_by_label(label, whole=name == TAG or len(value) < LABEL_CHARS),)
+        walks = (_by_label(label),)
     elif wanted.status:
         walks = tuple(_by_status(place) for place in range(len(wanted.status)))
     conditions, params = _conditions(wanted, walks[0].id)
@@ -247,7 +246,7 @@ async def export_page(reader: Reader, account_id: str, wanted: JobFilter, part: 
 
 def export_query(wanted: JobFilter, params: Params) -> tuple[str, Params]:
     """The query of a page of an export and its parameters: through a label's jobs where there is one, else through all."""
-    walk = _by_label(0, whole=True) if wanted.labels else _ALL
+    walk = _by_label(0) if wanted.labels else _ALL
     conditions, given = _conditions(wanted, walk.id)
     fits = " AND ".join(condition for name, condition in conditions.items() if name not in walk.decides) or "1"
     sql = (
