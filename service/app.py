@@ -296,8 +296,9 @@ class Service:
         return FAILED_STATUS if failed.done() else 0
 
     def successor_socket(self) -> socket.socket | None:
-        """The listening socket, to outlive this service; None: nobody asked for a restart."""
-        return self._socket.dup() if self.stopping.restarts else None
+        """The listening socket, to outlive this service; None: nobody asked for a restart, or the store failed."""
+        failed = self._base.store.writer.failed.done()
+        return self._socket.dup() if self.stopping.restarts and not failed else None
 
     async def close(self) -> None:
         """Stop accepting, let what is out come back, and close everything; safe to call at any moment after `open`."""

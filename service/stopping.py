@@ -132,8 +132,8 @@ class Stopping:
         telling = asyncio.create_task(self._tell(), name="stopping-lines")
         try:
             await self._come_back()
-            requests = await self._close()
         finally:
+            requests = await self._close()
             telling.cancel()
         took_s = round(time.monotonic() - began, 1)
         cut_off = {"submits": len(self._cut), "jobs": self._cut[:TOLD_JOBS]} if self._cut else {}
@@ -146,16 +146,21 @@ class Stopping:
         waits: list[Awaitable[object]] = [self._drain_submits(self.drain_s), polls.drain(min(POLLS_S, self.drain_s))]
         if self.restarts or self._port_stays:
             waits.append(asyncio.sleep(LAST_REQUESTS_S))
-        back: asyncio.Future[Any] = asyncio.gather(*waits)
+        if not await self._unless_hastened(asyncio.gather(*waits)):
+            await asyncio.gather(self._drain_submits(0), polls.drain(0))
+
+    async def _unless_hastened(self, work: Awaitable[object]) -> bool:
+        """Wait for this, but not once nothing is waited for any more; whether it came to its end."""
+        working: asyncio.Future[Any] = asyncio.ensure_future(work)
         hastened: asyncio.Future[Any] = asyncio.ensure_future(self._hastened.wait())
-        try:
-            await asyncio.wait({back, hastened}, return_when=asyncio.FIRST_COMPLETED)
-            if not back.done():
-                await asyncio.gather(self._drain_submits(0), polls.drain(0))
-                back.cancel()
-            await asyncio.gather(back, return_exceptions=True)
-        finally:
-            hastened.cancel()
+        await asyncio.wait({working, hastened}, return_when=asyncio.FIRST_COMPLETED)
+        hastened.cancel()
+        if working.done():
+            working.result()
+            return True
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        return False
 
     async def _drain_submits(self, timeout_s: float) -> None:
         self._cut += await self._stages.submits.pool.drain(timeout_s)
@@ -167,27 +172,19 @@ class Stopping:
         stages.cleaner.closing = True
         stages.waiters.release_all()
         stages.hub.close()
-        await self._ticker.stop()
+        await self._unless_hastened(self._ticker.stop())
         for loop in self.loops:
             loop.cancel()
         await asyncio.gather(*self.loops, return_exceptions=True)
-        hurrying = asyncio.create_task(self._hurry(), name="stopping-hurry")
-        try:
-            await asyncio.gather(
-                self._listener.stopped(),
-                stages.sender.drain(self._delivery_s + RECORD_S),
-                *([files.drain(FILES_S)] if files is not None else []),
-            )
-        finally:
-            hurrying.cancel()
-        return hurrying.result() if hurrying.done() and not hurrying.cancelled() else 0
-
-    async def _hurry(self) -> int:
-        await self._hastened.wait()
-        files = self._stages.keeping.captures
-        requests = self._listener.abort()
-        await asyncio.gather(self._stages.sender.drain(0), *([files.drain(0)] if files is not None else []))
-        return requests
+        rest = [self._listener.stopped(), stages.sender.drain(self._delivery_s + RECORD_S)]
+        if files is not None:
+            rest.append(files.drain(FILES_S))
+        if await self._unless_hastened(asyncio.gather(*rest)):
+            return 0
+        cut = self._listener.abort()
+        await asyncio.gather(stages.sender.drain(0), *([files.drain(0)] if files is not None else []))
+        await self._listener.stopped()
+        return cut
 
     # -- telling -----------------------------------------------------------------------------------------------------
 

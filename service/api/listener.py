@@ -127,7 +127,7 @@ class Listener(uvicorn.Server):
     async def stopped(self) -> None:
         """Wait until every connection is closed; what the drain left over is cut."""
         if self._task is not None:
-            await self._task
+            await asyncio.shield(self._task)  # who gives up waiting leaves it to end
         if self._checks is not None:
             self._checks.cancel()
         for each in list(self.server_state.connections):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import time
@@ -42,6 +43,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 @app.command()
 def serve() -> None:
     """Run the service until it is told to stop (SIGTERM, Ctrl-C); it finishes what it is doing first."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # it would end a process that does not listen yet
     form = log_format(os.environ, Path.cwd())
     configure_logging(form, "info", sys.stderr)
     log_crashes()
@@ -75,7 +77,7 @@ async def _serve(
     try:
         service.stopping.catch_signals(_check)
         await service.listen()
-        providers = read_providers(settings)
+        providers = service.registry.all()
         refused = await refusals(settings, providers)
         if machine:
             _log_introduction(service, settings, providers, refused)
