@@ -21,6 +21,17 @@ ImageFormat = Literal["jpeg", "png", "webp"]
 RGB = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont
 
+#: Width and height in pixels for an aspect ratio: exact, in steps of 16 pixels, as apimodels-sparkpix.txt, "Parameters", asks of
+#: custom sizes.
+SIZES: Final = {
+    "1:1": (1024, 1024),
+    "16:9": (1024, 576),
+    "9:16": (576, 1024),
+    "4:3": (1024, 768),
+    "3:4": (768, 1024),
+    "3:2": (1008, 672),
+    "2:3": (672, 1008),
+}
 MAX_SIDE: Final = 4096  # pixels; larger wishes are cut to it, so that no request can take the memory
 MARK: Final = "Remora sandbox"
 _WHITE: Final[RGB] = (255, 255, 255)

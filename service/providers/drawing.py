@@ -1,6 +1,7 @@
 """The provider without a network: draws a picture in this process and answers with the finished file at once.
 
-For trying things out and for tests of everything behind a provider. It must not know HTTP.
+For trying things out and for tests of everything behind a provider. For one prompt it draws what the sandbox that is spoken to
+over HTTP draws. It must not know HTTP.
 """
 
 from __future__ import annotations
@@ -14,18 +15,7 @@ from service.clock import Clock
 from service.providers.client import CancelOutcome, CancelVerdict, PollOutcome, PollVerdict, SubmitOutcome, Verdict
 from service.providers.mapping import Money, Observation, Seen
 
-SIDE: Final = 512  # pixels, where the input says nothing
-
-#: Width and height in pixels for an aspect ratio, with about as many pixels as the square.
-SIZES: Final = {
-    "1:1": (512, 512),
-    "16:9": (672, 384),
-    "9:16": (384, 672),
-    "4:3": (592, 448),
-    "3:4": (448, 592),
-    "3:2": (624, 416),
-    "2:3": (416, 624),
-}
+SIDE: Final = 1024  # pixels, where the input says nothing
 
 
 class DrawingSpeaker:
@@ -37,8 +27,7 @@ class DrawingSpeaker:
     async def submit(self, operation: str, given: Mapping[str, object], callback_url: str | None) -> SubmitOutcome:
         """See `Speaker`; the drawing takes some milliseconds of a core and gets a thread, so that nobody waits for it."""
         began = self._clock.monotonic()
-        width, height = _size(given)
-        picture = await asyncio.to_thread(_draw, str(given.get("prompt", "")), width, height)
+        picture = await asyncio.to_thread(_drawn, given)
         observation = Observation(
             seen=Seen.COMPLETED,
             provider_status="completed",
@@ -62,15 +51,11 @@ class DrawingSpeaker:
         return Observation(seen=None)
 
 
-def _draw(prompt: str, width: int, height: int) -> bytes:
-    from service.picture import draw  # noqa: PLC0415 - with Pillow 40 ms of every start, also where nothing is ever drawn
+def _drawn(given: Mapping[str, object]) -> bytes:
+    """The picture as PNG; a side that is not given follows from the aspect ratio, else the picture is a square."""
+    from service.picture import SIZES, draw  # noqa: PLC0415 - with Pillow 40 ms of every start, also where nothing is drawn
 
-    return draw(prompt, width, height, image_format="png")
-
-
-def _size(given: Mapping[str, object]) -> tuple[int, int]:
-    """Width and height in pixels; what is not given follows from the aspect ratio, else it is a square's side."""
     from_ratio = SIZES.get(str(given.get("aspect_ratio")), (SIDE, SIDE))
     sides = (given.get("width"), given.get("height"))
     width, height = (side if isinstance(side, int) else usual for side, usual in zip(sides, from_ratio, strict=True))
-    return width, height
+    return draw(str(given.get("prompt", "")), width, height, image_format="png")

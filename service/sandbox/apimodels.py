@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
+from service.picture import SIZES
 from service.sandbox import fields, files, keys
 from service.sandbox.dialect import Route
 from service.sandbox.faults import Channel
@@ -26,16 +27,6 @@ _CHANNELS: Final = frozenset({Channel.CALLBACK, Channel.POLL, Channel.CODES})
 _UNKNOWN_STATE: Final = "rendering"
 _LETTERS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NOISE_CHARS: Final = 15
-#: Exact ratios in steps of 16 pixels, as "Parameters" asks of custom sizes.
-SIZES: Final = {
-    "1:1": (1024, 1024),
-    "16:9": (1024, 576),
-    "9:16": (576, 1024),
-    "4:3": (1024, 768),
-    "3:4": (768, 1024),
-    "3:2": (1008, 672),
-    "2:3": (672, 1008),
-}
 _CUSTOM_SIDES: Final = range(256, 1441, 16)
 _TITLES: Final = {
     400: "Bad Request",

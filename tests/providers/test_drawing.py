@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 
+import aiohttp
 import pytest
 from PIL import Image
 
@@ -12,6 +13,7 @@ from service.clock import VirtualClock
 from service.providers.client import PollVerdict, Verdict
 from service.providers.mapping import Money, Seen
 from service.providers.registry import Provider, Registry
+from service.sandbox.server import SandboxOptions, SandboxServer
 from tests.providers.scripted import ScriptedEgress
 
 
@@ -24,10 +26,10 @@ def sandbox() -> Provider:
 @pytest.mark.parametrize(
     ("given", "size"),
     [
-        ({}, (512, 512)),
-        ({"aspect_ratio": "16:9"}, (672, 384)),
+        ({}, (1024, 1024)),
+        ({"aspect_ratio": "16:9"}, (1024, 576)),
         ({"width": 64, "height": 96}, (64, 96)),
-        ({"width": 64}, (64, 512)),
+        ({"width": 64}, (64, 1024)),
     ],
 )
 async def test_submit_answers_with_the_finished_picture(given: dict[str, object], size: tuple[int, int]) -> None:
@@ -56,3 +58,22 @@ async def test_sandbox_is_asked_once_and_calls_nobody_back() -> None:
     assert not provider.wants_callback("generate")
     assert (await provider.poll("generate", "x", None)).verdict is PollVerdict.NOT_FOUND
     assert provider.read_callback("generate", b"{}", {}).seen is None
+
+
+@pytest.mark.parametrize("prompt", ["A cute cat wearing a space helmet", "鲨鱼 🦈 \n in two lines", "x" * 2_000])
+async def test_sandbox_over_http_draws_the_same_picture(prompt: str) -> None:
+    """For one prompt it makes no difference to whom it was sent: the files are the same, byte for byte."""
+    outcome = await sandbox().submit("generate", {"prompt": prompt}, None)
+    server = SandboxServer(SandboxOptions(speed=1_000.0, seed=1))
+    await server.start()
+    try:
+        url = f"{server.base_urls['sharkai']}/api/v1/images/generations"
+        async with aiohttp.ClientSession(headers={"Authorization": "Bearer sk-test"}) as client:
+            answer = await client.post(url, json={"model": "openai/gpt-image-2", "prompt": prompt})
+            [made] = (await answer.json())["data"]
+            picture = await (await client.get(made["url"])).read()
+    finally:
+        await server.stop()
+
+    assert outcome.observation is not None
+    assert base64.b64decode(outcome.observation.urls[0].partition(",")[2]) == picture
