@@ -90,7 +90,14 @@ class Answers:
     def resulted(self, known: Observation, answer: Answer) -> PollOutcome:
         """What the answer to a poll's second request means, for what the first one told."""
         outcome = self._heard(self._mapper.result, answer)
-        return replace(outcome, observation=_together(known, outcome.observation) if outcome.observation else None)
+        found = outcome.observation
+        if found is None:
+            return outcome
+        if known.task_id and found.task_id and found.task_id != known.task_id:
+            message = f"{self._name} answered {answer.status} with the result of another task, {found.task_id}"
+            head, line = self._scrubber.head(answer.head), self._scrubber.line(message)
+            return replace(outcome, verdict=PollVerdict.RETRY, observation=None, message=line, head=head)
+        return replace(outcome, observation=_together(known, found))
 
     def _heard(self, mapper: Mapper, answer: Answer) -> PollOutcome:
         reading = read_answer(answer)

@@ -117,6 +117,27 @@ async def test_result_survives_any_answer(result: Answer | EgressCut, verdict: P
         assert (outcome.observation.task_id, outcome.observation.provider_status) == ("t1", "over")
 
 
+@pytest.mark.parametrize(
+    ("told", "verdict", "task_id"),
+    [
+        ('"id":"t1",', PollVerdict.OBSERVED, "t1"),
+        ("", PollVerdict.OBSERVED, "t1"),
+        ('"id":"t2",', PollVerdict.RETRY, None),
+    ],
+)
+async def test_result_of_another_task_is_no_result(told: str, verdict: PollVerdict, task_id: str | None) -> None:
+    """Where the second request of a poll names another task than the first, what it brought belongs to somebody else."""
+    egress = ScriptedEgress(OVER, answer(200, f'{{{told}"images":[{{"url":"https://a.example/1"}}]}}'.encode()))
+    card = CARD.replace("observe: {http: {200: completed, 4xx", "observe: {task_id: id, http: {200: completed, 4xx")
+
+    outcome = await provider_of(card, egress).poll("generate", "t1", None)
+
+    assert outcome.verdict is verdict
+    assert (outcome.observation and outcome.observation.task_id) == task_id
+    if verdict is PollVerdict.RETRY:
+        assert outcome.message == "painter answered 200 with the result of another task, t2"
+
+
 async def test_result_is_fetched_where_our_key_may_go() -> None:
     """An address that the provider gives is used on its own origin; else the card's path."""
     done = answer(200, b"{}")
