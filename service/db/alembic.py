@@ -12,6 +12,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
+from service.db.sqlite import PAGE_BYTES
+
 
 def apply(path: Path, migrations: Path) -> None:
     """Apply what is missing; the caller holds the lock file.
@@ -47,6 +49,7 @@ def _begin_immediately(engine: object) -> None:
     @event.listens_for(engine, "connect")
     def _connect(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
         dbapi_connection.isolation_level = None
+        dbapi_connection.cursor().execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new database; others keep theirs
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

@@ -18,6 +18,7 @@ from sqlmodel import SQLModel
 import service.db.tables  # noqa: F401 - fills SQLModel's metadata
 from service.db.inline import InlineConnection
 from service.db.migrate import current, migrations_directory, newest, upgrade
+from service.db.sqlite import SQLiteWriteConnection
 
 
 def test_migrations_and_tables_do_not_drift(tmp_path: Path) -> None:
@@ -154,3 +155,24 @@ def test_engine_itself_refuses_a_broken_job(tmp_path: Path, statement: str, name
     with pytest.raises(sqlite3.IntegrityError, match=name):
         connection.execute(statement)
     connection.close()
+
+
+async def test_database_with_larger_pages_keeps_them_and_is_served(tmp_path: Path) -> None:
+    """A new one has pages of 2 KiB; one that was there before keeps its own, and its log is as large in bytes before it is emptied."""
+    paths = {2_048: tmp_path / "new.db", 4_096: tmp_path / "old.db"}
+    with contextlib.closing(sqlite3.connect(paths[4_096])) as old:
+        old.execute("PRAGMA page_size = 4096")
+        old.execute("VACUUM")
+    for page_bytes, path in paths.items():
+        upgrade(path)
+        connection = await SQLiteWriteConnection.open(path)
+        try:
+            found = await connection.on_thread(
+                lambda raw: [
+                    raw.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "wal_autocheckpoint")
+                ]
+            )
+        finally:
+            await connection.close()
+
+        assert found == [page_bytes, (16 << 20) // page_bytes]
