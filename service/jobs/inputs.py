@@ -22,6 +22,7 @@ from service.providers.longtexts import parsed
 KEPT: Final = "kept"  # stands in `jobs.input_full` where the input lies apart
 TO_STORAGE_BYTES: Final = 64 * 1024  # smaller ones are better off in the database
 IN_THREAD_BYTES: Final = 256 * 1024  # from here on a digest takes longer than a thread
+LONG_BYTES: Final = 1 << 10  # of a text that is decoded by itself
 PUT_S: Final = 5.0  # seconds for which a caller waits for the storage; then the database takes it
 
 _log = structlog.get_logger(__name__)
@@ -116,7 +117,7 @@ def _decoded(text: str | bytes) -> dict[str, Any]:
     if len(text) <= QUICK_BYTES:
         return msgspec.json.decode(text)  # type: ignore[no-any-return]
     data = text.encode() if isinstance(text, str) else text
-    return parsed(data, msgspec.json.decode, most_left_bytes=len(data))  # type: ignore[no-any-return]
+    return parsed(data, msgspec.json.decode, long_bytes=LONG_BYTES, most_left_bytes=len(data))  # type: ignore[no-any-return]
 
 
 async def _digest(data: bytes) -> str:

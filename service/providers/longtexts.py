@@ -20,6 +20,7 @@ MOST_LEFT_BYTES: Final = 8 << 20  # of a document without its long texts
 MOST_TEXTS: Final = 300_000  # short ones and long ones
 MOST_TEXT_BYTES: Final = 64 << 20  # of one text in memory
 PIECE_BYTES: Final = 256 << 10  # of a text; decoded between two looks of others at the interpreter
+_LONG_CHARS: Final = 256  # the same of a text to be encoded: an escape takes up to six bytes
 _INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 #: Up to an escape that may not be whole; a surrogate goes with its other half.
 _WHOLE: Final = re.compile(
@@ -89,7 +90,7 @@ def encoded(value: Any, order: Literal["deterministic"] | None = None) -> bytes:
 
 def _with_raw(value: Any) -> Any:
     """A copy in which long texts are JSON already."""
-    if isinstance(value, str) and len(value) > LONG_BYTES:
+    if isinstance(value, str) and len(value) > _LONG_CHARS:
         pieces = (value[at : at + PIECE_BYTES] for at in range(0, len(value), PIECE_BYTES))
         return msgspec.Raw(b'"%b"' % b"".join([msgspec.json.encode(piece)[1:-1] for piece in pieces]))
     if isinstance(value, dict):
