@@ -7,7 +7,8 @@ command changes it. What the commands do stands in `changes`, how a subscription
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,7 +25,9 @@ from service.deliveries.sealed import Pair, Sealed
 from service.signing import Signer
 from service.states import FINAL_EVENT_TYPES
 
-MAX_OPENED: Final = 32_768  # secrets, keys and headers that are kept in the clear
+MAX_OPENED: Final = 4_096  # secrets, keys and headers that are kept in the clear; one takes up to 80 KB
+MAX_KNOWN: Final = 64 << 20  # bytes of all subscriptions that are known, roughly
+PER_KNOWN: Final = 1_500  # bytes of one beside its headers, and of an account that has none
 MAX_OUTDATED: Final = 1_000  # see `DestinationCache`
 ROWS_AT_ONCE: Final = 500  # that are made ready before others have their turn: some 4 ms
 
@@ -59,6 +62,12 @@ class Destination:
     sealed: Sealed = field(repr=False)
     stop_at_expiry: bool = False  # nothing is sent after the event's results have expired
     enabled: bool = True
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory, roughly."""
+        filters = len(self.providers) + len(self.operations) + len(self.tags)
+        return PER_KNOWN + len(self.url) + len(self.sealed.own_headers or b"") + 100 * filters
 
     @property
     def headers(self) -> dict[str, str]:
@@ -106,13 +115,17 @@ class _Account:
         else:
             self.known[subscription_id] = destination
 
+    def size(self) -> int:
+        """Bytes in memory, roughly."""
+        return PER_KNOWN + sum(each.size for each in self.known.values())
+
     def outdate(self, subscription_id: str) -> None:
         """What is known of it is so no longer."""
         self.changes += 1
         if self.whole and len(self.outdated) < self.most_outdated:
             self.outdated.add(subscription_id)
         elif self.whole:
-            self.known, self.outdated, self.whole = {}, set(), False
+            self.known, self.outdated, self.whole, self.groups = {}, set(), False, None
         else:
             self.known.pop(subscription_id, None)
 
@@ -131,27 +144,34 @@ class DestinationCache:
     """The subscriptions that were asked for, each until it changes.
 
     The fan-out needs all of an account, which are read once; whoever sends needs one, which is read alone. A change makes
-    one of them outdated, never its neighbours.
+    one of them outdated, never its neighbours. Accounts that were not asked for the longest make room.
 
     Args:
         box: Opens what is sealed.
         most_outdated: Subscriptions of an account that are read one by one; beyond, all are read.
+        limit: Bytes, roughly; the account that was asked for last is kept whatever it takes.
     """
 
-    def __init__(self, box: SecretBox, *, most_outdated: int = MAX_OUTDATED) -> None:
+    def __init__(self, box: SecretBox, *, most_outdated: int = MAX_OUTDATED, limit: int = MAX_KNOWN) -> None:
         self._opens = lru_cache(MAX_OPENED)(box.open)
         self._most_outdated = most_outdated
-        self._accounts: dict[str, _Account] = {}
+        self._limit = limit
+        self._grown = 0  # bytes since all was counted
+        self._accounts: OrderedDict[str, _Account] = OrderedDict()  # those that were not asked for the longest first
+
+    def count(self) -> int:
+        """Accounts that are known."""
+        return len(self._accounts)
 
     async def of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, Index[Destination]]:
         """The enabled subscriptions of each account, as this transaction sees them."""
-        await self._bring_up_to_date(tx, account_ids)
-        return {each: self._accounts[each].grouped()[0] for each in account_ids}
+        accounts = await self._up_to_date(tx, account_ids)
+        return {each: account.grouped()[0] for each, account in accounts.items()}
 
     async def disabled_of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, Index[Destination]]:
         """The disabled ones: what they miss is kept as `skipped`."""
-        await self._bring_up_to_date(tx, account_ids)
-        return {each: self._accounts[each].grouped()[1] for each in account_ids}
+        accounts = await self._up_to_date(tx, account_ids)
+        return {each: account.grouped()[1] for each, account in accounts.items()}
 
     async def find(self, reader: Reader, account_id: str, subscription_id: str) -> Destination | None:
         """One enabled subscription of the account as it is committed; None if it was disabled or deleted."""
@@ -164,6 +184,7 @@ class DestinationCache:
             found = None if row is None else self._destination(row)
             if changes == account.changes and subscription_id not in account.changing:
                 account.keep(subscription_id, found)
+                self._make_room()
         return found if found is not None and found.enabled else None
 
     def changing(self, tx: Tx, account_id: str, subscription_ids: Iterable[str]) -> None:
@@ -189,11 +210,28 @@ class DestinationCache:
         account = self._accounts.get(account_id)
         if account is None:
             account = self._accounts[account_id] = _Account(self._most_outdated)
+            self._grown += PER_KNOWN
+        else:
+            self._accounts.move_to_end(account_id)
         return account
 
-    async def _bring_up_to_date(self, tx: Tx, account_ids: AbstractSet[str]) -> None:
+    def _make_room(self) -> None:
+        """Forget accounts once an eighth of what is allowed has come since the last time; none that is being changed."""
+        if self._grown * 8 < self._limit:
+            return
+        self._grown = 0
+        total = sum(account.size() for account in self._accounts.values())
+        for account_id in list(self._accounts)[:-1]:
+            if total <= self._limit:
+                return
+            account = self._accounts[account_id]
+            if not account.changing:
+                total -= account.size()
+                del self._accounts[account_id]
+
+    async def _up_to_date(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, _Account]:
         accounts = {each: self._account(each) for each in account_ids}
-        missing = {each for each, account in accounts.items() if not account.whole}
+        missing = {each: account for each, account in accounts.items() if not account.whole}
         if missing:
             await self._load(tx, missing)
         outdated = {each: account for account in accounts.values() for each in account.outdated}
@@ -202,21 +240,23 @@ class DestinationCache:
             for subscription_id in sorted(outdated):
                 row = rows.get(subscription_id)
                 outdated[subscription_id].keep(subscription_id, None if row is None else self._destination(row))
+        self._make_room()
+        return accounts
 
-    async def _load(self, tx: Tx, account_ids: AbstractSet[str]) -> None:
-        loaded: dict[str, dict[str, Destination]] = {each: {} for each in account_ids}
-        rows = await tx.rows(_OF_ACCOUNTS, {"accounts": json_set(account_ids)})
+    async def _load(self, tx: Tx, accounts: Mapping[str, _Account]) -> None:
+        loaded: dict[str, dict[str, Destination]] = {each: {} for each in accounts}
+        rows = await tx.rows(_OF_ACCOUNTS, {"accounts": json_set(accounts)})
         for start in range(0, len(rows), ROWS_AT_ONCE):
             for row in rows[start : start + ROWS_AT_ONCE]:
                 loaded[row["account_id"]][row["id"]] = self._destination(row)
             await asyncio.sleep(0)
         for account_id, known in loaded.items():
-            account = self._accounts[account_id]
+            account = accounts[account_id]
             account.known, account.outdated, account.whole, account.groups = known, set(), True, None
 
     def _destination(self, row: Row) -> Destination:
         until, keyed = row["previous_secret_until"], "v1a" in _texts(row["signatures"])
-        return Destination(
+        made = Destination(
             id=row["id"],
             account_id=row["account_id"],
             url=row["url"],
@@ -239,6 +279,8 @@ class DestinationCache:
             stop_at_expiry=bool(row["stop_at_expiry"]),
             enabled=row["status"] == "enabled",
         )
+        self._grown += made.size
+        return made
 
 
 # Thousands of subscriptions have the same few lists.
