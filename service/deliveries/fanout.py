@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +20,8 @@ from service.deliveries.subscriptions import Destination, DestinationCache
 from service.ids import Ids
 from service.jobs.events import StateEvent
 from service.states import FINAL_EVENT_TYPES
+
+AT_ONCE: Final = 256  # deliveries that are made, or begun, before others have their turn: some 5 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +77,38 @@ class Fanout:
         await self.lanes.origins.load(
             tx, [(each.account_id, each.callback_url) for each in events if each.callback_url]
         )
-        unowned: dict[str, Params] = {}
+        held: list[Sending] = []
+        left: list[Sending] = []
+        tx.on_rollback(partial(self._release, held))
+        tx.after_commit(partial(self._give, held, left))
         rows: list[Params] = []
+        pause = AT_ONCE
         for event in events:
-            targets = self._targets(event, destinations[event.account_id])
-            rows += [self._row(tx, event, target, unowned) for target in targets]
+            for target in self._targets(event, destinations[event.account_id]):
+                rows.append(self._row(tx, event, target, held, left))
+                if len(rows) == pause:
+                    pause += AT_ONCE
+                    await asyncio.sleep(0)
             rows += [self._skipped(tx, event, each) for each in _wanting(event, disabled[event.account_id])]
+            pause = max(pause, len(rows) + 1)
         store.insert(tx, rows)
+        unowned = {
+            each.lane: {"lane": each.lane, "account_id": each.account_id, "due_at": each.due_at} for each in left
+        }
         store.wake_lanes(tx, list(unowned.values()))
+
+    def _release(self, held: Sequence[Sending]) -> None:
+        for sending in held:
+            self.lanes.release(sending)
+
+    def _give(self, held: Sequence[Sending], left: Sequence[Sending], start: int = 0) -> None:
+        """Some begin now, and the others have their turn when the event loop has seen to everybody else."""
+        for sending in held[start : start + AT_ONCE]:
+            self.lanes.give(sending)
+        for sending in left[start : start + AT_ONCE]:
+            self.lanes.left_in_store(sending.lane)
+        if max(len(held), len(left)) > start + AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._give, held, left, start + AT_ONCE)
 
     def _targets(self, event: Outgoing, destinations: Index[Destination]) -> list[_Target]:
         targets: list[_Target] = []
@@ -99,8 +127,7 @@ class Fanout:
         ]
         return targets
 
-    def _row(self, tx: Tx, event: Outgoing, target: _Target, unowned: dict[str, Params]) -> Params:
-        lanes = self.lanes
+    def _row(self, tx: Tx, event: Outgoing, target: _Target, held: list[Sending], left: list[Sending]) -> Params:
         sending = Sending(
             delivery_id=self.ids.new("dlv"),
             event_id=event.event_id,
@@ -122,16 +149,12 @@ class Fanout:
             give_up_at=event.results_expire_at if target.stop_at_expiry else None,
             urgent=event.only_subscription is not None,
         )
-        held = lanes.reserve(sending)
-        if held:
-            tx.on_rollback(lambda: lanes.release(sending))
-            tx.after_commit(lambda: lanes.give(sending))
-        else:
-            unowned[target.lane] = {"lane": target.lane, "account_id": event.account_id, "due_at": tx.now_ms}
-            tx.after_commit(lambda: lanes.left_in_store(target.lane))
         row = _delivery(sending.delivery_id, event, target, tx.now_ms)
-        if held:
-            row |= {"lease_owner": self.owner, "lease_until": tx.now_ms + self.lease_ms, "lease_epoch": 1}
+        if self.lanes.reserve(sending):
+            held.append(sending)
+            row |= {"lease_owner": self.owner, "lease_until": sending.lease_until, "lease_epoch": 1}
+        else:
+            left.append(sending)
         return row
 
     def _skipped(self, tx: Tx, event: Outgoing, destination: Destination) -> Params:

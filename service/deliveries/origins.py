@@ -49,13 +49,11 @@ def path_lane(account_id: str, url: str) -> str:
 
 
 @lru_cache(maxsize=READ)
-@lru_cache(maxsize=READ)
 def origin_of(lane_id: str) -> str:
     """The lane of the origin that a path's lane belongs to; any other lane itself."""
     return lane_id.rpartition("/")[0] if lane_id.count("/") == 3 else lane_id
 
 
-@lru_cache(maxsize=READ)
 @lru_cache(maxsize=READ)
 def shared_lanes(lane_id: str) -> tuple[str, str]:
     """The lanes that the paths of an origin share: that of new deliveries, and that of those that failed."""

@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -31,6 +31,8 @@ from service.deliveries.origins import IN_FLIGHT
 from service.deliveries.sending import Sending
 from service.deliveries.subscriptions import Destination
 from service.errors import StoreUnavailable
+
+HUNGRY_AT_ONCE: Final = 256  # lanes that one claim fills: an event may have left something in thousands
 
 _log = structlog.get_logger(__name__)
 
@@ -86,11 +88,13 @@ class Refill:
         while True:
             await self._lanes.wake_refill.wait()
             self._lanes.wake_refill.clear()
-            hungry = sorted(self._lanes.hungry)
-            self._lanes.hungry.clear()
+            hungry = sorted(self._lanes.hungry)[:HUNGRY_AT_ONCE]
+            self._lanes.hungry.difference_update(hungry)
             try:
                 await self._leave_in_store()
                 await self._claim(self._wish(hungry))
+                if self._lanes.hungry:
+                    self._lanes.wake_refill.set()
             except StoreUnavailable as error:
                 self._lanes.hungry.update(hungry)
                 _log.warning("refill_failed", error=str(error))  # the rescuer's tick comes back to these lanes
