@@ -184,7 +184,8 @@ class DestinationCache:
             found = None if row is None else self._destination(row)
             if changes == account.changes and subscription_id not in account.changing:
                 account.keep(subscription_id, found)
-                self._make_room()
+                if self._grown * 8 >= self._limit:
+                    self._make_room()
         return found if found is not None and found.enabled else None
 
     def changing(self, tx: Tx, account_id: str, subscription_ids: Iterable[str]) -> None:
@@ -216,9 +217,7 @@ class DestinationCache:
         return account
 
     def _make_room(self) -> None:
-        """Forget accounts once an eighth of what is allowed has come since the last time; none that is being changed."""
-        if self._grown * 8 < self._limit:
-            return
+        """Forget accounts, but none that is being changed; asked once an eighth of what is allowed has come since."""
         self._grown = 0
         total = sum(account.size() for account in self._accounts.values())
         for account_id in list(self._accounts)[:-1]:
@@ -240,7 +239,8 @@ class DestinationCache:
             for subscription_id in sorted(outdated):
                 row = rows.get(subscription_id)
                 outdated[subscription_id].keep(subscription_id, None if row is None else self._destination(row))
-        self._make_room()
+        if self._grown * 8 >= self._limit:
+            self._make_room()
         return accounts
 
     async def _load(self, tx: Tx, accounts: Mapping[str, _Account]) -> None:
