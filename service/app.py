@@ -238,7 +238,7 @@ class Service:
             not_ready=self._not_ready,
             draining=self._listener.draining.is_set,
             bodies=Bodies(base.settings.body_memory),
-            sent=Answers(base.settings.body_memory),
+            sent=Answers(base.settings.body_memory // 4),
             open_metrics=_is_loopback(self._socket.getsockname()[0]),
         )
 

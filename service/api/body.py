@@ -56,7 +56,7 @@ def check_single(scope: Scope) -> None:
     Raises:
         Malformed: One is there more than once.
     """
-    headers = list(scope["headers"])
+    headers: list[tuple[bytes, bytes]] = scope["headers"]  # type: ignore[assignment]  # a list, from every server
     if len(dict(headers)) == len(headers):
         return
     counts = Counter(name for name, _ in headers)

@@ -107,6 +107,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 cycle.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
+        # Each of these refers back to this connection, and would keep what it holds until the collector comes by.
+        self._running = self.cycle = self._outlet = None  # type: ignore[assignment]  # nothing is read any more
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""

@@ -328,7 +328,7 @@ async def test_client_that_does_not_read_is_cut(count: int) -> None:
         _, writer = await served.open()
         peer = writer.get_extra_info("socket")
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        writer.transport.pause_reading()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's can
         writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * count)
         await until(lambda: served.app.asked)
         unsent = [each.transport.get_write_buffer_size() for each in served.listener.server_state.connections]
@@ -459,7 +459,8 @@ async def test_stop_waits_for_nobody_who_does_nothing() -> None:
         ]
         callers = [await served.open() for _ in lines]
         for line, (_, writer) in zip(lines, callers, strict=True):
-            writer.transport.pause_reading() if b"large" in line else None
+            if b"large" in line:
+                writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's can
             writer.write(line)
         await until(lambda: len(served.app.asked) == 2)
         served.listener.begin_drain()
