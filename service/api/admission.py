@@ -25,7 +25,7 @@ class Limits:
     body_window_s: float = 15.0  # in each of these, unless the body ends in it …
     body_window_bytes: int = 120 * 1024  # … so much of it has to come: 8 KiB/s
     keep_alive_s: float = 30.0  # longer than most clients keep an idle connection, so that they close it and not we
-    stop_s: float = 5.0  # once the service stops: for a request to be whole, and for an answer's bytes to be taken
+    stop_s: float = 3.0  # once the service stops: for a request to be whole, and for an answer's bytes to be taken
     linger_s: float = 2.0  # for a refused caller to read why
     every_s: float = 1.0  # how often all this is looked at
 

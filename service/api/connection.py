@@ -24,7 +24,7 @@ from service.api.admission import Admission, Limits, peer_of
 from service.api.refusals import Refusal, RequestRefused
 
 READ_BYTES: Final = 64 * 1024  # at once; asyncio takes four times as much, which is memory where requests have to wait
-UNSENT_BYTES: Final = 32 * 1024  # of an answer, held for a client that takes nothing, before the application waits
+UNSENT_BYTES: Final = 16 * 1024  # of an answer, held for a client that takes nothing, before the application waits
 _ABORT: Final = (
     "remora.abort"  # an extension of ASGI: closing a connection without waiting for a client that takes nothing
 )
