@@ -225,7 +225,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting(
         "BODY_MEMORY",
-        "96MiB",
+        "64MiB",
         "size",
         "memory for large request bodies, at most half of it for one account; beyond it 503 with `Retry-After`. A quarter as much "
         "for large answers. Below 32MiB the largest bodies do not fit",
