@@ -32,19 +32,18 @@ async def beside(large: bool, work: Callable[P, T], *args: P.args, **kwargs: P.k
 def is_large(value: object, most: int = QUICK_BYTES) -> bool:
     """Whether a decoded JSON value may be larger than so many bytes; no more of it is looked at than that takes."""
     pending = [value]
-    while pending:
-        each = pending.pop()
-        if isinstance(each, str):
+    for each in pending:  # which grows meanwhile; types as they are compared here, since every job asks three times
+        if type(each) is str:
             most -= len(each)
-        elif isinstance(each, dict):
+        elif type(each) is dict:
             most -= _VALUE_BYTES * len(each)
             if most >= 0:
-                most -= sum(map(len, each))
-                pending.extend(each.values())
-        elif isinstance(each, list):
+                pending += each
+                pending += each.values()
+        elif type(each) is list:
             most -= _VALUE_BYTES * len(each)
             if most >= 0:
-                pending.extend(each)
+                pending += each
         if most < 0:
             return True
     return False

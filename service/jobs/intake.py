@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,18 +180,19 @@ class Intake:
         Raises:
             Invalid: The provider's card does not take the input.
         """
+        large = is_large(request.input)
         job_id = self._ids.new("job")  # here, since work on a large input is done in a thread
 
         def draw() -> _Drawn:
             if errors := provider.validate(operation, request.input):
                 raise Invalid.of(errors)
             quote = provider.quote(operation, request.input)
-            seen, full = _seen(request.input)
+            seen, full = _seen(request.input, encoded if large else msgspec.json.encode)
             job = self._make(caller, request, provider, operation, quote, job_id=job_id, seen=seen)
             job.input_full = None if full is None else KEPT
             return _Drawn(job, quote, full)
 
-        return await beside(is_large(request.input), draw)
+        return await beside(large, draw)
 
     async def _store(self, drawn: _Drawn, key: str | None, body_hash: bytes) -> Taken:
         """Store a job; the file of its input goes again where this job was not taken."""
@@ -345,9 +346,9 @@ class Intake:
         )
 
 
-def _seen(given: dict[str, Any]) -> tuple[str, bytes | None]:
+def _seen(given: dict[str, Any], encode: Callable[[Any], bytes]) -> tuple[str, bytes | None]:
     """An input as it is shown, and as it is sent where that differs."""
-    full = encoded(given)
+    full = encode(given)
     seen = msgspec.json.encode(shown(given))
     if len(seen) > SHOWN_INPUT_BYTES:
         seen = msgspec.json.encode({"…": f"sha256:{hashlib.sha256(full).hexdigest()} ({len(full)} bytes)"})
