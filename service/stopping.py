@@ -25,6 +25,7 @@ RECORD_S: Final = 5.0  # for what came at the last moment to be stored
 POLLS_S: Final = 15.0  # a poll that is cut off is asked again after the next start
 FILES_S: Final = 5.0  # files that are being fetched are fetched again
 LAST_REQUESTS_S: Final = 1.0  # in which callers leave their connections, where the port outlives the process
+SAME_SIGNAL_S: Final = 1.0  # a terminal, and a wrapper that forwards what it gets, signal twice in a moment
 TELL_EVERY_S: Final = 5.0
 TOLD_JOBS: Final = 20  # names in a log line
 
@@ -63,6 +64,7 @@ class Stopping:
         self._ticker = ticker
         self._delivery_s = delivery_s
         self._port_stays = port_stays
+        self._signalled_at = 0.0  # on the loop's clock
         self._hastened = asyncio.Event()
         self._cut: list[str] = []  # jobs whose submission was cut off
         self._done: asyncio.Task[None] | None = None
@@ -96,6 +98,10 @@ class Stopping:
             _log.warning("stopping_at_once", why=why, **self._out())
 
     def _signalled(self, name: str) -> None:
+        now, before = asyncio.get_running_loop().time(), self._signalled_at
+        if before and now - before < SAME_SIGNAL_S:
+            return
+        self._signalled_at = now
         if self.asked.is_set() and not self.restarts:
             self.hasten(f"{name} again")
         else:  # during a restart: end, and leave it at that

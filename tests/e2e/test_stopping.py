@@ -80,7 +80,10 @@ async def _until(client: httpx.AsyncClient, url: str, job_id: str, status: str) 
 
 
 async def test_stop_waits_for_what_is_out_at_a_provider(tmp_path: Path, provider: tuple[SyncProvider, str]) -> None:
-    """First it is unready, still takes jobs and answers, submits nothing more; the answer that was paid for is kept."""
+    """First it is unready, still takes jobs and answers, submits nothing more; the answer that was paid for is kept.
+
+    A signal that a wrapper forwards beside the terminal's own is the same one.
+    """
     slow, base_url = provider
     process = Process(tmp_path, free_port(), {"apimodels": base_url}, **MORE)
     await process.start()
@@ -88,6 +91,7 @@ async def test_stop_waits_for_what_is_out_at_a_provider(tmp_path: Path, provider
         job_id = await _take(client, process.url)
         await asyncio.wait_for(slow.asked.wait(), PATIENCE_S)
         process.send(signal.SIGTERM)
+        process.send(signal.SIGINT)
         stopping = await process.until("stopping")
         ready = await client.get(f"{process.url}/readyz")
         later = await _take(client, process.url)
@@ -126,7 +130,9 @@ async def test_second_signal_ends_at_once_and_says_what_is_left(
         await asyncio.wait_for(slow.asked.wait(), PATIENCE_S)
         process.send(signal.SIGTERM)
         await process.until("stopping")
-        process.send(signal.SIGINT)
+        while not process.lines("stopping_at_once"):
+            process.send(signal.SIGINT)
+            await asyncio.sleep(0.1)
         status = await process.ended()
         await asyncio.gather(waiting, return_exceptions=True)
         await process.start()
