@@ -109,6 +109,10 @@ class Healthy:
         world.on_submit = lambda number: self._submitted[number].set()
         world.on_event = lambda _: None
 
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
+
     async def run(self, seconds: float) -> Phase:
         """Go on at the rate for so long; a request counts from when it was due."""
         phase = Phase()
@@ -232,8 +236,8 @@ async def measure(directory: Path, connections: int, seconds: float) -> Found:
         await serve.start()
         attackers: asyncio.subprocess.Process | None = None
         watching: asyncio.Task[None] | None = None
+        healthy = Healthy(serve.url, world)
         try:
-            healthy = Healthy(serve.url, world)
             await healthy.run(WARM_UP / RATE)
             alone = await serve.timed(healthy.run(seconds))
             before = serve.memory_mib()
@@ -253,6 +257,7 @@ async def measure(directory: Path, connections: int, seconds: float) -> Found:
                 status = await serve.process.wait()
             return Found(alone, beside, max(seen) - before, time.perf_counter() - began, status, held)
         finally:
+            await healthy.close()
             for process in (attackers, serve.process):
                 if process is not None and process.returncode is None:
                     process.kill()
