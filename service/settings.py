@@ -227,8 +227,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "BODY_MEMORY",
         "64MiB",
         "size",
-        "memory for large request bodies, at most half of it for one account; beyond it 503 with `Retry-After`. A quarter as much "
-        "for large answers. Below 32MiB the largest bodies do not fit",
+        "memory for large request bodies, at most half of it for one account; others wait their turn, and after 10 s get 503 with "
+        "`Retry-After`. A quarter as much for large answers. Below 32MiB the largest bodies do not fit",
         notation.size,
     ),
     Setting(

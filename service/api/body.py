@@ -159,8 +159,8 @@ async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
         Malformed: The caller went away in the middle of it.
         Unavailable: It is large, and others take up all the memory for such ones.
     """
-    length = header(scope, b"content-length")
-    if length is not None and length.isdecimal() and (len(length) > 18 or int(length) > limit):
+    declared = _declared(scope)
+    if declared > limit:
         raise _too_large(limit)
     message = await receive()
     body = _chunk(message)
@@ -169,10 +169,14 @@ async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise _too_large(limit)
         return body
     chunks, size, held = [body], len(body), FREE_BYTES
+    bodies: Bodies = scope["litestar_app"].state.context.bodies  # what is held is given back when the request ends
+    owner = scope["auth"].account_id if scope.get("auth") else ""
+    if declared > held:
+        await bodies.wait_for(scope, owner, declared - held)
+        held = declared
     while size <= limit:
-        if size > held:  # given back when the request ends (`exchange`)
-            bodies: Bodies = scope["litestar_app"].state.context.bodies
-            bodies.hold(scope, scope["auth"].account_id if scope.get("auth") else "", size - held)
+        if size > held:
+            bodies.hold(scope, owner, size - held)
             held = size
         message = await receive()
         chunks.append(_chunk(message))
@@ -182,6 +186,12 @@ async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
     if size > limit:
         raise _too_large(limit)
     return b"".join(chunks)
+
+
+def _declared(scope: Scope) -> int:
+    """The length that a body is said to have; 0 where nothing is said."""
+    length = header(scope, b"content-length")
+    return int(length[:18]) if length is not None and length.isdecimal() else 0
 
 
 def _chunk(message: Any) -> bytes:

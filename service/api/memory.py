@@ -5,7 +5,9 @@ Each kind has one bound for the whole process. It must not know what the bytes m
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import asyncio
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass
 from typing import Any, Final
 
 from litestar.types import Scope, Send
@@ -14,8 +16,19 @@ from service.api.connection import UNSENT_BYTES, abort_connection
 from service.errors import Unavailable
 
 FREE_BYTES: Final = 16 * 1024  # of each body, so that a small one always passes
+WAIT_S: Final = 10.0  # for room; the rest of the body waits in the network, and its deadlines go on
 RETRY_AFTER_S: Final = 1
 _HELD: Final = "body_memory"  # where the scope's state keeps what a request holds
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A request whose body is not read on until there is room for it."""
+
+    scope: Scope
+    owner: str
+    count: int
+    granted: asyncio.Future[None]
 
 
 class Bodies:
@@ -23,29 +36,45 @@ class Bodies:
 
     Args:
         size: Bytes; each body has `FREE_BYTES` beside them.
+        wait_s: How long a body may wait for room.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, wait_s: float = WAIT_S) -> None:
         self._size = size
         self._share = size // 2
-        self._by_owner: dict[str, int] = {}
+        self._wait_s = wait_s
+        self._by_owner: Counter[str] = Counter()
         self._held = 0
+        self._waiting: deque[_Waiting] = deque()
+
+    async def wait_for(self, scope: Scope, owner: str, count: int) -> None:
+        """Take up room until the request ends, in turn, once there is so much.
+
+        Raises:
+            Unavailable: There was none for too long.
+        """
+        waiting = _Waiting(scope, owner, count, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._grant()
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await waiting.granted
+        except TimeoutError as error:
+            raise _busy() from error
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+                self._grant()  # what is smaller may have waited behind it
 
     def hold(self, scope: Scope, owner: str, count: int) -> None:
-        """Take up room until the request ends.
+        """Take up room at once, until the request ends.
 
         Raises:
             Unavailable: There is none.
         """
-        mine = self._by_owner.get(owner, 0) + count
-        if mine > self._share or self._held + count > self._size:
-            raise Unavailable(
-                "other large bodies are being read; send this one again", code="busy", retry_after_s=RETRY_AFTER_S
-            )
-        self._by_owner[owner] = mine
-        self._held += count
-        held = scope["state"].setdefault(_HELD, [owner, 0])
-        held[1] += count
+        if not self._fits(owner, count):
+            raise _busy()
+        self._take(scope, owner, count)
 
     def give_back(self, scope: Scope) -> None:
         """What a request holds, if anything."""
@@ -57,6 +86,25 @@ class Bodies:
         self._by_owner[owner] -= count
         if not self._by_owner[owner]:
             del self._by_owner[owner]
+        self._grant()
+
+    def _fits(self, owner: str, count: int) -> bool:
+        return self._by_owner[owner] + count <= self._share and self._held + count <= self._size
+
+    def _take(self, scope: Scope, owner: str, count: int) -> None:
+        self._by_owner[owner] += count
+        self._held += count
+        scope["state"].setdefault(_HELD, [owner, 0])[1] += count
+
+    def _grant(self) -> None:
+        """Let in who waits, in order; who is kept by its own share is in nobody's way."""
+        for waiting in list(self._waiting):
+            if self._fits(waiting.owner, waiting.count):
+                self._waiting.remove(waiting)
+                self._take(waiting.scope, waiting.owner, waiting.count)
+                waiting.granted.set_result(None)
+            elif self._by_owner[waiting.owner] + waiting.count <= self._share:
+                return
 
     @property
     def held(self) -> int:
@@ -99,3 +147,9 @@ class Answers:
             self._held -= size
             if cut:
                 abort_connection(scope)
+
+
+def _busy() -> Unavailable:
+    return Unavailable(
+        "other large bodies are being read; send this one again", code="busy", retry_after_s=RETRY_AFTER_S
+    )
