@@ -14,7 +14,6 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import httptools
-import structlog
 from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -22,6 +21,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from service.api import refusals
 from service.api.admission import Admission, Limits, peer_of
 from service.api.refusals import Refusal, RequestRefused
+from service.clock import SystemClock
+from service.telemetry import SparingLog
 
 READ_BYTES: Final = 64 * 1024  # at once; asyncio takes four times as much, which is memory where requests have to wait
 UNSENT_BYTES: Final = 16 * 1024  # of an answer, held for a client that takes nothing, before the application waits
@@ -29,7 +30,7 @@ _ABORT: Final = (
     "remora.abort"  # an extension of ASGI: closing a connection without waiting for a client that takes nothing
 )
 
-_log = structlog.get_logger(__name__)
+_lines = SparingLog(__name__, SystemClock())  # of all connections: anybody can open some thousands
 
 
 class _Stage(Enum):
@@ -340,7 +341,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Read nothing more, and say why, behind the answers to earlier requests and never within one."""
         if self.transport.is_closing():
             return
-        _log.info("request_refused", status=refusal.status, code=refusal.code, peer=self._peer)
+        _lines.say("info", "request_refused", status=refusal.status, code=refusal.code, peer=self._peer)
         in_body, self._stage = self._stage is _Stage.BODY, _Stage.OVER
         self._since = 0.0
         running = self._running
