@@ -175,6 +175,7 @@ class Serve:
             "REMORA_ADMIN_KEY": KEY,
             "REMORA_EGRESS_ALLOW": "127.0.0.0/8",
             "REMORA_STORAGE_URL": "none",
+            "REMORA_LOG_FORMAT": "console",  # in JSON the address would be in the log
             "REMORA_LOG_LEVEL": "warning",
             "REMORA_PROVIDERS__APIMODELS__API_KEY": "sk-edges",
             "REMORA_PROVIDERS__APIMODELS__BASE_URL": world.provider_url,

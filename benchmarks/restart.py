@@ -48,6 +48,7 @@ def _environment(directory: Path, port: int, provider: str = "") -> dict[str, st
         "REMORA_ADMIN_KEY": KEY,
         "REMORA_STORAGE_URL": "none",
         "REMORA_EGRESS_ALLOW": "127.0.0.0/8",
+        "REMORA_LOG_FORMAT": "console",  # in JSON the address would be in the log
         "REMORA_LOG_LEVEL": "warning",
     }
     if provider:

@@ -118,16 +118,7 @@ class Service:
             raise SettingsInvalid([message])
         lock = await asyncio.to_thread(hold, path)  # before the port: whoever has both should hear of the database
         self._undo.callback(lock.release)
-        limits = Limits(
-            settings.max_connections, settings.max_connections_per_peer, settings.write_timeout.total_seconds()
-        )
-        self._listener = Listener(self._answer, settings.host, settings.port, limits)
-        self._socket = listening or self._listener.bind()
-        self._undo.callback(self._socket.close)
-        host, port = self._socket.getsockname()[:2]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        # All addresses are none: a link that says 0.0.0.0 leads nowhere, one that says localhost at least on this machine.
-        self.base_url = settings.public_url or (f"http://localhost:{port}" if is_wildcard(host) else self.url)
+        self._take_port(listening)
         store = await self._open_store(path, lock)
         self._readiness = Readiness(store.writer, clock)
         self.new_database = store.fresh
@@ -178,6 +169,19 @@ class Service:
         self._app = create_api(self._context(cursors))
         prefix = prefix_of(settings.public_url)
         self._entry = BelowPrefix(self._app, prefix, ROOTS) if prefix else self._app
+
+    def _take_port(self, listening: socket.socket | None) -> None:
+        settings = self.settings
+        limits = Limits(
+            settings.max_connections, settings.max_connections_per_peer, settings.write_timeout.total_seconds()
+        )
+        self._listener = Listener(self._answer, settings.host, settings.port, limits)
+        self._socket = listening or self._listener.bind()
+        self._undo.callback(self._socket.close)
+        host, port = self._socket.getsockname()[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        # All addresses are none: a link that says 0.0.0.0 leads nowhere, one that says localhost at least on this machine.
+        self.base_url = settings.public_url or (f"http://localhost:{port}" if is_wildcard(host) else self.url)
 
     async def _open_store(self, path: Path, lock: DatabaseLock) -> Store:
         settings = self.settings

@@ -97,8 +97,8 @@ def test_nothing_stays_behind_where_nobody_answered(tmp_path: Path) -> None:
     ("more", "arguments", "told"),
     [
         ({"REMORA_API_KEY": ""}, (), (2, "set REMORA_API_KEY")),
-        ({"REMORA_API_KEY": "rmk_nobody-knows-this-key-here"}, (), (3, "401")),
-        ({}, ("--created-after", "yesterday"), (3, "created_after")),
+        ({"REMORA_API_KEY": "rmk_nobody-knows-this-key-here"}, (), (2, "401")),
+        ({}, ("--created-after", "yesterday"), (1, "created_after")),
         ({"REMORA_URL": "http://127.0.0.1:9"}, (), (3, "connect")),
         ({}, ("--output", "/nowhere/at/all.csv"), (3, "cannot be written")),
     ],

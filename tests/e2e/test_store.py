@@ -49,7 +49,7 @@ async def running(directory: Path) -> AsyncIterator[Running]:
         REMORA_PORT="0",
         REMORA_ADMIN_KEY=ADMIN_KEY,
         REMORA_STORAGE_URL="none",
-        REMORA_LOG_FORMAT="json",
+        REMORA_LOG_FORMAT="console",
         REMORA_PROVIDERS__APIMODELS__API_KEY="sk-test",
         REMORA_PROVIDERS__APIMODELS__BASE_URL="http://127.0.0.1:9",
         REMORA_EGRESS_ALLOW="127.0.0.0/8",

@@ -95,6 +95,7 @@ class Subscriber:
         listening: socket.socket = self._listener.bind()
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/events"
         await self._listener.start_on(listening)
+        listening.close()  # it serves on one of its own
 
     async def stop(self) -> None:
         """Stop listening."""
