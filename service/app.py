@@ -310,6 +310,7 @@ class Service:
             await self.stopping.done()
         finally:
             await self._undo.aclose()
+            gc.unfreeze()  # in a process that lives on, this service may go
 
 
 def _sockets() -> int:
