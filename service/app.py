@@ -27,7 +27,7 @@ from service.db import pullback
 from service.db.keyring import installation
 from service.db.lock import DatabaseLock
 from service.db.opening import Store, hold, open_store
-from service.db.readiness import Readiness
+from service.db.readiness import PROBE_S, Readiness
 from service.deliveries.feed import MAX_FOLLOWERS
 from service.deliveries.feed_queries import plain_until
 from service.deliveries.shares import SOCKETS
@@ -41,7 +41,7 @@ from service.results.buckets import open_storage
 from service.results.links import ResultLinks
 from service.results.store import VoidCaptures
 from service.results.thumbnails import Thumbnails
-from service.scheduler.duties import Ticker
+from service.scheduler.duties import Duty, Ticker
 from service.settings import Settings
 from service.stopping import Stopping, drain_s
 from service.telemetry import Metrics
@@ -152,7 +152,8 @@ class Service:
         self._stages = wire(self._base)
         # Streams stay open: with few descriptors they must leave connections for everything else.
         self._stages.hub.limit = min(MAX_FOLLOWERS, self._listener.max_connections // 2)
-        self._ticker = Ticker(self._stages.duties, clock, self.metrics)
+        looks = Duty("store-check", PROBE_S, self._readiness.run_once)
+        self._ticker = Ticker([*self._stages.duties, looks], clock, self.metrics)
         self.stopping = Stopping(
             self._listener,
             self._stages,

@@ -11,6 +11,7 @@ RemoraError
 ├── StorageUnavailable          our copies of results cannot be written or read now; tried again later
 │   └── FileMissing             a copy is not where it should be
 ├── StoreUnavailable            503: the store cannot take the write now
+│   └── StoreInDoubt            503: the store failed while it took the write
 ├── StoreFailed                 500 never: fatal for the process
 ├── GuardFailed                 internal: a guarded write met another state; the batch is replayed
 └── Problem                     what an API caller is told; one class for each HTTP status
@@ -117,6 +118,10 @@ class FileMissing(StorageUnavailable):
 
 class StoreUnavailable(RemoraError):
     """The store cannot take the write now (disk full, locked, shutting down); nothing was written."""
+
+
+class StoreInDoubt(StoreUnavailable):
+    """The store failed in the moment of the commit: nobody knows whether this was stored."""
 
 
 class StoreFailed(RemoraError):

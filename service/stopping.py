@@ -118,6 +118,9 @@ class Stopping:
         except (SettingsInvalid, CardInvalid) as error:
             _log.error("restart_refused", error=str(error), service="goes on as it is")
             return
+        except Exception:  # what a check did not expect would keep a successor from starting, too
+            _log.exception("restart_refused", service="goes on as it is")
+            return
         finally:
             self._checks = None
         if not self.asked.is_set():

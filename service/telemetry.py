@@ -53,7 +53,7 @@ _SECRET_KEY: Final = re.compile(
 _SECRET_TEXT: Final = re.compile(
     r"(?P<keep>\brmk_\w{4}|\bwhsec_[\w+/-]{4})[\w+/=-]+"  # the first four characters are public, as in the API
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[^\s\"',]+"
-    r"|(?P<path>(?<=[/f])callbacks(?:/|\\+/|%(?:25)*+2f|\\+u002f)++|/r/)[^\s/?#\"'<>\\]+"
+    r"|(?P<path>(?<=[/f])callbacks(?:/|\\+/|%(?:25)*+2f|\\+u002f)++|/r/++)[^\s/?#\"'<>\\]+"
     r"|(?P<sign>\bv1a?,)[\w+/=-]{20,}"
     r"|(?P<query>[?&][\w-]*(?:signature|token|secret|password|api[_-]?key|sig)=)[^\s&\"'<>]+"
     r"|(?P<user>://)[^\s/@\"']+(?=@)",

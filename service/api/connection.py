@@ -11,10 +11,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import Any, Final
-from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -24,11 +22,9 @@ from service.api.refusals import Refusal, RequestRefused
 from service.clock import SystemClock
 from service.telemetry import SparingLog
 
-READ_BYTES: Final = 64 * 1024  # at once; asyncio takes four times as much, which is memory where requests have to wait
+READ_BYTES: Final = 64 * 1024  # at once; asyncio takes four times as much
 UNSENT_BYTES: Final = 16 * 1024  # of an answer, held for a client that takes nothing, before the application waits
-_ABORT: Final = (
-    "remora.abort"  # an extension of ASGI: closing a connection without waiting for a client that takes nothing
-)
+_ABORT: Final = "remora.abort"  # an extension of ASGI: see `abort_connection`
 
 _lines = SparingLog(__name__, SystemClock())  # of all connections: anybody can open some thousands
 
@@ -71,6 +67,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._window_bytes = 0  # of the body, in this window
         self._windows = 0
+        self._read_bytes = 0  # of this read
+        self._body_bytes = 0
+        self._wire_bytes = 0  # of the body with its chunks and trailers, without the first read
         self._unsent = 0  # bytes, when it was last looked at
         self._taken_at = 0.0  # when the client last took some
         self._running: RequestResponseCycle | None = None  # what is being answered
@@ -108,13 +107,15 @@ class GuardedProtocol(HttpToolsProtocol):
                 cycle.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
-        # Each of these refers back to this connection, and would keep what it holds until the collector comes by.
+        # These refer back to this connection, and would keep what it holds until the collector comes by.
         self._running = self.cycle = self._outlet = None  # type: ignore[assignment]  # nothing is read any more
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
         if self._stage is _Stage.OVER:
             return
+        in_body = self._stage is _Stage.BODY
+        self._read_bytes = len(data)
         try:
             while data:
                 try:
@@ -126,9 +127,12 @@ class GuardedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(self._reason(error, data))
             return
+        if in_body and self._stage is _Stage.BODY:
+            self._wire_bytes += self._read_bytes
+            if self._wire_bytes > 2 * self._body_bytes + refusals.MAX_FRAMING_BYTES:
+                self._refuse(refusals.FRAMING_TOO_LARGE)
         if self._stage is _Stage.HEAD:
-            # Counted by the read and not by the header, which would cost every request more than its parsing: headers
-            # that come whole within one read are bounded by the read.
+            # By the read and not by the header, which would cost every request more than its parsing.
             self._head_bytes += len(data)
             if self._head_bytes > refusals.MAX_HEADER_BYTES:
                 self._refuse(refusals.HEADERS_TOO_LARGE if self.headers else refusals.TARGET_TOO_LONG)
@@ -141,6 +145,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self.cycle.keep_alive = False
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's says nothing, which closes the connection
+        """See asyncio: a caller that has asked may close its side, and read on."""
+        running = self._running
+        if self._stage is not _Stage.NOTHING or running is None or running.response_started:
+            return False  # a request that is cut off; or whoever reads a stream has gone
+        self.cycle.keep_alive = False
+        return True
 
     def resume_writing(self) -> None:
         """See asyncio: the client took some of its answer."""
@@ -174,12 +186,18 @@ class GuardedProtocol(HttpToolsProtocol):
         if method == b"CONNECT":
             raise RequestRefused(refusals.CONNECT)
         scope["method"] = method.decode("ascii")
-        self._read_target(scope)
+        path, raw_path, scope["query_string"] = refusals.read_target(self.url)
+        scope["path"] = self.root_path + path
+        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
+        if (
+            self._read_bytes > refusals.MAX_HEADER_BYTES
+        ):  # else it cannot be too large: a head that comes in parts is counted
+            refusals.check_size(self.url, self.headers)
         if len(self.pipeline) >= refusals.MAX_AHEAD:
             raise RequestRefused(refusals.AHEAD)
         self._stage = _Stage.BODY
         self._since = 0.0
-        self._window_bytes = self._windows = 0
+        self._window_bytes = self._windows = self._body_bytes = self._wire_bytes = 0
         self.cycle = RequestResponseCycle(
             scope=scope,
             transport=self._outlet,
@@ -201,18 +219,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
-    def _read_target(self, scope: HTTPScope) -> None:
-        if len(self.url) > refusals.MAX_TARGET_BYTES:
-            raise RequestRefused(refusals.TARGET_TOO_LONG)
-        try:
-            target = httptools.parse_url(self.url)
-            raw_path: bytes = target.path or b"/"
-            path = raw_path.decode("ascii")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-            raise RequestRefused(refusals.TARGET) from None
-        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
-        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
-        scope["query_string"] = target.query or b""
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; those behind the body are dropped, since nobody has asked for any (RFC 9110, 6.5.1)."""
+        if self._stage is not _Stage.BODY or self._replaying:
+            super().on_header(name, value)
 
     def on_chunk_header(self) -> None:
         """A chunk begins. The parser takes whatever codings stand before `chunked`, and nobody here would undo them."""
@@ -223,6 +233,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """A part of the body came."""
         cycle = self.cycle
         self._window_bytes += len(body)
+        self._body_bytes += len(body)
         if cycle.response_complete:
             return
         cycle.body += body
@@ -323,7 +334,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._window_bytes = 0
 
     def cut(self) -> None:
-        """End the connection at once, whatever the client has not taken."""
+        """End it at once."""
         self.transport.abort()
 
     def _reason(self, error: httptools.HttpParserError, data: bytes) -> Refusal:

@@ -118,6 +118,7 @@ def _note(
 
 
 def _shown(path: str, route: str) -> str:
-    if path.startswith(_SECRET_PATHS):
-        return route if route != _UNMATCHED else f"/{path.split('/')[1]}/…"
+    plain = f"/{path.lstrip('/')}"
+    if plain.startswith(_SECRET_PATHS):
+        return route if route != _UNMATCHED else f"/{plain.split('/')[1]}/…"
     return quote(path[:MAX_LOGGED_PATH], safe=_PATH_CHARS, errors="replace")

@@ -101,9 +101,11 @@ class Listener(uvicorn.Server):
         self.server_state.default_headers = [*self.server_state.default_headers, close]
 
     def begin_drain(self) -> None:
-        """Stop accepting; let what is being answered finish."""
+        """Stop accepting, at once; let what is being answered finish."""
         self.draining.set()
         self.should_exit = True
+        for server in getattr(self, "servers", ()):  # there are some once it has started
+            server.close()
 
     def abort(self) -> int:
         """Cut off what is being answered; returns how many requests that were."""

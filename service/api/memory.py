@@ -99,6 +99,8 @@ class Bodies:
     def _grant(self) -> None:
         """Let in who waits, in order; who is kept by its own share is in nobody's way."""
         for waiting in list(self._waiting):
+            if waiting.granted.done():  # it has just given up
+                continue
             if self._fits(waiting.owner, waiting.count):
                 self._waiting.remove(waiting)
                 self._take(waiting.scope, waiting.owner, waiting.count)

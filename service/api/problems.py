@@ -28,6 +28,7 @@ from service.errors import (
     SettingsInvalid,
     StorageUnavailable,
     StoreFailed,
+    StoreInDoubt,
     StoreUnavailable,
 )
 
@@ -57,9 +58,18 @@ _STORE: Final = _Told(
     STORE_RETRY_AFTER_S,
 )
 
+_IN_DOUBT: Final = _Told(
+    503,
+    "store_in_doubt",
+    "The store failed meanwhile",
+    "nobody knows whether this was stored; look before you send it again, or send it with the same Idempotency-Key",
+    STORE_RETRY_AFTER_S,
+)
+
 #: Every error of ours that is no Problem; a Problem says itself how it is told. A class not named is told as its base.
 _TOLD: Final[dict[type[RemoraError], _Told]] = {
     StoreUnavailable: _STORE,
+    StoreInDoubt: _IN_DOUBT,
     StoreFailed: _STORE,
     StorageUnavailable: _Told(503, "storage_unavailable", "The storage does not answer", None, STORE_RETRY_AFTER_S),
     GuardFailed: _Told(503, "busy", "Others change the same object", "nothing was changed; try again", 1),

@@ -6,14 +6,18 @@ Made here and not in `problems`, since there is no request yet. This file must n
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import unquote
 
+import httptools
 import msgspec
 
 MAX_TARGET_BYTES: Final = 32 * 1024  # path and query
 MAX_HEADER_BYTES: Final = 64 * 1024  # of one request, its target included
+MAX_FRAMING_BYTES: Final = 64 * 1024  # chunk sizes and trailers, beside as many bytes as the body has
 MAX_AHEAD: Final = 8  # requests that a connection may send ahead of their answers
 RETRY_AFTER_S: Final = 1
 _REQUEST_LINE: Final = re.compile(rb"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/[0-9.]+\r?\n")
@@ -75,6 +79,9 @@ CONTENT_LENGTH: Final = Refusal(
 FRAMING: Final = Refusal(400, "framing", "Content-Length and Transfer-Encoding are both there; send one of them")
 TRANSFER_CODING: Final = Refusal(501, "transfer_coding", "the only Transfer-Encoding taken is chunked, once")
 CHUNK: Final = Refusal(400, "malformed_chunk", "a chunk of the body is malformed; its size does not fit what follows")
+FRAMING_TOO_LARGE: Final = Refusal(
+    400, "framing_too_large", "the body has more chunk sizes and trailers than content; send larger chunks"
+)
 AHEAD: Final = Refusal(
     429, "too_many_ahead", f"more than {MAX_AHEAD} requests were sent ahead of their answers; send this one again"
 )
@@ -108,6 +115,33 @@ _BY_REASON: Final = (
     ("Expected LF", LINE_END),
     ("Missing expected", LINE_END),
 )
+
+
+def read_target(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path, path as it was sent, and query of a request's target.
+
+    Raises:
+        RequestRefused: It is too long, or malformed.
+    """
+    if len(url) > MAX_TARGET_BYTES:
+        raise RequestRefused(TARGET_TOO_LONG)
+    try:
+        target = httptools.parse_url(url)
+        raw_path: bytes = target.path or b"/"
+        path = raw_path.decode("ascii")
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+        raise RequestRefused(TARGET) from None
+    return unquote(path) if "%" in path else path, raw_path, target.query or b""
+
+
+def check_size(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Whether a head is within bounds.
+
+    Raises:
+        RequestRefused: It is not.
+    """
+    if len(url) + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES:
+        raise RequestRefused(HEADERS_TOO_LARGE)
 
 
 def of_parser(reason: str, data: bytes, *, in_target: bool, is_method: bool) -> Refusal:

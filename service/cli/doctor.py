@@ -41,7 +41,7 @@ _WIDE_V4 = 8  # bits of a prefix; a shorter one allows more than any private ran
 _WIDE_V6 = 7
 
 
-_STYLES = {Mark.FINE: "green", Mark.HINT: "yellow", Mark.WRONG: "bold red"}
+_STYLES = {Mark.FINE: "green", Mark.UNUSED: "dim", Mark.HINT: "yellow", Mark.WRONG: "bold red"}
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -154,7 +154,7 @@ def _cards(settings: Settings) -> Iterator[Finding]:
         elif each.configured:
             yield Finding(Mark.FINE, "provider", f"{each.name}: {', '.join(each.card.operations)}")
         else:
-            yield Finding(Mark.HINT, "provider", f"{each.name} is not configured: {each.reason}")
+            yield Finding(Mark.UNUSED, "provider", f"{each.name} is not configured: {each.reason}")
 
 
 def _egress(settings: Settings) -> Finding:

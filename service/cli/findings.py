@@ -10,6 +10,7 @@ class Mark(StrEnum):
     """How a check went."""
 
     FINE = "✓"
+    UNUSED = "–"  # not set up, and nobody misses it
     HINT = "!"  # works, but is probably not what is wanted
     WRONG = "✗"
 

@@ -8,6 +8,7 @@ which is imported when its command is called. All of them together take a second
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -58,10 +59,23 @@ class Commands(TyperGroup):
 def load(name: str) -> Any:
     """The command itself, with its options and all that it needs."""
     module, _ = COMMANDS[name]
+    if name == "serve":
+        _heed_signals()
     with _quickly() if name == "serve" else nullcontext():
         command = typer.main.get_command(import_module(module).app)
     command.name = name
     return command
+
+
+def _heed_signals() -> None:
+    """A start can be stopped, also as the first process of a container, whose SIGTERM the kernel drops where nobody asks for it."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # it would end a process that does not listen yet
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _end)
+
+
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 @contextmanager

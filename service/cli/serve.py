@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -22,11 +22,12 @@ import typer
 
 from service.api.handover import inherited, start_anew
 from service.app import Service, is_wildcard
-from service.cli.cards import read_providers, refusals
+from service.cli.cards import refusals
 from service.cli.crashes import log_crashes
 from service.cli.lines import folded, terminal_width
 from service.cli.main import BEGAN
 from service.cli.outcome import Refused, told
+from service.cli.successor import check_start
 from service.db.examine import refuse_unreadable
 from service.environment import load, log_format
 from service.errors import EgressRefused
@@ -43,7 +44,6 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 @app.command()
 def serve() -> None:
     """Run the service until it is told to stop (SIGTERM, Ctrl-C); it finishes what it is doing first."""
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # it would end a process that does not listen yet
     form = log_format(os.environ, Path.cwd())
     configure_logging(form, "info", sys.stderr)
     log_crashes()
@@ -55,7 +55,8 @@ def serve() -> None:
             refuse_unreadable(settings.sqlite_path)
         told_by_log = machine and not sys.stdout.isatty()
         with asyncio.Runner(loop_factory=_event_loop()) as runner:
-            status, listening = runner.run(_serve(settings, inherited(os.environ), machine=told_by_log))
+            check = partial(check_start, os.environ, Path.cwd(), settings.sqlite_path)
+            status, listening = runner.run(_serve(settings, inherited(os.environ), check, machine=told_by_log))
         if listening is not None:
             start_anew(listening)
     raise typer.Exit(status)
@@ -71,13 +72,14 @@ def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(
-    settings: Settings, listening: socket.socket | None, *, machine: bool
+    settings: Settings, listening: socket.socket | None, check: Callable[[], None], *, machine: bool
 ) -> tuple[int, socket.socket | None]:
     """Serve to the end; returns the exit status, and the socket for a successor.
 
     Args:
         settings: Of this process.
         listening: The socket of a predecessor or of systemd.
+        check: Raises what would keep a successor from starting.
         machine: What is told at the start is told by lines of the log.
     """
     try:
@@ -85,7 +87,7 @@ async def _serve(
     except OSError as error:
         raise cannot_listen(settings, error) from error
     try:
-        service.stopping.catch_signals(_check)
+        service.stopping.catch_signals(check)
         await service.listen()
         providers = service.registry.all()
         refused = await refusals(settings, providers)
@@ -101,14 +103,14 @@ async def _serve(
             took_s=round(time.monotonic() - BEGAN, 2),
             drain_s=service.stopping.drain_s,
         )
-        return await service.wait(), service.successor_socket()
+        status = await service.wait()
+        kept = service.successor_socket()
     finally:
         await service.close()
-
-
-def _check() -> None:
-    """Raise what would keep a successor from starting."""
-    read_providers(load(os.environ, Path.cwd()))
+    if kept is not None and not service.stopping.restarts:  # a signal that came at the very end makes it a stop
+        kept.close()
+        kept = None
+    return status, kept
 
 
 def cannot_listen(settings: Settings, error: OSError) -> Refused:

@@ -32,6 +32,13 @@ _WORDS: Final = {
             "export --status submit_unknown` lists them, POST /v1/jobs/{{id}}/resubmit or …/cancel with force decides"
         ),
     ),
+    Kind.REFUSED: (
+        "provider",
+        (
+            "{count} jobs failed in the last 24 hours because a provider does not take our key, or wants money: {example}; "
+            "every further one will, until REMORA_PROVIDERS__…__API_KEY is right or the account there is topped up"
+        ),
+    ),
     Kind.DEAD: (
         "deliveries",
         (
@@ -128,7 +135,9 @@ def running(settings: Settings) -> Iterator[Finding]:
     try:
         ready, metrics = asyncio.run(_asked(settings))
     except (Refused, EgressError) as error:
-        says = f"{settings.url} does not say that it is ready: {error}. REMORA_URL says where the service is"
+        says = f"{settings.url} does not say that it is ready: {error}"
+        if isinstance(error, EgressError):
+            says += ". REMORA_URL says where the service is"
         yield Finding(Mark.WRONG, "service", says)
         return
     yield Finding(Mark.FINE, "service", f"{settings.url} is ready")

@@ -15,10 +15,10 @@ from pathlib import Path
 from service.clock import Randomness
 from service.db.faults import remedy
 from service.db.invariants import Breach, breaches
-from service.db.keyring import open_box
+from service.db.keyring import installation_of, open_box
 from service.db.lock import in_use
 from service.db.migrate import newest, upgrade
-from service.db.opening import hold, no_directory, not_writable
+from service.db.opening import hold, lost, no_directory, not_writable
 from service.db.sqlite import BUSY_TIMEOUT_MS
 from service.db.trouble import Trouble, troubles
 from service.errors import SettingsInvalid
@@ -89,6 +89,22 @@ def refuse_unreadable(path: Path) -> None:
         raise SettingsInvalid([_unreadable(path, error)]) from error
 
 
+def installation_at(path: Path, secret_key: str | None, randomness: Randomness) -> str:
+    """The name of a database that a service may be using, if it could be opened with this key.
+
+    Raises:
+        SettingsInvalid: It could not.
+    """
+    refuse_unreadable(path)
+    path = path.resolve()
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as raw:
+            open_box(raw, path, secret_key, randomness)
+            return installation_of(raw)
+    except sqlite3.Error as error:
+        raise SettingsInvalid([_unreadable(path, error)]) from error
+
+
 def bring_up_to_date(path: Path) -> tuple[str | None, str | None]:
     """Apply the migrations that a database lacks; made where there is none.
 
@@ -148,6 +164,8 @@ def _held(path: Path) -> Iterator[None]:
 def _check_place(path: Path) -> None:
     if not path.parent.is_dir():
         raise SettingsInvalid([no_directory(path)])
+    if (missing := lost(path)) is not None:
+        raise SettingsInvalid([missing])
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise SettingsInvalid([not_writable(path, f"{path.parent} is read-only for it")])
 

@@ -46,7 +46,17 @@ def open_box(connection: sqlite3.Connection, database: Path, given: str | None, 
 async def installation(reader: Reader) -> str:
     """A name of this database that no other has, not even one with the same key: its check value was sealed at random."""
     row = await reader.row("SELECT value FROM meta WHERE key = :key", {"key": _CHECK})
-    return "" if row is None else hashlib.sha256(b"installation" + bytes(row["value"])).hexdigest()[:32]
+    return "" if row is None else _name(row["value"])
+
+
+def installation_of(connection: sqlite3.Connection) -> str:
+    """As `installation`, of a database that was opened by hand."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_CHECK,)).fetchone()
+    return "" if row is None else _name(row[0])
+
+
+def _name(check: bytes) -> str:
+    return hashlib.sha256(b"installation" + bytes(check)).hexdigest()[:32]
 
 
 def _root(database: Path, given: str | None, randomness: Randomness, *, fresh: bool) -> bytes:

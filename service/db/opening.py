@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from service.clock import Clock, Randomness
 from service.db.barrier import Barrier
-from service.db.faults import remedy
+from service.db.faults import fault, remedy
 from service.db.keyring import open_box
 from service.db.lock import DatabaseLock
 from service.db.migrate import upgrade
@@ -20,7 +21,9 @@ from service.db.readers import PAGES, SQLiteReader
 from service.db.secrets import SecretBox
 from service.db.sqlite import BUSY_TIMEOUT_MS, LOG_MAX, SQLiteWriteConnection
 from service.db.writer import Observer, Writer
-from service.errors import SettingsInvalid
+from service.errors import SettingsInvalid, StoreUnavailable
+
+LEFT_BEHIND = (".secret-key", ".admin-key", "-wal")  # what lies beside a database that was used
 
 
 @dataclass(slots=True)
@@ -64,11 +67,30 @@ def hold(path: Path) -> DatabaseLock:
     lock = DatabaseLock(path.resolve())  # a link to the file is the same file, and must be the same lock
     if not path.parent.is_dir():
         raise SettingsInvalid([no_directory(path)])
+    if (missing := lost(path)) is not None:
+        raise SettingsInvalid([missing])
     try:
         lock.acquire()
     except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StoreUnavailable(f"{path} cannot be used: {error.strerror}; make room on its disk") from error
         raise SettingsInvalid([not_writable(path, error.strerror or "")]) from error
     return lock
+
+
+def lost(path: Path) -> str | None:
+    """What to do about a database that is not there while what belongs to it is; None where nothing is amiss.
+
+    An empty one in its place would know no key, and the files of the lost one would go as nobody's.
+    """
+    if path.exists():
+        return None
+    left = [path.with_name(path.name + end) for end in LEFT_BEHIND]
+    found = next((each for each in left if each.exists()), None)
+    if found is None:
+        return None
+    fix = f"put it back or restore a backup; to begin anew remove {path.name}.* beside it"
+    return f"REMORA_DATABASE_URL: {path} is gone, but {found.name} is there, so it was moved or deleted: {fix}"
 
 
 def not_writable(path: Path, reason: str) -> str:
@@ -136,5 +158,7 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
+        if isinstance(fault(error), StoreUnavailable):
+            raise StoreUnavailable(f"{path} cannot be used ({error}); {remedy(error)}") from error
         msg = f"REMORA_DATABASE_URL: {path} cannot be used ({error}); {remedy(error)}"
         raise SettingsInvalid([msg]) from error

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     DEAD = "dead"  # deliveries that were given up within a day
     FAILING = "failing"  # destinations whose deliveries were tried often and still wait
     DISABLED = "disabled"  # subscriptions that were disabled for their failures
+    REFUSED = "refused"  # jobs that failed within a day since a provider wants another key, or money
     LOST = "lost"  # results without a copy that have not expired
     AHEAD = "ahead"  # ms by which the newest job is ahead of the clock
 
@@ -36,6 +37,10 @@ class Trouble:
 
 _QUESTIONS: Final = {
     Kind.SUBMIT_UNKNOWN: "SELECT count(*), min(id) FROM jobs WHERE status = 'submit_unknown'",
+    Kind.REFUSED: (
+        "SELECT count(*), max(provider || ' (' || error_code || ')') FROM jobs "
+        "WHERE status = 'failed' AND error_code IN ('provider_auth', 'provider_funds') AND finished_at > :now - :day"
+    ),
     Kind.DEAD: "SELECT count(*), max(id) FROM deliveries WHERE status = 'dead' AND finished_at > :now - :day",
     Kind.FAILING: (
         "SELECT count(DISTINCT lane), max(id) FROM deliveries WHERE status = 'pending' AND attempt_count >= :often"

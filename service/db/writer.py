@@ -19,7 +19,7 @@ from service.clock import Clock
 from service.db.faults import fault
 from service.db.sqlite import SQLiteTx, WriteConnection, empty_log
 from service.db.transaction import Tx
-from service.errors import GuardFailed, StoreFailed, StoreUnavailable
+from service.errors import GuardFailed, StoreFailed, StoreInDoubt, StoreUnavailable
 
 R = TypeVar("R")
 C = TypeVar("C", bound="Command[Any]")
@@ -80,7 +80,7 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._emptied: asyncio.Future[bool] | None = None  # somebody waits for the log to be emptied
-        self.trouble: str | None = None  # why the last write failed; None: it did not
+        self.trouble: str | None = None  # why writes failed last; None: since then they were seen to succeed
         self.failed: asyncio.Future[StoreFailed] = asyncio.get_running_loop().create_future()
 
     def handle(self, kind: type[C], handler: Handler[C, Any]) -> None:
@@ -123,6 +123,12 @@ class Writer:
             self._connection.check()
         except StoreFailed as error:
             self._fail([], error)
+
+    def recovered(self) -> None:
+        """Writes succeed again. One that succeeds is no proof: it may have needed no room."""
+        if self.trouble is not None:
+            _log.warning("store_back")
+            self.trouble = None
 
     @property
     def closed(self) -> bool:
@@ -256,9 +262,6 @@ class Writer:
         return _Applied(answers, tx, self._clock.monotonic() - started)
 
     def _follow_up(self, applied: _Applied) -> None:
-        if self.trouble is not None:
-            _log.warning("store_back")
-            self.trouble = None
         applied.tx.committed()
         if self._observer is not None:
             try:
@@ -277,7 +280,9 @@ class Writer:
 
     def _fail(self, batch: list[_Waiting], error: StoreFailed) -> None:
         self._closing = True
-        for waiting in [*batch, *self._queue]:
+        for waiting in batch:  # the failure may lie behind the commit
+            _settle(waiting.answer, StoreInDoubt("the store failed; the service is stopping"))
+        for waiting in self._queue:
             _settle(waiting.answer, StoreUnavailable("the store failed; the service is stopping"))
         self._queue.clear()
         if self.failed.done():

@@ -74,6 +74,7 @@ class Ticker:
             duty.name: now - duty.every_s + min(duty.every_s, duty.first_s or duty.every_s) for duty in duties
         }
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._postponed: set[str] = set()  # duties that the store could not serve when they ran last
         self._watchdog: asyncio.Task[None] | None = None
         self._open = True
 
@@ -121,8 +122,11 @@ class Ticker:
     async def _run(self, duty: Duty) -> None:
         try:
             await duty.run_once()
+            self._postponed.discard(duty.name)
         except StoreUnavailable as error:
-            _log.warning("duty_postponed", duty=duty.name, error=str(error))
+            if duty.name not in self._postponed:  # once until it succeeds: the store may be away for hours
+                _log.warning("duty_postponed", duty=duty.name, error=str(error))
+            self._postponed.add(duty.name)
         except Exception:  # a duty's outermost guard: it runs again at the next tick
             self._observer.loop_failed(duty.name)
             _log.exception("duty_failed", duty=duty.name)

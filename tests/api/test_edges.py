@@ -247,6 +247,20 @@ async def test_body_that_finds_no_room_in_time_is_told_to_come_again() -> None:
     assert bodies.held == 10 + 50 + 30
 
 
+async def test_bodies_whose_time_is_over_together_are_all_told() -> None:
+    """Whoever gives up makes room for nobody who has given up in the same moment."""
+    bodies = Bodies(100, wait_s=0.02)
+    filler, *others = _scopes(30)
+    bodies.hold(filler, "a", 40)
+    waits = [bodies.wait_for(scope, "a", 20 if place == 0 else 1 + place % 9) for place, scope in enumerate(others)]
+    answers = await asyncio.gather(*waits, return_exceptions=True)
+    for scope in (filler, *others):
+        bodies.give_back(scope)
+
+    assert {type(answer) for answer in answers} <= {Unavailable, type(None)}
+    assert bodies.held == 0
+
+
 @pytest.mark.parametrize("granted", [True, False])
 async def test_request_that_is_cut_off_leaves_its_turn(granted: bool) -> None:
     """Also where its turn came at the same moment: what it was given comes back with the request."""

@@ -19,6 +19,7 @@ import pytest
 from service.api.admission import Admission, Limits, peer_of
 from service.api.listener import Listener
 from service.api.memory import Answers, Bodies
+from service.api.refusals import RequestRefused, check_size
 from service.errors import Unavailable
 from tests.receiver import PATIENCE_S
 
@@ -35,6 +36,7 @@ class Echo:
     """An application that answers with what it read, or with a large body, and notes what it was asked."""
 
     asked: list[tuple[str, str, bytes]] = field(default_factory=list)
+    headers: list[list[bytes]] = field(default_factory=list)  # the names of each request's
     gone: int = 0  # requests whose caller left before the body was there
     hold: asyncio.Event = field(default_factory=asyncio.Event)  # `/wait` answers then
     answers: Answers = field(default_factory=lambda: Answers(64_000_000))
@@ -52,6 +54,7 @@ class Echo:
             body += message["body"]
             more = message["more_body"]
         self.asked.append((scope["method"], scope["path"], body))
+        self.headers.append([name for name, _ in scope["headers"]])
         if scope["path"] == "/wait":
             await self.hold.wait()
         if scope["path"] == "/until-gone":
@@ -150,6 +153,81 @@ async def test_upgrade_is_ignored_and_the_body_is_read(protocol: bytes, chunked:
     assert len(served.app.asked) == 2 * len(places)
     assert set(served.app.asked) == {("POST", "/one", b"abcdefg"), ("POST", "/two", b"hi")}
     assert all(b"/one:abcdefg;" in each and b"/two:hi;" in each for each in answers)
+
+
+IN_CHUNKS = b"POST /one HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b"0\r\n" + b"X-T: y\r\n" * 40_000, b"0\r\nX-T: " + b"y" * 300_000, b"1\r\nx\r\n" * 60_000],
+    ids=["trailers", "one-trailer", "tiny-chunks"],
+)
+async def test_more_framing_than_content_is_refused(flood: bytes) -> None:
+    """What stands around a body is bounded like a body: nobody needs it, and it would be held."""
+    async with stand(Limits()) as served:
+        reader, writer = await served.open()
+        writer.write(IN_CHUNKS + b"3\r\nabc\r\n")
+        writer.write(flood)
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await reader.read()
+        writer.close()
+
+    assert problem(answer)["code"] == "framing_too_large"
+    assert served.app.asked == []
+
+
+async def test_trailers_are_no_headers() -> None:
+    """They are dropped, also where they repeat what must be there once; the next request is read."""
+    one = IN_CHUNKS + b"3\r\nabc\r\n0\r\nHost: y\r\nIdempotency-Key: k\r\nUpgrade: h2c\r\n\r\n"
+    last = b"POST /two HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
+    async with stand(Limits()) as served:
+        answers = await served.say(one + last)
+
+    assert [(path, body) for _, path, body in served.app.asked] == [("/one", b"abc"), ("/two", b"hi")]
+    assert served.app.headers == [[b"host", b"transfer-encoding"], [b"host", b"connection", b"content-length"]]
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize("path", [b"/one", b"/wait"])
+async def test_caller_that_closes_its_side_gets_its_answer(path: bytes) -> None:
+    """The request was whole; the connection ends behind the answer."""
+    async with stand(Limits()) as served:
+        reader, writer = await served.open()
+        writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi" % path)
+        writer.write_eof()
+        await until(lambda: served.app.asked)
+        served.app.hold.set()
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await reader.read()
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(path + b":hi;")
+
+
+async def test_request_that_is_cut_off_by_an_end_is_none() -> None:
+    """Nobody answers half a body."""
+    async with stand(Limits()) as served:
+        reader, writer = await served.open()
+        writer.write(b"POST /one HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhi")
+        writer.write_eof()
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await reader.read()
+        writer.close()
+        await until(lambda: served.app.gone)
+
+    assert answer == b""
+    assert served.app.asked == []
+
+
+async def test_head_that_comes_within_one_read_is_bounded_too() -> None:
+    """Whatever a read takes."""
+    with pytest.raises(RequestRefused) as refused:
+        check_size(b"/", [(b"x", b"y" * 70_000)])
+    check_size(b"/", [(b"x", b"y" * 60_000)])
+
+    assert refused.value.refusal.status == 431
 
 
 async def test_upgrades_in_a_row_are_all_ignored() -> None:

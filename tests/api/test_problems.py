@@ -22,6 +22,7 @@ from service.errors import (
     RemoraError,
     SettingsInvalid,
     StoreFailed,
+    StoreInDoubt,
     StoreUnavailable,
     TooManyRequests,
     Unauthenticated,
@@ -46,6 +47,7 @@ STATUS = {
     "StorageUnavailable": 503,
     "FileMissing": 503,
     "StoreUnavailable": 503,
+    "StoreInDoubt": 503,
     "StoreFailed": 503,
     "GuardFailed": 503,
     "EgressRefused": 422,
@@ -131,7 +133,13 @@ def test_unexpected_error_tells_its_id_and_nothing_else(error: Exception) -> Non
 
 
 @pytest.mark.parametrize(
-    "error", [StoreUnavailable("/var/db is full"), StoreFailed("/var/db"), GuardFailed("UPDATE jobs")]
+    "error",
+    [
+        StoreUnavailable("/var/db is full"),
+        StoreInDoubt("/var/db"),
+        StoreFailed("/var/db"),
+        GuardFailed("UPDATE jobs"),
+    ],
 )
 def test_store_error_tells_nothing_of_the_store(error: Exception) -> None:
     """No path and no statement reaches a caller."""

@@ -305,7 +305,7 @@ def test_doctor_tells_what_a_provider_lacks(tmp_path: Path) -> None:
     }
     with_key = said(tmp_path, **given)["provider"]
 
-    assert (Mark.HINT, "REMORA_PROVIDERS__APIMODELS__API_KEY") in [
+    assert (Mark.UNUSED, "REMORA_PROVIDERS__APIMODELS__API_KEY") in [
         (mark, word) for mark, says in without for word in says.split() if word.startswith("REMORA_")
     ]
     assert any("apimodels: generate" in says and mark is Mark.FINE for mark, says in with_key)

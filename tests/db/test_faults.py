@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from service.clock import SystemClock
+from service.clock import SystemClock, VirtualClock
 from service.db.faults import fault, remedy
 from service.db.migrate import upgrade
 from service.db.readers import SQLiteReader
+from service.db.readiness import PROBE_S, Readiness
 from service.db.sqlite import SQLiteWriteConnection
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
@@ -39,6 +40,8 @@ class Machine:
     path: Path
     writer: Writer
     connection: SQLiteWriteConnection
+    readiness: Readiness
+    clock: VirtualClock  # of the readiness
     batches: list[int] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     observed: list[int] = field(default_factory=list)
@@ -78,7 +81,8 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
     await asyncio.to_thread(upgrade, path)
     connection = await SQLiteWriteConnection.open(path, busy_timeout_ms=BUSY_MS)
     writer = Writer(connection, SystemClock())
-    made = Machine(path, writer, connection)
+    clock = VirtualClock()
+    made = Machine(path, writer, connection, Readiness(writer, clock), clock)
     writer._observer = made
     writer.handle(Put, made.handle)
     writer.start()
@@ -101,6 +105,7 @@ async def test_strangers_lock_is_told_to_all_at_once(machine: Machine, how: str)
         told, tries = machine.writer.trouble, list(machine.batches)
         shell.execute("ROLLBACK")
     after = await machine.put("c")
+    await machine.readiness.run_once()
 
     assert {type(answer) for answer in answers} == {StoreUnavailable}
     assert "locked" in str(answers[0])
@@ -130,6 +135,7 @@ async def test_full_disk_splits_no_batch(machine: Machine) -> None:
     told = machine.writer.trouble
     await machine.connection.on_thread(lambda raw: raw.execute("PRAGMA max_page_count = 100000"))
     after = await machine.put("d", size=2_000_000)
+    await machine.readiness.run_once()
 
     assert {type(answer) for answer in full} == {StoreUnavailable}
     assert machine.batches == [3, 1]
@@ -137,6 +143,23 @@ async def test_full_disk_splits_no_batch(machine: Machine) -> None:
     assert "full" in told
     assert after == [1]
     assert machine.writer.trouble is None
+
+
+async def test_write_that_needs_no_room_is_no_sign_of_room(machine: Machine) -> None:
+    """On a full disk some writes succeed: the store is well again only once it took what a job needs."""
+    await machine.put("a")
+    [pages] = await machine.connection.on_thread(lambda raw: raw.execute("PRAGMA page_count").fetchone())
+    await machine.connection.on_thread(lambda raw: raw.execute(f"PRAGMA max_page_count = {pages + 4}"))
+    await machine.put("b", size=2_000_000)
+    small = await machine.put("c")
+    still = await machine.readiness.trouble()
+    await machine.connection.on_thread(lambda raw: raw.execute("PRAGMA max_page_count = 100000"))
+    machine.clock.advance(PROBE_S)
+    after = await machine.readiness.trouble()
+
+    assert small == [1]
+    assert still is not None
+    assert after is None
 
 
 async def test_observer_that_fails_makes_nothing_apply_twice(machine: Machine) -> None:

@@ -16,6 +16,7 @@ from service.clock import SeededRandomness, VirtualClock
 from service.db.barrier import Barrier
 from service.db.log import MAX_PAUSE_S, LogKeeper
 from service.db.opening import Store, open_store
+from service.db.readiness import Readiness
 from tests.db.test_faults import Machine, Put
 
 MOST = 300_000  # bytes
@@ -61,7 +62,8 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
     """A store that writes, and has its log kept below `MOST`."""
     clock = VirtualClock()
     store = await open_store(tmp_path / "remora.db", None, clock, SeededRandomness(1))
-    machine = Machine(store.path, store.writer, store.writer._connection)  # type: ignore[arg-type]
+    readiness = Readiness(store.writer, clock)
+    machine = Machine(store.path, store.writer, store.writer._connection, readiness, clock)  # type: ignore[arg-type]
     store.writer.handle(Put, machine.handle)
     store.writer.start()
     sizes: list[int] = []

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from service.clock import SeededRandomness, SystemClock
+from service.db.examine import examine
 from service.db.opening import Store, open_store
 from service.db.readiness import Probe, Readiness
-from service.errors import StoreFailed, StoreUnavailable
+from service.errors import SettingsInvalid, StoreFailed, StoreInDoubt
 
 
 async def opened(path: Path) -> Store:
@@ -23,6 +24,11 @@ async def opened(path: Path) -> Store:
     store.writer.start()
     await store.writer.run(Probe())
     return store
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file."""
+    return {each.name: each.read_bytes() for each in directory.iterdir()}
 
 
 def deleted(database: Path) -> None:
@@ -81,7 +87,7 @@ async def test_write_into_a_lost_database_is_not_acknowledged(way: Callable[[Pat
     link.symlink_to(tmp_path / "data" / "remora.db")
     store = await opened(link)
     way(tmp_path / "data" / "remora.db")
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreInDoubt):  # it may be in the file that was taken away
         await store.writer.run(Probe())
     failed = store.writer.failed.result()
     await store.close()
@@ -107,6 +113,20 @@ async def test_lost_database_is_noticed_while_nobody_writes(way: Callable[[Path]
     await store.close()
 
     assert (before, after) == (False, True)
+
+
+async def test_lost_database_is_not_made_anew(tmp_path: Path) -> None:
+    """An empty one in its place would know no key, and take the files of the lost one for nobody's."""
+    store = await opened(tmp_path / "remora.db")
+    await store.close()
+    moved(tmp_path / "remora.db")
+    before = contents(tmp_path)
+    with pytest.raises(SettingsInvalid, match=r"put it back or restore a backup; to begin anew remove remora\.db\.\*"):
+        await open_store(tmp_path / "remora.db", None, SystemClock(), SeededRandomness(2))
+    with pytest.raises(SettingsInvalid, match="moved or deleted"):
+        examine(tmp_path / "remora.db", None, SeededRandomness(2), 0)
+
+    assert contents(tmp_path) == before
 
 
 async def test_closing_a_moved_database_brings_everything_into_it(tmp_path: Path) -> None:

@@ -58,6 +58,32 @@ async def test_what_was_written_ahead_of_now_is_due_after_its_own_wait(tmp_path:
         assert set(_due(old).values()) == {WAIT_MS}
 
 
+async def test_due_times_are_pulled_back_once(tmp_path: Path) -> None:
+    """Further starts, with nothing new in the store, leave them: each would be another attempt."""
+    with attic(tmp_path) as old:
+        _wait(old, YEAR_MS)
+        await _start(old)
+        old.clock.advance(1)
+        again = [await _start(old) for _ in range(3)]
+
+        assert set(again) == {old.clock.now_ms() - 1_000 + YEAR_MS}
+        assert set(_due(old).values()) == {WAIT_MS - 1_000}
+
+
+async def test_clock_that_is_ahead_once_more_is_noticed(tmp_path: Path) -> None:
+    """By less than before, too."""
+    with attic(tmp_path) as old:
+        _wait(old, YEAR_MS)
+        await _start(old)
+        old.job(-0.5, pending=True)
+        due_at = old.clock.now_ms() + DAY_MS // 2 + WAIT_MS
+        for table, column in pullback._DUE:
+            old.connection.execute(f"UPDATE {table} SET {column} = ?", (due_at,))
+        await _start(old)
+
+        assert set(_due(old).values()) == {WAIT_MS}
+
+
 async def test_due_times_of_a_right_clock_stay(tmp_path: Path) -> None:
     """What waits for a day waits for a day."""
     with attic(tmp_path) as old:
