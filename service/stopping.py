@@ -145,8 +145,10 @@ class Stopping:
             requests = await self._close()
             telling.cancel()
         took_s = round(time.monotonic() - began, 1)
-        cut_off = {"submits": len(self._cut), "jobs": self._cut[:TOLD_JOBS]} if self._cut else {}
-        _log.info("stopped", took_s=took_s, cut_off=cut_off, requests_cut=requests, restarts=self.restarts)
+        left: dict[str, object] = {"requests_cut": requests} if requests else {}
+        if self._cut:
+            left["cut_off"] = {"submits": len(self._cut), "jobs": self._cut[:TOLD_JOBS]}
+        _log.info("stopped", took_s=took_s, restarts=self.restarts, **left)
 
     async def _come_back(self) -> None:
         """Wait for what is out at providers, while requests and callbacks are still taken."""

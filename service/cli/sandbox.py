@@ -99,7 +99,7 @@ def _introduce(base_urls: Mapping[str, str]) -> None:
         for name, value in (("BASE_URL", base_url), ("API_KEY", "sandbox")):
             typer.echo(f"{provider_variable(card, name)}={value}")
     typer.echo(
-        "\n# Requests go to public addresses only, unless they are told otherwise; and the sandbox calls back here.\n"
+        "\n# Requests go to public addresses only, unless they are told otherwise;\n# and the sandbox calls back here.\n"
         f"REMORA_EGRESS_ALLOW={_networks_of(base_urls)}\n"
         f"REMORA_PUBLIC_URL={SERVICE_URL}\n"
     )
