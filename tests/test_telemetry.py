@@ -167,6 +167,7 @@ def test_level_is_the_least_that_is_logged(level: str) -> None:
         (f"to https%3A%2F%2Fr%2Fcallbacks%2F{SECRET}", "to https%3A%2F%2Fr%2Fcallbacks%2F…"),
         (f"sent https:\\/\\/r\\/callbacks\\/{SECRET}", "sent https:\\/\\/r\\/callbacks\\/…"),
         (f"https://remora.example/r/{SECRET}", "https://remora.example/r/…"),
+        (f"GET //r//{SECRET} 200", "GET //r//… 200"),
         (f"v1,{SECRET} v1a,{SECRET}", "v1,… v1a,…"),
         (f"https://f.example/a.png?X-Amz-Signature={SECRET}&b=1", "https://f.example/a.png?X-Amz-Signature=…&b=1"),
         (f"postgresql://u:{SECRET}@db/x", "postgresql://…@db/x"),

@@ -134,7 +134,9 @@ def _introduction(
     told += [("providers" if place == 0 else "", _shown(each)) for place, each in enumerate(providers)]
     if settings.public_url is not None:
         told.append(("callbacks to", f"{settings.public_url}/callbacks/…"))
-    told.append(("a stop takes", f"up to {service.stopping.drain_s:g} s while jobs are out at providers (REMORA_DRAIN)"))
+    told.append(
+        ("a stop takes", f"up to {service.stopping.drain_s:g} s while jobs are out at providers (REMORA_DRAIN)")
+    )
     width = terminal_width()
     lines = [f"Remora {version('remora')} listens on {service.url} (Ctrl-C ends it)", ""]
     for about, says in told:

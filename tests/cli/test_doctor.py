@@ -41,7 +41,7 @@ async def make_database(directory: Path) -> Path:
 async def make_trouble(directory: Path) -> dict[str, str]:
     """A database in which something of each kind waits for somebody; answers with the ids."""
     async with serve(directory) as served:
-        jobs = [(await served.take())["id"] for _ in range(2)]
+        jobs = [(await served.take())["id"] for _ in range(3)]
         done = (await served.completed())["id"]
         made = (await served.client.post("/v1/subscriptions", json={"url": "http://127.0.0.1:9/"})).json()["id"]
         away = (await served.client.post("/v1/subscriptions", json={"url": "http://127.0.0.1:9/x"})).json()["id"]
@@ -52,6 +52,11 @@ async def make_trouble(directory: Path) -> dict[str, str]:
         )
         pings = [(await served.client.post(f"/v1/subscriptions/{made}/test")).json()["id"] for _ in range(2)]
         now = served.service.clock.now_ms()
+        await served.sql(
+            "UPDATE jobs SET status = 'failed', error_code = 'provider_auth', finished_at = :now, due_at = NULL WHERE id = :id",
+            id=jobs[2],
+            now=now,
+        )
         await served.sql("UPDATE deliveries SET attempt_count = 7 WHERE id = :id", id=pings[0])
         await served.sql(
             "UPDATE deliveries SET status = 'dead', due_at = NULL, finished_at = :now, lease_owner = NULL, lease_until = NULL "
@@ -69,6 +74,8 @@ async def test_doctor_tells_what_waits_for_somebody(tmp_path: Path) -> None:
     told = {about: " ".join(says for mark, says in found[about] if mark is Mark.HINT) for about in found}
 
     assert f"1 in submit_unknown, {ids['unknown']}" in told["jobs"]
+    assert "1 jobs failed in the last 24 hours because a provider does not take our key" in told["provider"]
+    assert "apimodels (provider_auth)" in told["provider"]
     assert "remora jobs export --status submit_unknown" in told["jobs"]
     assert f"1 were given up in the last 24 hours, {ids['dead']}" in told["deliveries"]
     assert f"1 destinations fail again and again, and their events wait, {ids['failing']}" in told["deliveries"]
