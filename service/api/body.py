@@ -169,14 +169,12 @@ async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise _too_large(limit)
         return body
     chunks, size, held = [body], len(body), FREE_BYTES
-    bodies: Bodies = scope["litestar_app"].state.context.bodies  # what is held is given back when the request ends
-    owner = scope["auth"].account_id if scope.get("auth") else ""
     if declared > held:
-        await bodies.wait_for(scope, owner, declared - held)
+        await _bodies(scope).wait_for(scope, _owner(scope), declared - held)
         held = declared
     while size <= limit:
         if size > held:
-            bodies.hold(scope, owner, size - held)
+            _bodies(scope).hold(scope, _owner(scope), size - held)
             held = size
         message = await receive()
         chunks.append(_chunk(message))
@@ -186,6 +184,16 @@ async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
     if size > limit:
         raise _too_large(limit)
     return b"".join(chunks)
+
+
+def _bodies(scope: Scope) -> Bodies:
+    """The memory for bodies; what a request holds of it is given back when it ends (`exchange`)."""
+    return scope["litestar_app"].state.context.bodies  # type: ignore[no-any-return]
+
+
+def _owner(scope: Scope) -> str:
+    """Whose share it is."""
+    return scope["auth"].account_id if scope.get("auth") else ""
 
 
 def _declared(scope: Scope) -> int:

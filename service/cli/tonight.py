@@ -22,6 +22,7 @@ from service.settings import Settings
 LITTLE_BYTES: Final = 1 << 30
 LITTLE_SHARE: Final = 0.1  # of a disk
 NOTHING_BYTES: Final = 64 << 20  # less is as good as full: one large result fills it
+ASK_S: Final = 5.0  # for the service to answer
 AHEAD_MS: Final = 60_000  # that a clock may be wrong
 
 _WORDS: Final = {
@@ -134,6 +135,9 @@ def running(settings: Settings) -> Iterator[Finding]:
     """What the service that has the database says of itself: it alone knows which breakers are open."""
     try:
         ready, metrics = asyncio.run(_asked(settings))
+    except TimeoutError:
+        yield Finding(Mark.WRONG, "service", f"{settings.url} does not answer within {ASK_S:g} s, if it is the service")
+        return
     except (Refused, EgressError) as error:
         says = f"{settings.url} does not say that it is ready: {error}"
         if isinstance(error, EgressError):
@@ -156,7 +160,7 @@ def running(settings: Settings) -> Iterator[Finding]:
 
 async def _asked(settings: Settings) -> tuple[dict[str, Any], bytes | None]:
     """What `/readyz` and `/metrics` answer; None for the latter where it wants another key."""
-    async with opened() as door:
+    async with asyncio.timeout(ASK_S), opened() as door:
         client = ServiceClient(door, settings.url, key_to_use(settings) or "none")
         ready = await client.get("/readyz")
         if not isinstance(ready, dict):
