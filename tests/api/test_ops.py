@@ -48,7 +48,7 @@ async def test_strangers_lock_is_one_prompt_refusal(tmp_path: Path) -> None:
             shell.execute("ROLLBACK")
         taken = await served.client.post("/v1/jobs", json=STUCK)
         async with asyncio.timeout(PATIENCE_S):
-            while (await served.stranger.get("/readyz")).status_code != 200:  # it tries every two seconds
+            while (await served.stranger.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - it tries every two seconds
                 await asyncio.sleep(0.1)
 
     assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {(503, "store_unavailable")}
