@@ -311,7 +311,6 @@ class Service:
             await self.stopping.done()
         finally:
             await self._undo.aclose()
-            gc.unfreeze()  # in a process that lives on, this service may go
 
 
 def _sockets() -> int:
