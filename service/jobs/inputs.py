@@ -121,6 +121,4 @@ def _decoded(text: str | bytes) -> dict[str, Any]:
 
 
 async def _digest(data: bytes) -> str:
-    if len(data) < IN_THREAD_BYTES:
-        return hashlib.sha256(data).hexdigest()
-    return (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
+    return (await beside(len(data) >= IN_THREAD_BYTES, hashlib.sha256, data)).hexdigest()

@@ -8,7 +8,6 @@ what callers send us is read by `api.body`, which is strict.
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import json
 import re
@@ -19,6 +18,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 
 import msgspec
 
+from service import offload
 from service.providers.longtexts import TooMuch, parsed
 from service.providers.unpacking import MOST_BYTES, is_packed, unpacked
 
@@ -27,7 +27,6 @@ CALLBACK_BYTES: Final = 256 << 10  # of a callback; there is no more of one that
 UNPACKED_CALLBACK_BYTES: Final = 4 * CALLBACK_BYTES
 NESTED_VALUES: Final = 20_000  # in JSON that stands in a text
 CALLBACK_VALUES: Final = 5_000
-QUICK_BYTES: Final = 64 << 10  # read at once; what is larger is read beside the event loop
 _LARGE_BYTES: Final = 1 << 20  # from here on long texts are taken out, and text is decoded in pieces
 _BEGINNING: Final = 16 << 10  # characters of a broken document that are looked into
 _PIECE: Final = 64 << 10
@@ -141,9 +140,8 @@ async def beside(
     body: bytes, headers: Mapping[str, str], work: Callable[_P, _Made], *args: _P.args, **kwargs: _P.kwargs
 ) -> _Made:
     """Do what reads a body: at once for a small one, else in a thread, so that the event loop goes on."""
-    if len(body) <= QUICK_BYTES and not is_packed(body, headers.get("content-encoding")):
-        return work(*args, **kwargs)
-    return await asyncio.to_thread(work, *args, **kwargs)
+    large = len(body) > offload.QUICK_BYTES or is_packed(body, headers.get("content-encoding"))
+    return await offload.beside(large, work, *args, **kwargs)
 
 
 def read_text(text: str) -> Any:

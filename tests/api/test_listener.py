@@ -221,6 +221,16 @@ async def test_request_that_is_cut_off_by_an_end_is_none() -> None:
     assert served.app.asked == []
 
 
+async def test_drain_stops_accepting_at_once() -> None:
+    """Whoever comes back while a restart ends its stream waits in the kernel for the successor, and is not refused."""
+    async with stand(Limits()) as served:
+        before = [each.is_serving() for each in served.listener.servers]
+        served.listener.begin_drain()
+        after = [each.is_serving() for each in served.listener.servers]
+
+    assert (before, after) == ([True], [False])
+
+
 async def test_head_that_comes_within_one_read_is_bounded_too() -> None:
     """Whatever a read takes."""
     with pytest.raises(RequestRefused) as refused:

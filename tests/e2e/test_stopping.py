@@ -265,6 +265,18 @@ async def test_restart_into_wrong_settings_is_refused(tmp_path: Path) -> None:
     assert process.lines("stopped")[0]["restarts"] is False
 
 
+async def test_signal_at_the_very_end_of_a_restart_makes_it_a_stop(tmp_path: Path) -> None:
+    """Whoever stops the service while it closes its store is not left with a successor."""
+    process = Process(tmp_path, free_port(), {}, **MORE)
+    await process.start()
+    process.send(signal.SIGUSR2)
+    await process.until("stopped")
+    process.send(signal.SIGTERM)
+    status = await process.ended()
+
+    assert status in {0, -signal.SIGTERM, 128 + signal.SIGTERM}  # by where it was
+
+
 PARENT = """
 import os, socket, sys
 held = socket.create_server(("127.0.0.1", 0), backlog=64)
