@@ -11,11 +11,10 @@ import os
 import sys
 from pathlib import Path
 
-import uvloop
-
 from benchmarks.subject import Profiler, arguments
 from service.app import Service
 from service.environment import load
+from service.runner import runner
 from service.telemetry import configure_logging
 
 CLEAN_S = 1.0  # from the end of a clean-up, or less, to the next
@@ -49,4 +48,5 @@ async def _main(profile: str | None, *, clean: bool) -> int:
 
 if __name__ == "__main__":
     given = arguments(__doc__)
-    sys.exit(uvloop.run(_main(given.profile, clean=given.clean)))
+    with runner() as running:
+        sys.exit(running.run(_main(given.profile, clean=given.clean)))

@@ -19,6 +19,7 @@ from service.api.admission import Limits
 from service.api.context import Context
 from service.api.listener import Listener
 from service.api.memory import Answers, Bodies
+from service.api.pages import LongPages
 from service.api.prefix import BelowPrefix, prefix_of
 from service.api.sealed_cursor import SealedCursors
 from service.api.server import ROOTS, create_api
@@ -244,6 +245,7 @@ class Service:
             draining=self._listener.draining.is_set,
             bodies=Bodies(base.settings.body_memory),
             sent=Answers(base.settings.body_memory // 4),
+            pages=LongPages(base.clock),
             open_metrics=_is_loopback(self._socket.getsockname()[0]),
         )
 

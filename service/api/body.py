@@ -162,16 +162,17 @@ async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
     declared = _declared(scope)
     if declared > limit:
         raise _too_large(limit)
+    held = FREE_BYTES
+    if declared > held:  # before anything of it is asked for: what is not taken stays with its sender
+        await _bodies(scope).wait_for(scope, _owner(scope), declared - held)
+        held = declared
     message = await receive()
     body = _chunk(message)
     if not message.get("more_body", False):
         if len(body) > limit:
             raise _too_large(limit)
         return body
-    chunks, size, held = [body], len(body), FREE_BYTES
-    if declared > held:
-        await _bodies(scope).wait_for(scope, _owner(scope), declared - held)
-        held = declared
+    chunks, size = [body], len(body)
     while size <= limit:
         if size > held:
             _bodies(scope).hold(scope, _owner(scope), size - held)

@@ -13,16 +13,15 @@ from enum import Enum, auto
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api import refusals
 from service.api.admission import Admission, Limits, peer_of
+from service.api.reading import READ_BYTES
 from service.api.refusals import Refusal, RequestRefused
 from service.clock import SystemClock
 from service.telemetry import SparingLog
 
-READ_BYTES: Final = 64 * 1024  # at once; asyncio takes four times as much
 UNSENT_BYTES: Final = 16 * 1024  # of an answer, held for a client that takes nothing, before the application waits
 _ABORT: Final = "remora.abort"  # an extension of ASGI: see `abort_connection`
 
@@ -94,8 +93,6 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._peer = peer
         transport.set_write_buffer_limits(high=UNSENT_BYTES)
-        if hasattr(transport, "max_size"):  # asyncio's own transport; uvloop's is fixed
-            transport.max_size = READ_BYTES
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio. uvicorn tells only the newest of several requests, and the others would never end."""
@@ -110,8 +107,8 @@ class GuardedProtocol(HttpToolsProtocol):
         # These refer back to this connection, and would keep what it holds until the collector comes by.
         self._running = self.cycle = self._outlet = None  # type: ignore[assignment]  # nothing is read any more
 
-    def data_received(self, data: bytes) -> None:
-        """See asyncio."""
+    def data_received(self, data: bytes | memoryview) -> None:
+        """See asyncio, and `BoundedReads`."""
         if self._stage is _Stage.OVER:
             return
         in_body = self._stage is _Stage.BODY
@@ -237,7 +234,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if cycle.response_complete:
             return
         cycle.body += body
-        if len(cycle.body) > HIGH_WATER_LIMIT:
+        if len(cycle.body) >= READ_BYTES:
             self.flow.pause_reading()
         cycle.message_event.set()
 
@@ -337,13 +334,13 @@ class GuardedProtocol(HttpToolsProtocol):
         """End it at once."""
         self.transport.abort()
 
-    def _reason(self, error: httptools.HttpParserError, data: bytes) -> Refusal:
+    def _reason(self, error: httptools.HttpParserError, data: bytes | memoryview) -> Refusal:
         cause = error.__context__
         if isinstance(cause, RequestRefused):
             return cause.refusal
         return refusals.of_parser(
             str(error),
-            data if self._running is None else b"",  # else it does not begin with what is wrong
+            bytes(data) if self._running is None else b"",  # else it does not begin with what is wrong
             in_target=isinstance(error, httptools.HttpParserInvalidURLError),
             is_method=isinstance(error, httptools.HttpParserInvalidMethodError),
         )

@@ -10,6 +10,7 @@ from litestar import Request
 
 from service.accounts.keys import Keys, Principal
 from service.api.memory import Answers, Bodies
+from service.api.pages import LongPages
 from service.api.sealed_cursor import SealedCursors
 from service.clock import Clock, Randomness
 from service.db.reader import Reader
@@ -51,6 +52,7 @@ class Context:
         draining: Whether the service is stopping: nobody begins to wait any more.
         bodies: The memory for request bodies.
         sent: The memory for large answers.
+        pages: The turns of those who ask for long pages.
         unfinished: How many tasks are unfinished at a provider.
         remove_files: Remove the files of a job that was erased just now.
         open_metrics: The server listens on loopback only, so that `/metrics` needs no key.
@@ -85,6 +87,7 @@ class Context:
     draining: Callable[[], bool]
     bodies: Bodies
     sent: Answers
+    pages: LongPages
     open_metrics: bool
 
 

@@ -67,9 +67,11 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     context, who = context_of(request), principal_of(request)
     query = query_of(request.scope, _FILTERS | PAGING, repeatable=frozenset({"status"}), prefix=_METADATA)
     limit = query.limit()
-    found = await list_queries.list_jobs(context.reader, who.account_id, job_filter(query), limit)
-    results, links = await queries.results_of(context.reader, found.jobs), _links(request).url
-    shown = [job_view(job, results.get(job.id, ()), links) for job in found.jobs]
+    wanted, links = job_filter(query), _links(request).url
+    async with context.pages.turn(who.account_id, limit):
+        found = await list_queries.list_jobs(context.reader, who.account_id, wanted, limit)
+        results = await queries.results_of(context.reader, found.jobs)
+        shown = await context.pages.encoded(found.jobs, lambda job: job_view(job, results.get(job.id, ()), links))
     return json_answer({"data": shown, "next_cursor": next_cursor("job", found.next_id)})
 
 

@@ -9,7 +9,6 @@ import asyncio
 import resource
 import socket
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import structlog
@@ -17,12 +16,14 @@ import uvicorn
 
 from service.api.admission import Admission, Limits
 from service.api.connection import GuardedProtocol
+from service.api.reading import BoundedReads
 
 OTHER_DESCRIPTORS = 512  # kept for the store, providers and subscribers
 WAITING = 4_096  # connections that the kernel keeps while nobody accepts, as during a restart; it may allow fewer
 NOTSENT_BYTES = 64 * 1024  # of an answer in the kernel, not on its way yet
 DRAIN_S = 20  # seconds for requests that are being answered
 FIRST_REQUEST_STEPS = 50  # of 10 ms, for connections that were accepted just before the end
+CHECKED = 256  # connections that are looked after at once: about a millisecond
 NOTED_EVERY_S = 60.0  # a line in the log about connections that were refused
 
 _log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ class Listener(uvicorn.Server):
             app,
             host=host,
             port=port,
-            http=partial(GuardedProtocol, self._limits, self._admission),  # type: ignore[arg-type]  # makes one
+            http=self._connection,  # type: ignore[arg-type]  # makes one
             interface="asgi3",
             ws="none",
             proxy_headers=False,  # nothing here depends on who a proxy says is calling
@@ -57,6 +58,9 @@ class Listener(uvicorn.Server):
         self._task: asyncio.Task[None] | None = None
         self._checks: asyncio.TimerHandle | None = None
         self._noted_at = 0.0
+
+    def _connection(self, **uvicorns: Any) -> BoundedReads:
+        return BoundedReads(GuardedProtocol(self._limits, self._admission, **uvicorns))
 
     def bind(self) -> socket.socket:
         """Take the port now, so that a taken one is told before anything else starts.
@@ -138,10 +142,15 @@ class Listener(uvicorn.Server):
     def _check(self) -> None:
         """Look after all connections: one timer for all of them, since several for each request cost more."""
         now = self._loop.time()
-        for each in list(self.server_state.connections):
-            each.check(now)  # type: ignore[union-attr]  # they are ours
+        self._check_some(now, list(self.server_state.connections))
         self._note(now)
         self._checks = self._loop.call_later(self._limits.every_s, self._check)
+
+    def _check_some(self, now: float, connections: list[Any]) -> None:
+        for each in connections[:CHECKED]:
+            each.check(now)
+        if len(connections) > CHECKED:
+            self._loop.call_soon(self._check_some, now, connections[CHECKED:])
 
     def _note(self, now: float) -> None:
         refused, evicted = self._admission.refused, self._admission.evicted

@@ -26,7 +26,6 @@ class _Waiting:
     """A request whose body is not read on until there is room for it."""
 
     scope: Scope
-    owner: str
     count: int
     granted: asyncio.Future[None]
 
@@ -45,7 +44,7 @@ class Bodies:
         self._wait_s = wait_s
         self._by_owner: Counter[str] = Counter()
         self._held = 0
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: dict[str, deque[_Waiting]] = {}  # by owner, in the order of their turns
 
     async def wait_for(self, scope: Scope, owner: str, count: int) -> None:
         """Take up room until the request ends, in turn, once there is so much.
@@ -53,8 +52,8 @@ class Bodies:
         Raises:
             Unavailable: There was none for too long.
         """
-        waiting = _Waiting(scope, owner, count, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
+        waiting = _Waiting(scope, count, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(owner, deque()).append(waiting)
         self._grant()
         try:
             async with asyncio.timeout(self._wait_s):
@@ -62,8 +61,7 @@ class Bodies:
         except TimeoutError as error:
             raise _busy() from error
         finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+            if waiting.granted.cancelled():
                 self._grant()  # what is smaller may have waited behind it
 
     def hold(self, scope: Scope, owner: str, count: int) -> None:
@@ -97,15 +95,22 @@ class Bodies:
         scope["state"].setdefault(_HELD, [owner, 0])[1] += count
 
     def _grant(self) -> None:
-        """Let in who waits, in order; who is kept by its own share is in nobody's way."""
-        for waiting in list(self._waiting):
-            if waiting.granted.done():  # it has just given up
-                continue
-            if self._fits(waiting.owner, waiting.count):
-                self._waiting.remove(waiting)
-                self._take(waiting.scope, waiting.owner, waiting.count)
-                waiting.granted.set_result(None)
-            elif self._by_owner[waiting.owner] + waiting.count <= self._share:
+        """Let in who waits: the owners in turn, of each the longest; who is kept by its own share is in nobody's way."""
+        turns = deque(self._waiting)
+        while turns:
+            owner = turns.popleft()
+            queue = self._waiting[owner]
+            while queue and queue[0].granted.done():  # it has given up
+                queue.popleft()
+            if not queue:
+                del self._waiting[owner]
+            elif self._fits(owner, queue[0].count):
+                first = queue.popleft()
+                self._take(first.scope, owner, first.count)
+                first.granted.set_result(None)
+                self._waiting[owner] = self._waiting.pop(owner)  # the next turn is somebody else's
+                turns.append(owner)
+            elif self._by_owner[owner] + queue[0].count <= self._share:
                 return
 
     @property

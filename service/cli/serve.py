@@ -5,7 +5,6 @@ Owns what is printed at start and how the process ends. It must not know how the
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
@@ -33,6 +32,7 @@ from service.environment import load, log_format
 from service.errors import EgressRefused
 from service.printable import one_line
 from service.providers.registry import Provider
+from service.runner import runner
 from service.settings import Settings
 from service.telemetry import configure_logging, is_json
 
@@ -54,21 +54,12 @@ def serve() -> None:
         if settings.sqlite_path is not None:
             refuse_unreadable(settings.sqlite_path)
         told_by_log = machine and not sys.stdout.isatty()
-        with asyncio.Runner(loop_factory=_event_loop()) as runner:
+        with runner() as running:
             check = partial(check_start, os.environ, Path.cwd(), settings.sqlite_path)
-            status, listening = runner.run(_serve(settings, inherited(os.environ), check, machine=told_by_log))
+            status, listening = running.run(_serve(settings, inherited(os.environ), check, machine=told_by_log))
         if listening is not None:
             start_anew(listening)
     raise typer.Exit(status)
-
-
-def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The faster event loop, which comes with uvicorn where there is one for the platform; None: asyncio's own."""
-    try:
-        import uvloop  # noqa: PLC0415 - see above
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 async def _serve(

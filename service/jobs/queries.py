@@ -12,6 +12,7 @@ from service.db.reader import Reader
 from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.view import ResultRow
 
+#: In the order of the fields of `ResultRow`.
 _RESULT_COLUMNS = "idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error"
 
 
@@ -26,7 +27,7 @@ async def find(reader: Reader, account_id: str, job_id: str) -> JobRow | None:
 async def results(reader: Reader, job_id: str) -> list[ResultRow]:
     """The results of one job, in order."""
     found = await reader.rows(f"SELECT {_RESULT_COLUMNS} FROM results WHERE job_id = :id ORDER BY idx", {"id": job_id})
-    return [ResultRow(**dict(row)) for row in found]
+    return [ResultRow(*row) for row in found]  # type: ignore[arg-type]  # see above
 
 
 async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[ResultRow]]:
@@ -35,13 +36,13 @@ async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[R
     found: dict[str, list[ResultRow]] = {}
     if wanted:
         rows = await reader.rows(
-            f"SELECT job_id, {_RESULT_COLUMNS} FROM results "
+            f"SELECT {_RESULT_COLUMNS}, job_id FROM results "
             "WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx",
             {"ids": msgspec.json.encode(wanted).decode()},
         )
         for row in rows:
-            columns = dict(row)
-            found.setdefault(columns.pop("job_id"), []).append(ResultRow(**columns))
+            *columns, job_id = row
+            found.setdefault(job_id, []).append(ResultRow(*columns))  # type: ignore[arg-type]  # see above
     return found
 
 

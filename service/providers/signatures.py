@@ -132,7 +132,7 @@ class _HmacCheck:
 
     def __call__(self, received: Received) -> bool:
         given, content = self._parts.read(received)
-        expected = [self._encoded(hmac.digest(key, content, self._algorithm)).encode() for key in self._keys]
+        expected = [self._encoded(hmac.new(key, content, self._algorithm).digest()).encode() for key in self._keys]
         # Every pair is compared, in constant time each, so that nothing is learnt from how long it takes.
         matches = [
             hmac.compare_digest(wanted, self._normal(text).encode("utf-8", "surrogatepass"))

@@ -45,6 +45,7 @@ class ResultLinks:
 
     def __init__(self, key: bytes, base_url: str, *, certain: bool = True) -> None:
         self._key = key
+        self._keyed = hmac.new(key, digestmod="sha256")  # copied for each link
         self._base_url = base_url
         self._certain = certain
 
@@ -80,7 +81,9 @@ class ResultLinks:
         return f"{self._base_url}/r/{self._text(body + self._mac(body))}"
 
     def _mac(self, body: bytes) -> bytes:
-        return hmac.digest(self._key, body, "sha256")[:_MAC_BYTES]
+        keyed = self._keyed.copy()
+        keyed.update(body)
+        return keyed.digest()[:_MAC_BYTES]
 
     @staticmethod
     def _text(raw: bytes) -> str:

@@ -230,21 +230,57 @@ def _scopes(count: int) -> list[Any]:
 
 
 async def test_body_that_finds_no_room_in_time_is_told_to_come_again() -> None:
-    """Its turn is over then: who waited behind it goes on, and who is kept by its own share is in nobody's way."""
-    bodies = Bodies(100, wait_s=0.05)
-    filler, first, behind, other, small = _scopes(5)
+    """Its turn is over then, and nobody stands behind it."""
+    bodies = Bodies(100, wait_s=0.02)
+    filler, first, small = _scopes(3)
+    bodies.hold(filler, "a", 40)
+    with pytest.raises(Unavailable, match="send this one again"):
+        await bodies.wait_for(first, "a", 20)
+    await bodies.wait_for(small, "a", 10)
+
+    assert bodies.held == 40 + 10
+
+
+async def test_bodies_of_an_account_are_let_in_in_order_and_those_of_others_past_them() -> None:
+    """A large body does not wait for ever while small ones pass; but an account at its own bound is in nobody else's way."""
+    bodies = Bodies(100)
+    filler, first, behind, other = _scopes(4)
     bodies.hold(filler, "a", 40)
     waits = asyncio.create_task(bodies.wait_for(first, "a", 20))
     await asyncio.sleep(0)
     also = asyncio.create_task(bodies.wait_for(behind, "a", 10))
     await bodies.wait_for(other, "b", 50)
-    with pytest.raises(Unavailable, match="send this one again"):
-        await waits
+    assert not also.done()
+    waits.cancel()
     await also
-    bodies.give_back(filler)
-    await bodies.wait_for(small, "a", 30)
 
-    assert bodies.held == 10 + 50 + 30
+    assert bodies.held == 40 + 50 + 10
+
+
+async def test_accounts_take_turns_for_the_room_for_bodies() -> None:
+    """However many bodies wait of those that were there first."""
+    bodies = Bodies(100)
+    first, second, *waiting = _scopes(8)
+    bodies.hold(first, "a", 50)
+    bodies.hold(second, "b", 50)
+    done: list[str] = []
+    holders = [first, second]
+
+    async def wait(scope: Any, owner: str) -> None:
+        await bodies.wait_for(scope, owner, 50)
+        done.append(owner)
+        holders.append(scope)
+
+    tasks = [asyncio.create_task(wait(scope, owner)) for scope, owner in zip(waiting, "aabbca", strict=True)]
+    await asyncio.sleep(0)
+    for holder in holders:  # which grows meanwhile
+        bodies.give_back(holder)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+
+    assert done == ["a", "b", "c", "a", "b", "a"]
+    assert bodies.held == 0
 
 
 async def test_bodies_whose_time_is_over_together_are_all_told() -> None:
