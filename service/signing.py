@@ -33,6 +33,7 @@ TIMESTAMP_HEADER: Final = "webhook-timestamp"
 SIGNATURE_HEADER: Final = "webhook-signature"
 
 _V1: Final = "v1,"
+_HELD_BYTES: Final = 2_047  # of more, hashlib lets go of the interpreter, and then waits for it longer than all of it takes
 _V1A: Final = "v1a,"
 _TIMESTAMP_DIGITS: Final = 12  # far beyond any sense, and far below what would make a huge number
 
@@ -221,8 +222,10 @@ def _signed_content(message_id: str, timestamp: int | str, body: bytes) -> bytes
 
 
 def _v1(secret: bytes, content: bytes) -> str:
-    # Not `hmac.digest`, which lets go of the interpreter for these few microseconds, and then waits for it among other threads.
-    return _V1 + base64.b64encode(hmac.new(secret, content, "sha256").digest()).decode()
+    mac = hmac.new(secret, digestmod="sha256")
+    for at in range(0, len(content), _HELD_BYTES):
+        mac.update(content[at : at + _HELD_BYTES])
+    return _V1 + base64.b64encode(mac.digest()).decode()
 
 
 def _v1a(key: Ed25519PrivateKey, content: bytes) -> str:

@@ -18,7 +18,7 @@ from service.clock import Clock
 T = TypeVar("T")
 
 PIECE: Final = 16  # entries that are made at once: half a millisecond; a page that is no longer waits for nobody
-REST: Final = 4  # times as long as a piece took, where another page waits: so all of them have a fifth of the loop
+REST: Final = 4  # times as long as a part took, where another page waits: all of them together have a fifth of the time
 
 
 class LongPages:
@@ -29,6 +29,7 @@ class LongPages:
         self._turn = asyncio.Lock()
         self._of_account: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._asked = 0
+        self._began = 0.0  # the part of a page that is being read or made
 
     @asynccontextmanager
     async def turn(self, account_id: str, limit: int) -> AsyncIterator[None]:
@@ -39,6 +40,7 @@ class LongPages:
         self._asked += 1
         try:
             async with self._of_account.setdefault(account_id, asyncio.Lock()), self._turn:
+                self._began = self._clock.monotonic()
                 yield
         finally:
             self._asked -= 1
@@ -47,9 +49,9 @@ class LongPages:
         """Each entry as it is shown, in JSON; within a turn."""
         made: list[msgspec.Raw] = []
         for at in range(0, len(entries), PIECE):
-            began = self._clock.monotonic()
-            made += [msgspec.Raw(msgspec.json.encode(view(each))) for each in entries[at : at + PIECE]]
-            if at + PIECE < len(entries):
+            if len(entries) > PIECE:
                 rest = REST if self._asked > 1 else 0
-                await self._clock.sleep(rest * (self._clock.monotonic() - began))
+                await self._clock.sleep(rest * (self._clock.monotonic() - self._began))
+                self._began = self._clock.monotonic()
+            made += [msgspec.Raw(msgspec.json.encode(view(each))) for each in entries[at : at + PIECE]]
         return made
