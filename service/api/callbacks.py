@@ -82,11 +82,14 @@ async def receive_callback(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return
     context: Context = scope["litestar_app"].state.context
-    body = scope["state"].get(_BODY)
+    body = scope["state"].pop(_BODY, None)
     if body is None:
         body = await _kept_part(context, scope, receive)
     if isinstance(body, RemoraError):
-        raise body
+        try:
+            raise body
+        finally:
+            del body  # else the error, its traceback and this frame refer to each other, and keep the connection
     if not await _stored(context, scope, scope["path"], body):
         raise _unknown()
     await send({"type": "http.response.start", "status": 200, "headers": list(_STORED_HEADERS)})

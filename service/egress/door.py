@@ -38,6 +38,7 @@ SMALL_BYTES = 4 << 20  # of an answer that needs no room; what lies beyond waits
 #: For all large answers of the process together; one that is being read takes up to five times its size.
 ROOM_BYTES = 256 << 20
 
+_NOTHING = httpx.ByteStream(b"")
 _HEADERS = {"User-Agent": "remora", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
@@ -145,6 +146,8 @@ class Door:
                     await body.read(response, deadline)
                 finally:
                     await response.aclose()
+                    # It and its stream refer to each other, and forty objects would stay until the collector comes by.
+                    response.stream = _NOTHING
         except EgressError as error:
             error.timing = progress.timing()
             raise
