@@ -245,7 +245,7 @@ class Service:
             draining=self._listener.draining.is_set,
             bodies=Bodies(base.settings.body_memory),
             sent=Answers(base.settings.body_memory // 4),
-            pages=LongPages(base.clock),
+            pages=LongPages(base.clock, self.stopping.asked.is_set),
             open_metrics=_is_loopback(self._socket.getsockname()[0]),
         )
 

@@ -22,6 +22,7 @@ OTHER_DESCRIPTORS = 512  # kept for the store, providers and subscribers
 WAITING = 4_096  # connections that the kernel keeps while nobody accepts, as during a restart; it may allow fewer
 NOTSENT_BYTES = 64 * 1024  # of an answer in the kernel, not on its way yet
 DRAIN_S = 20  # seconds for requests that are being answered
+CUT_S = 1  # of them, at the end, for those whose connection is cut
 FIRST_REQUEST_STEPS = 50  # of 10 ms, for connections that were accepted just before the end
 CHECKED = 256  # connections that are looked after at once: about a millisecond
 NOTED_EVERY_S = 60.0  # a line in the log about connections that were refused
@@ -116,8 +117,7 @@ class Listener(uvicorn.Server):
         cut = len(self.server_state.tasks)
         for task in self.server_state.tasks:
             task.cancel()
-        for connection in self.server_state.connections:
-            connection.transport.abort()
+        self._cut()
         return cut
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -128,7 +128,10 @@ class Listener(uvicorn.Server):
             if all(getattr(connection, "cycle", True) for connection in self.server_state.connections):
                 break
             await asyncio.sleep(0.01)
+        # uvicorn would cancel what is left, each with a trace in the log; who is cut off ends by himself.
+        cut = self._loop.call_later(DRAIN_S - CUT_S, self._cut)
         await super().shutdown(sockets)
+        cut.cancel()
 
     async def stopped(self) -> None:
         """Wait until every connection is closed; what the drain left over is cut."""
@@ -136,6 +139,9 @@ class Listener(uvicorn.Server):
             await asyncio.shield(self._task)  # who gives up waiting leaves it to end
         if self._checks is not None:
             self._checks.cancel()
+        self._cut()
+
+    def _cut(self) -> None:
         for each in list(self.server_state.connections):
             each.transport.abort()
 

@@ -7,25 +7,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from service.clock import Clock
+from service.errors import Unavailable
 
 T = TypeVar("T")
 
+WAIT_S: Final = 10.0  # for one's turn
+RETRY_AFTER_S: Final = 1
 PIECE: Final = 16  # entries that are made at once: half a millisecond; a page that is no longer waits for nobody
-REST: Final = 4  # times as long as a part took, where another page waits: all of them together have a fifth of the time
+REST: Final = 9  # times as long as a part took, where another page waits: all of them together have a tenth of the time
 
 
 class LongPages:
-    """The turns of those who ask for long pages: the accounts take turns, and within each whoever came first."""
+    """The turns of those who ask for long pages: the accounts take turns, and within each whoever came first.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        clock: Measures how long a part took, and rests.
+        hurry: Whether the service is stopping, and nobody is kept waiting by those who still read.
+        wait_s: For one's turn.
+    """
+
+    def __init__(self, clock: Clock, hurry: Callable[[], bool], wait_s: float = WAIT_S) -> None:
         self._clock = clock
+        self._hurry = hurry
+        self._wait_s = wait_s
         self._turn = asyncio.Lock()
         self._of_account: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._asked = 0
@@ -33,13 +44,24 @@ class LongPages:
 
     @asynccontextmanager
     async def turn(self, account_id: str, limit: int) -> AsyncIterator[None]:
-        """Wait for one's turn, where so many entries are asked for; for as long as they are read and made."""
+        """Wait for one's turn, where so many entries are asked for; for as long as they are read and made.
+
+        Raises:
+            Unavailable: It did not come in time.
+        """
         if limit <= PIECE:
             yield
             return
+        mine = self._of_account.setdefault(account_id, asyncio.Lock())
         self._asked += 1
         try:
-            async with self._of_account.setdefault(account_id, asyncio.Lock()), self._turn:
+            async with AsyncExitStack() as held:
+                try:
+                    async with asyncio.timeout(self._wait_s):
+                        await held.enter_async_context(mine)
+                        await held.enter_async_context(self._turn)
+                except TimeoutError as error:
+                    raise _busy() from error
                 self._began = self._clock.monotonic()
                 yield
         finally:
@@ -50,8 +72,16 @@ class LongPages:
         made: list[msgspec.Raw] = []
         for at in range(0, len(entries), PIECE):
             if len(entries) > PIECE:
-                rest = REST if self._asked > 1 else 0
+                rest = REST if self._asked > 1 and not self._hurry() else 0
                 await self._clock.sleep(rest * (self._clock.monotonic() - self._began))
                 self._began = self._clock.monotonic()
             made += [msgspec.Raw(msgspec.json.encode(view(each))) for each in entries[at : at + PIECE]]
         return made
+
+
+def _busy() -> Unavailable:
+    return Unavailable(
+        f"too many long pages are asked for at once; ask for one after the other, or with limit={PIECE}",
+        code="busy",
+        retry_after_s=RETRY_AFTER_S,
+    )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from service.api.query import query_of
 from service.errors import Malformed
 from tests.api.conftest import ADMIN_KEY, Served
+from tests.garbage import uncollected
 
 JOB = "/v1/jobs/job_01990000-0000-7000-8000-000000000000"
 BODY = b'{"provider":"apimodels","input":{"model":"sparkpix","prompt":"x"}}'
@@ -52,6 +53,37 @@ async def loud(served: Served) -> AsyncIterator[Served]:
     yield served
     metrics = (await served.stranger.get("/metrics")).text
     assert not re.findall(r'remora_http_requests_total\{.*status="5\d\d".*', metrics)
+
+
+LARGE = b'{"state":"success","pad":"%b"}' % (b"x" * 40_000)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (_request(b"/healthz"), 200),
+        (_request(b"/v1/jobs?limit=200"), 200),
+        (_request(b"/nothing"), 404),
+        (_request(JOB.encode()), 404),
+        (_request(b"/healthz", b"DELETE"), 405),
+        (_request(b"/v1/jobs", b"POST", BODY[:-1]), 400),
+        (_request(b"/v1/jobs", b"POST", b"{}"), 422),
+        (_request(b"/v1/jobs").replace(ADMIN_KEY.encode(), b"rmk_nobody"), 401),
+        (_request(b"/v1/accounts", b"POST", LARGE * 40), 413),
+        (_request(b"/callbacks/nobody", b"POST", b"{}"), 404),
+        (_request(b"/callbacks/nobody", b"POST", LARGE), 404),
+        (b"GET /\x00 HTTP/1.1\r\n\r\n", 400),
+    ],
+    ids=lambda given: str(given) if isinstance(given, int) else given[:40].decode().split("\r")[0].replace("\0", "NUL"),
+)
+async def test_exchange_leaves_nothing_for_the_collector(served: Served, request_: bytes, status: int) -> None:
+    """What is refused neither: an error that a request keeps would keep the connection and its buffers."""
+    await _raw(served, request_)
+    with uncollected("service", "uvicorn", "litestar") as garbage:
+        for _ in range(5):
+            assert (await _raw(served, request_))[0] == status
+
+        assert garbage() == []
 
 
 BAD_QUERIES = [
