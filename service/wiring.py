@@ -22,7 +22,7 @@ from service.deliveries import retention as sent_retention
 from service.deliveries.changes import Changes
 from service.deliveries.directory import StoreDirectory
 from service.deliveries.erasure_store import erase as erase_deliveries
-from service.deliveries.fanout import Fanout
+from service.deliveries.fanout import Fanout, FanoutsDuty, WriteFanoutPart
 from service.deliveries.feed import Hub
 from service.deliveries.recalled import Recalled
 from service.deliveries.send import Sender
@@ -226,6 +226,7 @@ def _duties(base: Base, submits: Dispatcher, polls: Dispatcher, sender: Sender, 
         Duty("submits", TICK_S, submits.run_once),
         Duty("polls", TICK_S, polls.run_once),
         Duty("deliveries", TICK_S, sender.run_once),
+        Duty("fanouts", TICK_S, FanoutsDuty(base.store.writer, base.store.reader).run_once),
         Duty("replayer", TICK_S, replayer.run_once),
         Duty("expirer", SWEEP_S, expirer.run_once),
         Duty("cleaner", CLEAN_S, cleaner.run_once),
@@ -344,6 +345,7 @@ def _deliveries(base: Base, tracker: Tracker, hub: Hub) -> Sender:
     sender = _sender(base, cache)
     fanout = Fanout(base.ids, cache, sender.lanes, base.owner, sender.lease_ms, hub)
     tracker.followers.append(fanout.follow)
+    base.store.writer.handle(WriteFanoutPart, fanout.write_later)
     renewed, forgotten = sender.lanes.renew, sender.lanes.breakers.forget
     limit = base.settings.max_subscriptions
     changes = Changes(cache, fanout.add, base.ids, limit=limit, renewed=renewed, forgotten=forgotten)

@@ -17,6 +17,10 @@ WHERE job_id IN (SELECT value FROM json_each(:ids)) AND (finished_at IS NULL OR 
 """
 _OF_JOBS = "SELECT id FROM deliveries WHERE job_id IN (SELECT value FROM json_each(:ids))"
 _ERASE = (
+    """
+DELETE FROM fanouts
+WHERE event_id IN (SELECT id FROM events WHERE job_id IN (SELECT value FROM json_each(:ids)))
+""",
     # An answer may repeat what it was sent.
     f"DELETE FROM attempts WHERE delivery_id IN ({_OF_JOBS})",
     "DELETE FROM deliveries WHERE job_id IN (SELECT value FROM json_each(:ids)) AND status <> 'pending'",

@@ -1,16 +1,22 @@
-"""Which destinations an event goes to: the follower that writes one delivery for each, in the event's own transaction."""
+"""Which destinations an event goes to: the follower that writes one delivery for each, in the event's own transaction.
+
+Where there are thousands, that transaction says whose turn comes later, and each further part of them has one of its own
+(docs/decisions/0010-fan-out-in-parts.md).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
-from service.db.transaction import Params, Tx
+from service.db.reader import Reader
+from service.db.transaction import Params, Row, Tx
+from service.db.writer import Command, Writer
 from service.deliveries import store
 from service.deliveries.feed import Hub
 from service.deliveries.lanes import Lanes
@@ -21,7 +27,20 @@ from service.ids import Ids
 from service.jobs.events import StateEvent
 from service.states import FINAL_EVENT_TYPES
 
+PART: Final = 1_000  # deliveries of one event that one transaction writes: some 55 ms, for which all others wait
 AT_ONCE: Final = 256  # deliveries that are made, or begun, before others have their turn: some 5 ms
+
+
+_LATER: Final = """
+INSERT INTO fanouts (event_id, place, account_id, subscription_ids, results_expire_at)
+VALUES (:event, :place, :account, :subscriptions, :results_expire_at)
+"""
+_NEXT: Final = """
+SELECT f.event_id, f.place, f.account_id, f.subscription_ids, f.results_expire_at, e.job_id, e.type, e.at, e.body
+FROM fanouts f JOIN events e ON e.id = f.event_id ORDER BY f.event_id, f.place LIMIT 1
+"""
+_HAD: Final = "SELECT subscription_id FROM deliveries WHERE event_id = :event AND subscription_id IS NOT NULL"
+_WRITTEN: Final = "DELETE FROM fanouts WHERE event_id = :event AND place = :place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +72,19 @@ class _Target:
     stop_at_expiry: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class WriteFanoutPart(Command[bool]):
+    """Write the deliveries of the part that waits longest; answered with whether there was one."""
+
+    def lock(self) -> Hashable | None:
+        """One a transaction."""
+        return "part"
+
+
+#: An event, who gets it now, and which disabled ones miss it.
+_Part = tuple[Outgoing, list[_Target], list[Destination]]
+
+
 @dataclass(slots=True)
 class Fanout:
     """Writes deliveries; those for which a lane has room are born leased and sent from memory after the commit."""
@@ -74,6 +106,39 @@ class Fanout:
         tx.after_commit(lambda: self.hub.published(accounts))
         destinations = await self.cache.of(tx, accounts)
         disabled = await self.cache.disabled_of(tx, accounts)
+        parts: list[_Part] = []
+        for event in events:
+            targets = self._targets(event, destinations[event.account_id])
+            missed = _wanting(event, disabled[event.account_id])
+            parts.append((event, targets[:PART], missed[: max(0, PART - len(targets))]))
+            if len(targets) + len(missed) > PART:
+                later = [str(each.subscription_id) for each in targets[PART:]]
+                later += [each.id for each in missed[max(0, PART - len(targets)) :]]
+                tx.write(_LATER, _later(event, later))
+        await self._write(tx, parts)
+
+    async def write_later(self, tx: Tx, commands: Sequence[WriteFanoutPart]) -> list[bool | Exception]:
+        """The writer's handler: another part, of those who are still there. A replay may have been before us."""
+        found = await tx.rows(_NEXT, {})
+        if not found:
+            return [False] * len(commands)
+        [row] = found
+        tx.write(_WRITTEN, [{"event": row["event_id"], "place": row["place"]}], expect=1)
+        if row["body"] is not None:  # it has gone already, after the service was away for days
+            await self._write_part(tx, _event_of(row), msgspec.json.decode(row["subscription_ids"], type=list[str]))
+        return [True] * len(commands)
+
+    async def _write_part(self, tx: Tx, event: Outgoing, subscription_ids: Sequence[str]) -> None:
+        had = {each["subscription_id"] for each in await tx.rows(_HAD, {"event": event.event_id})}
+        ids = [each for each in subscription_ids if each not in had]
+        enabled = (await self.cache.of(tx, {event.account_id}))[event.account_id]
+        disabled = (await self.cache.disabled_of(tx, {event.account_id}))[event.account_id]
+        targets = [_standing(each) for subscription_id in ids for each in enabled.only(subscription_id)]
+        missed = [each for subscription_id in ids for each in disabled.only(subscription_id)]
+        await self._write(tx, [(event, targets, missed)])
+
+    async def _write(self, tx: Tx, parts: Sequence[_Part]) -> None:
+        events = [event for event, _, _ in parts]
         await self.lanes.origins.load(
             tx, [(each.account_id, each.callback_url) for each in events if each.callback_url]
         )
@@ -83,13 +148,13 @@ class Fanout:
         tx.after_commit(partial(self._give, held, left))
         rows: list[Params] = []
         pause = AT_ONCE
-        for event in events:
-            for target in self._targets(event, destinations[event.account_id]):
+        for event, targets, missed in parts:
+            for target in targets:
                 rows.append(self._row(tx, event, target, held, left))
                 if len(rows) == pause:
                     pause += AT_ONCE
                     await asyncio.sleep(0)
-            rows += [self._skipped(tx, event, each) for each in _wanting(event, disabled[event.account_id])]
+            rows += [self._skipped(tx, event, each) for each in missed]
             pause = max(pause, len(rows) + 1)
         store.insert(tx, rows)
         unowned = {
@@ -115,17 +180,7 @@ class Fanout:
         if event.callback_url is not None and event.type in event.callback_types:
             lane = self.lanes.origins.lane(event.account_id, event.callback_url)
             targets.append(_Target(lane, self.lanes.origins.limit(lane), url=event.callback_url))
-        targets += [
-            _Target(
-                each.id,
-                each.max_in_flight,
-                each.rate_per_s,
-                subscription_id=each.id,
-                stop_at_expiry=each.stop_at_expiry,
-            )
-            for each in _wanting(event, destinations)
-        ]
-        return targets
+        return targets + [_standing(each) for each in _wanting(event, destinations)]
 
     def _row(self, tx: Tx, event: Outgoing, target: _Target, held: list[Sending], left: list[Sending]) -> Params:
         sending = Sending(
@@ -163,6 +218,56 @@ class Fanout:
         row = _delivery(self.ids.new("dlv"), event, target, tx.now_ms)
         ended = {"status": "skipped", "reason": "subscription_disabled", "finished_at": tx.now_ms}
         return row | ended | {"due_at": None, "give_up_at": None}
+
+
+class FanoutsDuty:
+    """Writes what fan-outs have left for later, a part at a time, so that others come in between."""
+
+    def __init__(self, writer: Writer, reader: Reader) -> None:
+        self._writer = writer
+        self._reader = reader
+
+    async def run_once(self) -> None:
+        """Until nothing is left."""
+        if await self._reader.row("SELECT 1 FROM fanouts LIMIT 1") is None:
+            return
+        while await self._writer.run(WriteFanoutPart()):
+            pass
+
+
+def _standing(destination: Destination) -> _Target:
+    return _Target(
+        destination.id,
+        destination.max_in_flight,
+        destination.rate_per_s,
+        subscription_id=destination.id,
+        stop_at_expiry=destination.stop_at_expiry,
+    )
+
+
+def _later(event: Outgoing, subscription_ids: Sequence[str]) -> list[Params]:
+    return [
+        {
+            "event": event.event_id,
+            "place": start // PART,
+            "account": event.account_id,
+            "subscriptions": msgspec.json.encode(subscription_ids[start : start + PART]).decode(),
+            "results_expire_at": event.results_expire_at,
+        }
+        for start in range(0, len(subscription_ids), PART)
+    ]
+
+
+def _event_of(row: Row) -> Outgoing:
+    return Outgoing(
+        event_id=row["event_id"],
+        account_id=row["account_id"],
+        job_id=row["job_id"],
+        type=row["type"],
+        at=row["at"],
+        body=row["body"],
+        results_expire_at=row["results_expire_at"],
+    )
 
 
 def _delivery(delivery_id: str, event: Outgoing, target: _Target, now_ms: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.deliveries.fanout import PART
 from tests.e2e.rig import Rig, rig
 from tests.receiver import PATIENCE_S, verified
 
@@ -136,6 +137,18 @@ async def test_job_reaches_a_subscription_signed_and_once(at: Rig) -> None:
     assert [attempt["status_code"] for attempt in delivery["attempts"]] == [204]
     assert health["last_success_at"] is not None
     assert (await get(at, "/v1/deliveries", subscription=other["id"]))["data"] == []
+
+
+async def test_event_for_more_than_a_part_of_the_destinations_reaches_all(tmp_path: Path) -> None:
+    """Those behind the first thousand too, each with its own signature."""
+    async with rig(tmp_path, REMORA_MAX_SUBSCRIPTIONS=str(PART + 20)) as at:
+        made = [await make(at, tags=["crowd"], headers={"X-Key": str(number)}) for number in range(PART + 20)]
+        taken = await at.take(tags=["crowd"], callback_url=None)
+        received = await at.receiver.wait_for(PART + 20, of=lambda each: each.job["id"] == taken["id"])
+
+        assert sorted(int(each.headers["X-Key"]) for each in received) == list(range(PART + 20))
+        for each in received:
+            verified(each, made[int(each.headers["X-Key"])]["secret"])
 
 
 async def test_ping_arrives_and_rotation_satisfies_old_and_new(at: Rig) -> None:

@@ -22,7 +22,7 @@ from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.deliveries import store as delivery_store
 from service.deliveries.changes import Changes
-from service.deliveries.fanout import Fanout, Outgoing
+from service.deliveries.fanout import Fanout, Outgoing, WriteFanoutPart
 from service.deliveries.lanes import Lanes
 from service.deliveries.request import parse_new
 from service.deliveries.sending import Sending
@@ -196,8 +196,8 @@ def _inline_store(path: Path, clock: VirtualClock, randomness: SeededRandomness)
 
 
 @contextlib.asynccontextmanager
-async def desk(directory: Path, *, inline: bool = False) -> AsyncIterator[Desk]:
-    """Open everything, with a store without threads if told so; at the end close it and check the invariants."""
+async def desk(directory: Path, *, inline: bool = False, limit: int = 1_000) -> AsyncIterator[Desk]:
+    """Open everything, with a store without threads if told so, and up to `limit` subscriptions; at the end close it and check the invariants."""
     clock, randomness = VirtualClock(), SeededRandomness(1)
     upgrade(directory / "remora.db")
     if inline:
@@ -218,7 +218,8 @@ async def desk(directory: Path, *, inline: bool = False) -> AsyncIterator[Desk]:
     fanout = Fanout(ids, cache, lanes, "me", 60_000)
     subscribe = Subscribe(store.writer, store.reader, door, store.box, ids, randomness, clock)
     made = Desk(store, clock, ids, cache, fanout, subscribe, sent)
-    Changes(cache, fanout.add, ids).register(store.writer)
+    Changes(cache, fanout.add, ids, limit=limit).register(store.writer)
+    store.writer.handle(WriteFanoutPart, fanout.write_later)
     delivery_store.register(store.writer)
     store.writer.handle(Publish, made.handle_publish)
     store.writer.handle(Look, made.handle_look)

@@ -119,6 +119,18 @@ class Delivery(SQLModel, table=True):
     lease_epoch: int = 0
 
 
+class FanoutPart(SQLModel, table=True):
+    """Destinations of an event whose deliveries are still to be written; it goes with its event."""
+
+    __tablename__: ClassVar[str] = "fanouts"
+
+    event_id: str = Field(primary_key=True, foreign_key="events.id", ondelete="CASCADE")
+    place: int = Field(primary_key=True)  # among the parts of the event
+    account_id: str
+    subscription_ids: str = json("[]")
+    results_expire_at: int | None = None  # ms UTC: the first of the results that the event speaks of
+
+
 class Attempt(SQLModel, table=True):
     """One HTTP request of a delivery."""
 
