@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
 import sys
@@ -119,4 +120,7 @@ async def _main(port: int, count: int, key: str) -> None:
 
 
 if __name__ == "__main__":
+    os.nice(
+        10
+    )  # theirs is another machine: what they do to ours is what is measured, and not what they take of its processor
     asyncio.run(_main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

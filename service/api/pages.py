@@ -21,7 +21,7 @@ T = TypeVar("T")
 WAIT_S: Final = 10.0  # for one's turn
 RETRY_AFTER_S: Final = 1
 PIECE: Final = 16  # entries that are made at once: half a millisecond; a page that is no longer waits for nobody
-REST: Final = 9  # times as long as a part took, where another page waits: all of them together have a tenth of the time
+REST: Final = 9  # times as long as a part took, at most: a crowd of pages has a tenth of the time
 
 
 class LongPages:
@@ -72,7 +72,8 @@ class LongPages:
         made: list[msgspec.Raw] = []
         for at in range(0, len(entries), PIECE):
             if len(entries) > PIECE:
-                rest = REST if self._asked > 1 and not self._hurry() else 0
+                # The more of them wait, the longer; two or three readers are no crowd.
+                rest = 0 if self._hurry() else min(REST, self._asked - 1)
                 await self._clock.sleep(rest * (self._clock.monotonic() - self._began))
                 self._began = self._clock.monotonic()
             made += [msgspec.Raw(msgspec.json.encode(view(each))) for each in entries[at : at + PIECE]]

@@ -75,8 +75,9 @@ async def _order(pages: LongPages, account: str, order: list[str]) -> None:
         order.append(account)
 
 
-async def test_page_rests_while_others_wait_and_only_then() -> None:
-    """The rest is a multiple of what the part before it took, the reading among them."""
+@pytest.mark.parametrize(("waiting", "times"), [(1, 1), (3, 3), (REST, REST), (3 * REST, REST)])
+async def test_page_rests_while_others_wait_and_only_then(waiting: int, times: int) -> None:
+    """The rest is as long as the part before it took for each that waits, the reading among them, up to a bound."""
     clock = RecordingClock()
     pages = _pages(clock)
     async with pages.turn("a", LONG):
@@ -87,11 +88,11 @@ async def test_page_rests_while_others_wait_and_only_then() -> None:
     clock.slept.clear()
     async with pages.turn("a", LONG):
         clock.advance(0.5)
-        other = asyncio.create_task(_order(pages, "b", []))
+        others = [asyncio.create_task(_order(pages, "b", [])) for _ in range(waiting)]
         await asyncio.sleep(0)
         await pages.encoded(range(LONG), _taking(clock, 0.001))
-    await other
-    assert clock.slept == [pytest.approx(REST * 0.5), pytest.approx(REST * PIECE * 0.001)]
+    await asyncio.gather(*others)
+    assert clock.slept == [pytest.approx(times * 0.5), pytest.approx(times * PIECE * 0.001)]
 
 
 async def test_nobody_rests_while_the_service_stops() -> None:
