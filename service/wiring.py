@@ -22,7 +22,8 @@ from service.deliveries import retention as sent_retention
 from service.deliveries.changes import Changes
 from service.deliveries.directory import StoreDirectory
 from service.deliveries.erasure_store import erase as erase_deliveries
-from service.deliveries.fanout import Fanout, FanoutsDuty, WriteFanoutPart
+from service.deliveries.fanout import Fanout
+from service.deliveries.fanout_store import FanoutsDuty, WriteFanoutPart
 from service.deliveries.feed import Hub
 from service.deliveries.recalled import Recalled
 from service.deliveries.send import Sender

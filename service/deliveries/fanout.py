@@ -7,17 +7,16 @@ Where there are thousands, that transaction says whose turn comes later, and eac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
-from service.db.reader import Reader
 from service.db.transaction import Params, Row, Tx
-from service.db.writer import Command, Writer
-from service.deliveries import store
+from service.deliveries import fanout_store, store
+from service.deliveries.fanout_store import PART, WriteFanoutPart
 from service.deliveries.feed import Hub
 from service.deliveries.lanes import Lanes
 from service.deliveries.matching import Index
@@ -27,20 +26,7 @@ from service.ids import Ids
 from service.jobs.events import StateEvent
 from service.states import FINAL_EVENT_TYPES
 
-PART: Final = 1_000  # deliveries of one event that one transaction writes: some 55 ms, for which all others wait
 AT_ONCE: Final = 256  # deliveries that are made, or begun, before others have their turn: some 5 ms
-
-
-_LATER: Final = """
-INSERT INTO fanouts (event_id, place, account_id, subscription_ids, results_expire_at)
-VALUES (:event, :place, :account, :subscriptions, :results_expire_at)
-"""
-_NEXT: Final = """
-SELECT f.event_id, f.place, f.account_id, f.subscription_ids, f.results_expire_at, e.job_id, e.type, e.at, e.body
-FROM fanouts f JOIN events e ON e.id = f.event_id ORDER BY f.event_id, f.place LIMIT 1
-"""
-_HAD: Final = "SELECT subscription_id FROM deliveries WHERE event_id = :event AND subscription_id IS NOT NULL"
-_WRITTEN: Final = "DELETE FROM fanouts WHERE event_id = :event AND place = :place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +56,6 @@ class _Target:
     url: str | None = None
     subscription_id: str | None = None
     stop_at_expiry: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class WriteFanoutPart(Command[bool]):
-    """Write the deliveries of the part that waits longest; answered with whether there was one."""
-
-    def lock(self) -> Hashable | None:
-        """One a transaction."""
-        return "part"
 
 
 #: An event, who gets it now, and which disabled ones miss it.
@@ -114,22 +91,20 @@ class Fanout:
             if len(targets) + len(missed) > PART:
                 later = [str(each.subscription_id) for each in targets[PART:]]
                 later += [each.id for each in missed[max(0, PART - len(targets)) :]]
-                tx.write(_LATER, _later(event, later))
+                fanout_store.leave(tx, event.event_id, event.account_id, later, event.results_expire_at)
         await self._write(tx, parts)
 
     async def write_later(self, tx: Tx, commands: Sequence[WriteFanoutPart]) -> list[bool | Exception]:
         """The writer's handler: another part, of those who are still there. A replay may have been before us."""
-        found = await tx.rows(_NEXT, {})
-        if not found:
+        row = await fanout_store.take(tx)
+        if row is None:
             return [False] * len(commands)
-        [row] = found
-        tx.write(_WRITTEN, [{"event": row["event_id"], "place": row["place"]}], expect=1)
         if row["body"] is not None:  # it has gone already, after the service was away for days
             await self._write_part(tx, _event_of(row), msgspec.json.decode(row["subscription_ids"], type=list[str]))
         return [True] * len(commands)
 
     async def _write_part(self, tx: Tx, event: Outgoing, subscription_ids: Sequence[str]) -> None:
-        had = {each["subscription_id"] for each in await tx.rows(_HAD, {"event": event.event_id})}
+        had = await fanout_store.had(tx, event.event_id)
         ids = [each for each in subscription_ids if each not in had]
         enabled = (await self.cache.of(tx, {event.account_id}))[event.account_id]
         disabled = (await self.cache.disabled_of(tx, {event.account_id}))[event.account_id]
@@ -220,21 +195,6 @@ class Fanout:
         return row | ended | {"due_at": None, "give_up_at": None}
 
 
-class FanoutsDuty:
-    """Writes what fan-outs have left for later, a part at a time, so that others come in between."""
-
-    def __init__(self, writer: Writer, reader: Reader) -> None:
-        self._writer = writer
-        self._reader = reader
-
-    async def run_once(self) -> None:
-        """Until nothing is left."""
-        if await self._reader.row("SELECT 1 FROM fanouts LIMIT 1") is None:
-            return
-        while await self._writer.run(WriteFanoutPart()):
-            pass
-
-
 def _standing(destination: Destination) -> _Target:
     return _Target(
         destination.id,
@@ -243,19 +203,6 @@ def _standing(destination: Destination) -> _Target:
         subscription_id=destination.id,
         stop_at_expiry=destination.stop_at_expiry,
     )
-
-
-def _later(event: Outgoing, subscription_ids: Sequence[str]) -> list[Params]:
-    return [
-        {
-            "event": event.event_id,
-            "place": start // PART,
-            "account": event.account_id,
-            "subscriptions": msgspec.json.encode(subscription_ids[start : start + PART]).decode(),
-            "results_expire_at": event.results_expire_at,
-        }
-        for start in range(0, len(subscription_ids), PART)
-    ]
 
 
 def _event_of(row: Row) -> Outgoing:

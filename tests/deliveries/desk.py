@@ -22,7 +22,8 @@ from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.deliveries import store as delivery_store
 from service.deliveries.changes import Changes
-from service.deliveries.fanout import Fanout, Outgoing, WriteFanoutPart
+from service.deliveries.fanout import Fanout, Outgoing
+from service.deliveries.fanout_store import WriteFanoutPart
 from service.deliveries.lanes import Lanes
 from service.deliveries.request import parse_new
 from service.deliveries.sending import Sending
