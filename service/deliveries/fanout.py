@@ -83,6 +83,9 @@ class Fanout:
         tx.after_commit(lambda: self.hub.published(accounts))
         destinations = await self.cache.of(tx, accounts)
         disabled = await self.cache.disabled_of(tx, accounts)
+        await self.lanes.origins.load(
+            tx, [(each.account_id, each.callback_url) for each in events if each.callback_url]
+        )
         parts: list[_Part] = []
         for event in events:
             targets = self._targets(event, destinations[event.account_id])
@@ -113,10 +116,6 @@ class Fanout:
         await self._write(tx, [(event, targets, missed)])
 
     async def _write(self, tx: Tx, parts: Sequence[_Part]) -> None:
-        events = [event for event, _, _ in parts]
-        await self.lanes.origins.load(
-            tx, [(each.account_id, each.callback_url) for each in events if each.callback_url]
-        )
         held: list[Sending] = []
         left: list[Sending] = []
         tx.on_rollback(partial(self._release, held))
