@@ -88,12 +88,13 @@ class Fanout:
         )
         parts: list[_Part] = []
         for event in events:
-            targets = self._targets(event, destinations[event.account_id])
-            missed = _wanting(event, disabled[event.account_id])
-            parts.append((event, targets[:PART], missed[: max(0, PART - len(targets))]))
-            if len(targets) + len(missed) > PART:
-                later = [str(each.subscription_id) for each in targets[PART:]]
-                later += [each.id for each in missed[max(0, PART - len(targets)) :]]
+            own = self._own(event)
+            wanting = _wanting(event, destinations[event.account_id])
+            missing = _wanting(event, disabled[event.account_id])
+            room = PART - len(own)
+            now, missed = wanting[:room], missing[: max(0, room - len(wanting))]
+            parts.append((event, own + [_standing(each) for each in now], missed))
+            if later := [each.id for each in wanting[len(now) :] + missing[len(missed) :]]:
                 fanout_store.leave(tx, event.event_id, event.account_id, later, event.results_expire_at)
         await self._write(tx, parts)
 
@@ -107,7 +108,7 @@ class Fanout:
         return [True] * len(commands)
 
     async def _write_part(self, tx: Tx, event: Outgoing, subscription_ids: Sequence[str]) -> None:
-        had = await fanout_store.had(tx, event.event_id)
+        had = await fanout_store.had(tx, event.event_id, subscription_ids)
         ids = [each for each in subscription_ids if each not in had]
         enabled = (await self.cache.of(tx, {event.account_id}))[event.account_id]
         disabled = (await self.cache.disabled_of(tx, {event.account_id}))[event.account_id]
@@ -149,12 +150,12 @@ class Fanout:
         if max(len(held), len(left)) > start + AT_ONCE:
             asyncio.get_running_loop().call_soon(self._give, held, left, start + AT_ONCE)
 
-    def _targets(self, event: Outgoing, destinations: Index[Destination]) -> list[_Target]:
-        targets: list[_Target] = []
-        if event.callback_url is not None and event.type in event.callback_types:
-            lane = self.lanes.origins.lane(event.account_id, event.callback_url)
-            targets.append(_Target(lane, self.lanes.origins.limit(lane), url=event.callback_url))
-        return targets + [_standing(each) for each in _wanting(event, destinations)]
+    def _own(self, event: Outgoing) -> list[_Target]:
+        """The destination that a job brought with it, if it did."""
+        if event.callback_url is None or event.type not in event.callback_types:
+            return []
+        lane = self.lanes.origins.lane(event.account_id, event.callback_url)
+        return [_Target(lane, self.lanes.origins.limit(lane), url=event.callback_url)]
 
     def _row(self, tx: Tx, event: Outgoing, target: _Target, held: list[Sending], left: list[Sending]) -> Params:
         sending = Sending(
