@@ -68,10 +68,12 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     query = query_of(request.scope, _FILTERS | PAGING, repeatable=frozenset({"status"}), prefix=_METADATA)
     limit = query.limit()
     wanted, links = job_filter(query), _links(request).url
-    async with context.pages.turn(who.account_id, limit):
+    async with context.pages.turn(who.account_id, limit) as began:
         found = await list_queries.list_jobs(context.reader, who.account_id, wanted, limit)
         results = await queries.results_of(context.reader, found.jobs)
-        shown = await context.pages.encoded(found.jobs, lambda job: job_view(job, results.get(job.id, ()), links))
+        shown = await context.pages.encoded(
+            found.jobs, lambda job: job_view(job, results.get(job.id, ()), links), began
+        )
     return json_answer({"data": shown, "next_cursor": next_cursor("job", found.next_id)})
 
 

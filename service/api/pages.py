@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
@@ -21,11 +21,12 @@ T = TypeVar("T")
 WAIT_S: Final = 10.0  # for one's turn
 RETRY_AFTER_S: Final = 1
 PIECE: Final = 16  # entries that are made at once: half a millisecond; a page that is no longer waits for nobody
+PART_S: Final = 0.01  # of a part that counts for the rest behind it, at most: a slow disk is no reason to rest
 REST: Final = 9  # times as long as a part took, at most: a crowd of pages has a tenth of the time
 
 
 class LongPages:
-    """The turns of those who ask for long pages: the accounts take turns, and within each whoever came first.
+    """The turns of those who ask for long pages. An account reads one at a time, and one of all accounts is made at a time.
 
     Args:
         clock: Measures how long a part took, and rests.
@@ -37,47 +38,65 @@ class LongPages:
         self._clock = clock
         self._hurry = hurry
         self._wait_s = wait_s
-        self._turn = asyncio.Lock()
-        self._of_account: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._making = asyncio.Lock()
+        self._reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by account
         self._asked = 0
-        self._began = 0.0  # the part of a page that is being read or made
 
     @asynccontextmanager
-    async def turn(self, account_id: str, limit: int) -> AsyncIterator[None]:
-        """Wait for one's turn, where so many entries are asked for; for as long as they are read and made.
+    async def turn(self, account_id: str, limit: int) -> AsyncIterator[float]:
+        """Wait for one's turn among the account's, where so many entries are asked for.
+
+        Yields:
+            When it began, for `encoded`.
 
         Raises:
             Unavailable: It did not come in time.
         """
         if limit <= PIECE:
-            yield
+            yield self._clock.monotonic()
             return
-        mine = self._of_account.setdefault(account_id, asyncio.Lock())
         self._asked += 1
         try:
-            async with AsyncExitStack() as held:
-                try:
-                    async with asyncio.timeout(self._wait_s):
-                        await held.enter_async_context(mine)
-                        await held.enter_async_context(self._turn)
-                except TimeoutError as error:
-                    raise _busy() from error
-                self._began = self._clock.monotonic()
-                yield
+            async with self._held(self._reading.setdefault(account_id, asyncio.Lock())):
+                yield self._clock.monotonic()
         finally:
             self._asked -= 1
 
-    async def encoded(self, entries: Sequence[T], view: Callable[[T], Any]) -> list[msgspec.Raw]:
-        """Each entry as it is shown, in JSON; within a turn."""
+    async def encoded(self, entries: Sequence[T], view: Callable[[T], Any], began: float) -> list[msgspec.Raw]:
+        """Each entry as it is shown, in JSON; within a turn.
+
+        Raises:
+            Unavailable: Others' pages took too long.
+        """
+        if len(entries) <= PIECE:
+            return _encoded(entries, view)
         made: list[msgspec.Raw] = []
-        for at in range(0, len(entries), PIECE):
-            if len(entries) > PIECE:
+        async with self._held(self._making):
+            took = self._clock.monotonic() - began
+            for at in range(0, len(entries), PIECE):
                 # The more of them wait, the longer; two or three readers are no crowd.
                 rest = 0 if self._hurry() else min(REST, self._asked - 1)
-                await self._clock.sleep(rest * (self._clock.monotonic() - self._began))
-                self._began = self._clock.monotonic()
-            made += [msgspec.Raw(msgspec.json.encode(view(each))) for each in entries[at : at + PIECE]]
+                await self._clock.sleep(rest * min(took, PART_S))
+                began = self._clock.monotonic()
+                made += _encoded(entries[at : at + PIECE], view)
+                took = self._clock.monotonic() - began
         return made
+
+    @asynccontextmanager
+    async def _held(self, lock: asyncio.Lock) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise _busy() from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _encoded(entries: Sequence[T], view: Callable[[T], Any]) -> list[msgspec.Raw]:
+    return [msgspec.Raw(msgspec.json.encode(view(each))) for each in entries]
 
 
 def _busy() -> Unavailable:

@@ -20,7 +20,6 @@ _SHORT: Final = 2
 _HEAD_BYTES: Final = 19  # the kind, the job's UUID, the index in two bytes
 _UNTIL_BYTES: Final = 6  # milliseconds since 1970
 _LENGTHS: Final = {_LASTING: _HEAD_BYTES + _MAC_BYTES, _SHORT: _HEAD_BYTES + _UNTIL_BYTES + _MAC_BYTES}
-MAX_INDEX: Final = 0xFFFF
 #: A `Host` header that may stand in a link: a name or an address and a port, nothing that could lead elsewhere.
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
