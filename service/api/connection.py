@@ -205,7 +205,9 @@ class GuardedProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and not self._stopping and parser.should_keep_alive(),
+            # Whoever waits for a 100 may never send the body, and nobody could tell it from the next request.
+            keep_alive=parser.should_keep_alive()
+            and not (self._stopping or self.expect_100_continue or version == "1.0"),
             on_response=self.on_response_complete,
         )
         if self._running is None:
@@ -358,7 +360,8 @@ class GuardedProtocol(HttpToolsProtocol):
         elif in_body and running is self.cycle and running.response_started:
             running.keep_alive = False  # the answer that is being written is the answer
         elif in_body and running is self.cycle:
-            running.disconnected = True  # its application hears that the caller is gone
+            running.disconnected = True  # its application hears that the caller is gone …
+            running.waiting_for_100_continue = False  # … and asks for nothing more
             running.message_event.set()
             self._running = None
             self._say(refusal)

@@ -7,7 +7,7 @@ deliveries of old events meanwhile, and a destination never has an event twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -20,13 +20,14 @@ from service.deliveries import store
 from service.deliveries.changes import no_subscription
 from service.deliveries.replay_queries import STATUSES, Found
 from service.errors import Conflict, NotFound
-from service.ids import Ids
+from service.ids import Ids, earliest
 
 RUNNING_OF_SUBSCRIPTION: Final = 10
 RUNNING_OF_ACCOUNT: Final = 100
 KEPT_OF_ACCOUNT: Final = 1_000  # ended ones; older ones are forgotten when a new one begins
 PENDING: Final = 1_000  # deliveries in a lane, above which a replay waits: what is live never waits behind more
 FULL_MS: Final = 500  # until a full lane is looked at again
+LATELY_MS: Final = 600_000  # far longer than from a look at the store to the batch that comes of it
 DISABLED_MS: Final = 5_000  # the same for a subscription that is disabled
 
 _SUBSCRIPTIONS: Final = (
@@ -81,6 +82,11 @@ SELECT d.id FROM deliveries d JOIN events e ON e.id = d.event_id WHERE d.id IN (
     AND d.status <> 'pending' AND d.status IN (SELECT value FROM json_each(:statuses)) AND e.pos IS NOT NULL
 """
 _BODIED: Final = "SELECT id FROM events WHERE id IN (SELECT value FROM json_each(:ids)) AND pos IS NOT NULL"
+#: A part of a fan-out may have written the delivery since the replay looked: by the ids of the latest, since an event has many.
+_HAD: Final = """
+SELECT event_id FROM deliveries
+WHERE subscription_id = :subscription AND id >= :since AND event_id IN (SELECT value FROM json_each(:ids))
+"""
 _AGAIN: Final = """
 UPDATE deliveries SET status = 'pending', due_at = :now, retried_at = :now, schedule_base = attempt_count, finished_at = NULL,
     give_up_at = NULL, reason = NULL, lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1
@@ -312,14 +318,24 @@ async def _queue(tx: Tx, command: AdvanceReplay, replay: Row, ids: Ids) -> int:
     again = json_set(row["id"] for row in still)
     tx.write(_AGAIN, [{"ids": again, "now": tx.now_ms}] if still else [], expect=len(still))
     new = {each.event_id: each for each in command.found if each.delivery_id is None}
-    bodied = {row["id"] for row in await tx.rows(_BODIED, {"ids": json_set(new)})} if new else set()
-    rows = [_delivery(tx, each, replay, ids.new("dlv")) for each in new.values() if each.event_id in bodied]
+    for event_id in await _unwanted(tx, replay["subscription_id"], new) if new else ():
+        del new[event_id]
+    rows = [_delivery(tx, each, replay, ids.new("dlv")) for each in new.values()]
     store.insert(tx, rows)
     queued = len(still) + len(rows)
     if queued:
         woken = {"lane": replay["subscription_id"], "account_id": replay["account_id"], "due_at": tx.now_ms}
         store.wake_lanes(tx, [woken])
     return queued
+
+
+async def _unwanted(tx: Tx, subscription_id: str, event_ids: Iterable[str]) -> set[str]:
+    """Those that have lost their bytes since the replay looked, and those that the subscription has by now."""
+    ids = json_set(event_ids)
+    bodied = {row["id"] for row in await tx.rows(_BODIED, {"ids": ids})}
+    since = earliest("dlv", tx.now_ms - LATELY_MS)
+    had = await tx.rows(_HAD, {"subscription": subscription_id, "since": since, "ids": ids})
+    return (set(event_ids) - bodied) | {row["event_id"] for row in had}
 
 
 def _delivery(tx: Tx, found: Found, replay: Row, delivery_id: str) -> Params:

@@ -297,6 +297,15 @@ async def test_bodies_whose_time_is_over_together_are_all_told() -> None:
     assert bodies.held == 0
 
 
+async def test_refusal_of_a_body_that_was_not_asked_for_ends_the_connection(served: Served) -> None:
+    """Whoever waits for a 100 and gets an answer may leave the body out, and nobody could tell it from a next request."""
+    asked = _post(b"/v1/jobs", 20_000, b"Expect: 100-continue\r\n").replace(b"Connection: close\r\n", b"")
+    answer = await _raw(served, asked.replace(ADMIN_KEY.encode(), b"rmk_nobody"))
+
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close\r\n" in answer
+
+
 @pytest.mark.parametrize("granted", [True, False])
 async def test_request_that_is_cut_off_leaves_its_turn(granted: bool) -> None:
     """Also where its turn came at the same moment: what it was given comes back with the request."""

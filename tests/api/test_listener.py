@@ -45,6 +45,8 @@ class Echo:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """See ASGI."""
         body = b""
+        if scope["path"] == "/later":
+            await self.hold.wait()
         more = scope["path"] != "/at-once"
         while more:
             message = await receive()
@@ -273,6 +275,21 @@ async def test_upgrade_with_expect_is_told_to_go_on() -> None:
 
     assert told.startswith(b"HTTP/1.1 100 ")
     assert answer.endswith(b"/x:abc;")
+
+
+async def test_body_that_was_refused_meanwhile_is_not_asked_for() -> None:
+    """The application that comes to it late hears that the caller is gone; a 100 behind the last answer would be an error."""
+    async with stand() as served:
+        reader, writer = await served.open()
+        writer.write(b"POST /later HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        refused = await reader.readuntil(b"\r\n\r\n")
+        served.app.hold.set()
+        await until(lambda: served.app.gone == 1)
+        rest = await reader.read()
+        writer.close()
+
+    assert refused.startswith(b"HTTP/1.1 408 ")
+    assert b"HTTP/1.1" not in rest
 
 
 # -- what is refused, each in its own words ------------------------------------------------------------------------------

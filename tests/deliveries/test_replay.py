@@ -352,6 +352,21 @@ async def test_replay_goes_on_where_a_killed_process_left_it(at: Bench) -> None:
     assert at.desk.rows("SELECT count(*), count(DISTINCT event_id) FROM deliveries") == [(900, 900)]
 
 
+async def test_delivery_that_was_written_since_a_replay_looked_is_not_written_again(at: Bench) -> None:
+    """As a part of a fan-out does, whose event could be seen before."""
+    await at.desk.store.writer.run(Many(3))
+    one = (await at.desk.make())["id"]
+    begun = await at.start(one)
+    writer, reader = at.desk.store.writer, at.desk.store.reader
+    [claimed] = await writer.run(ClaimReplays("me", LEASE_MS, 8))
+    batch = await next_batch(reader, claimed)
+    await at.desk.backlog(one, 1)  # of the newest of the three
+    await writer.run(batch)
+
+    assert at.desk.rows("SELECT count(*), count(DISTINCT event_id) FROM deliveries") == [(3, 3)]
+    assert (await at.replays.show(OURS, begun["id"]))["queued"] == 2
+
+
 async def test_replay_under_a_lapsed_lease_gets_nothing_done(at: Bench) -> None:
     """Two replays of one subscription never work at once, whoever holds them."""
     await at.desk.store.writer.run(Many(20))
