@@ -1,6 +1,6 @@
-"""Long pages: read and made one at a time, in pieces, so that whoever asks for many of them keeps nobody else waiting.
+"""Long pages: an account reads one at a time, and one of all accounts is made at a time, in pieces and with rests.
 
-It must not know what the entries are.
+So other requests keep their pace, however many pages are asked for. It must not know what the entries are.
 """
 
 from __future__ import annotations
