@@ -120,7 +120,5 @@ async def _main(port: int, count: int, key: str) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(
-        10
-    )  # theirs is another machine: what they do to ours is what is measured, and not what they take of its processor
+    os.nice(10)  # attackers have a machine of their own: what they take of the processor here is not what is measured
     asyncio.run(_main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

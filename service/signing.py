@@ -33,9 +33,7 @@ TIMESTAMP_HEADER: Final = "webhook-timestamp"
 SIGNATURE_HEADER: Final = "webhook-signature"
 
 _V1: Final = "v1,"
-_HELD_BYTES: Final = (
-    2_047  # of more, hashlib lets go of the interpreter, and then waits for it longer than all of it takes
-)
+_HELD_BYTES: Final = 2_047  # for more, hashlib lets go of the interpreter, and waits longer for it than the hash takes
 _V1A: Final = "v1a,"
 _TIMESTAMP_DIGITS: Final = 12  # far beyond any sense, and far below what would make a huge number
 

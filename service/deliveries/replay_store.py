@@ -27,8 +27,8 @@ RUNNING_OF_ACCOUNT: Final = 100
 KEPT_OF_ACCOUNT: Final = 1_000  # ended ones; older ones are forgotten when a new one begins
 PENDING: Final = 1_000  # deliveries in a lane, above which a replay waits: what is live never waits behind more
 FULL_MS: Final = 500  # until a full lane is looked at again
-LATELY_MS: Final = 600_000  # far longer than from a look at the store to the batch that comes of it
 DISABLED_MS: Final = 5_000  # the same for a subscription that is disabled
+LATELY_MS: Final = 600_000  # far longer than from a look at the store to the batch that comes of it
 
 _SUBSCRIPTIONS: Final = (
     "SELECT id, account_id, status FROM subscriptions WHERE id IN (SELECT value FROM json_each(:ids))"
