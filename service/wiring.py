@@ -47,6 +47,7 @@ from service.jobs.pace import Rules
 from service.jobs.pool import WorkerPool
 from service.jobs.row import JobRow
 from service.jobs.submit import Submitter
+from service.jobs.tokens import CallbackTokens
 from service.jobs.track import Track, Tracker
 from service.jobs.waiters import Waiters
 from service.providers.breaker import Breakers
@@ -144,7 +145,8 @@ def wire(base: Base) -> Stages:
     sender = _deliveries(base, tracker, hub)
     breakers = Breakers(base.clock, base.randomness)
     fetcher = Fetcher(writer, base.registry, base.clock, base.randomness, breakers, base.metrics)
-    submitter = _submitter(base, breakers)
+    tokens = CallbackTokens(base.store.reader, base.randomness)
+    submitter = _submitter(base, breakers, tokens)
     submits, polls = _submits(base, tracker, submitter, breakers), _polls(base, fetcher)
     tracker.submitter, tracker.fetcher = submits.pool, polls.pool
     submitter.stopping = lambda: submits.pool.closed
@@ -158,7 +160,7 @@ def wire(base: Base) -> Stages:
         intake=_intake(base, tracker),
         canceller=Canceller(writer, base.registry),
         breakers=breakers,
-        inbox=Inbox(writer, base.registry, tracker, base.clock, base.metrics),
+        inbox=Inbox(writer, tokens, base.registry, tracker, clock=base.clock, observer=base.metrics),
         sender=sender,
         submits=submits,
         polls=polls,
@@ -311,7 +313,7 @@ def _inputs(base: Base) -> Inputs:
     return Inputs(base.store.reader, StorageVault(base.storage) if base.storage else None)
 
 
-def _submitter(base: Base, breakers: Breakers) -> Submitter:
+def _submitter(base: Base, breakers: Breakers, tokens: CallbackTokens) -> Submitter:
     return Submitter(
         writer=base.store.writer,
         registry=base.registry,
@@ -319,6 +321,7 @@ def _submitter(base: Base, breakers: Breakers) -> Submitter:
         clock=base.clock,
         randomness=base.randomness,
         callback_base=base.settings.public_url,
+        tokens=tokens,
         breakers=breakers,
         observer=base.metrics,
         inputs=_inputs(base),

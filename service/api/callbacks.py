@@ -16,12 +16,10 @@ from service.api.context import Context
 from service.api.memory import FREE_BYTES
 from service.api.prefix import PREFIX
 from service.errors import NotFound, RemoraError
-from service.jobs import queries
-from service.jobs.submit import token_hash
 
 KEPT_BYTES: Final = 256 * 1024  # of a body; the rest is read and dropped
 DRAINED_BYTES: Final = 8 * 1024 * 1024  # how much is read at most, so that a provider can finish sending
-_BODY: Final = "callback_body"  # where the scope's state keeps what was read
+_ERROR: Final = "callback_error"  # where the scope's state keeps what went wrong
 _ALLOWED: Final = "OPTIONS, POST"
 _STORED: Final = b'{"ok":true}'
 _STORED_HEADERS: Final = (
@@ -33,67 +31,55 @@ _STORED_HEADERS: Final = (
 async def serve_callback(context: Context, scope: HTTPScope, receive: Receive, send: Send) -> bool:
     """Take a callback before any routing; True once it is stored and answered.
 
-    Whatever does not go well is left to the route below, which finds the body in the scope and says what is wrong:
+    Whatever does not go well is left to the route below, which finds the error in the scope and says what is wrong:
     Litestar's routing costs more than a tenth of the whole way of a callback.
     """
     if scope["method"] != "POST":
         return False
     try:
-        body = scope["state"][_BODY] = await _kept_part(context, scope, receive)
+        body = await _kept_part(context, scope, receive)
+        if await _stored(context, scope, body):
+            await send({"type": "http.response.start", "status": 200, "headers": list(_STORED_HEADERS)})
+            await send({"type": "http.response.body", "body": _STORED, "more_body": False})
+            return True
+        scope["state"][_ERROR] = _unknown()
     except RemoraError as error:
-        scope["state"][_BODY] = error
-        return False
-    try:
-        if not await _stored(context, scope, scope["path"].removeprefix("/callbacks"), body):
-            return False
-    except RemoraError:
-        return False
-    await send({"type": "http.response.start", "status": 200, "headers": list(_STORED_HEADERS)})
-    await send({"type": "http.response.body", "body": _STORED, "more_body": False})
-    return True
+        scope["state"][_ERROR] = error
+    return False
 
 
 def _unknown() -> NotFound:
     return NotFound("this callback address is not known here", code="unknown_token")
 
 
-def _token(path: str) -> str:
-    return path.strip("/").partition("/")[0]
+def _token(scope: Scope) -> str:
+    return scope["path"].removeprefix("/callbacks").strip("/").partition("/")[0]
 
 
-async def _stored(context: Context, scope: Scope, path: str, body: bytes) -> bool:
+async def _stored(context: Context, scope: Scope, body: bytes) -> bool:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    token = _token(path)
     query = scope["query_string"]
     asked = scope["state"].get(PREFIX, "") + scope["path"]  # as the provider asked for it, whatever a proxy took away
     url = f"{asked}?{query.decode('latin-1')}" if query else asked
-    return await context.receiver.receive(token, body, headers.get("content-type"), headers, url)
+    return await context.receiver.receive(_token(scope), body, headers.get("content-type"), headers, url)
 
 
 # A mount, since Litestar 2.25 finds no ASGI route that has a path parameter: it looks the parameters up by the method
 # where it stored them under "asgi", a KeyError (litestar/_asgi/routing_trie/traversal.py, parse_path_to_route).
 @asgi("/callbacks", is_mount=True, copy_scope=False)
 async def receive_callback(scope: Scope, receive: Receive, send: Send) -> None:
-    """Store a callback and answer 200, whatever it says; a token that nobody has is 404."""
+    """Say what is wrong with what `serve_callback` did not take."""
     if scope["type"] != ScopeType.HTTP or scope["method"] not in {"POST", "OPTIONS"}:
         raise MethodNotAllowedException(headers={"allow": _ALLOWED})
     if scope["method"] == "OPTIONS":
         await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", _ALLOWED.encode())]})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return
-    context: Context = scope["litestar_app"].state.context
-    body = scope["state"].pop(_BODY, None)
-    if body is None:
-        body = await _kept_part(context, scope, receive)
-    if isinstance(body, RemoraError):
-        try:
-            raise body
-        finally:
-            del body  # else the error, its traceback and this frame refer to each other, and keep the connection
-    if not await _stored(context, scope, scope["path"], body):
-        raise _unknown()
-    await send({"type": "http.response.start", "status": 200, "headers": list(_STORED_HEADERS)})
-    await send({"type": "http.response.body", "body": _STORED, "more_body": False})
+    error = scope["state"].pop(_ERROR, None) or _unknown()
+    try:
+        raise error
+    finally:
+        del error  # else the error, its traceback and this frame refer to each other, and keep the connection
 
 
 async def _kept_part(context: Context, scope: Scope, receive: Receive) -> bytes:
@@ -112,8 +98,7 @@ async def _kept_part(context: Context, scope: Scope, receive: Receive) -> bytes:
         kept += chunk[: KEPT_BYTES - len(kept)]
         seen += len(chunk)
         if len(kept) > held:
-            token = _token(scope["path"].removeprefix("/callbacks"))
-            if held == FREE_BYTES and not await queries.has_token(context.reader, token_hash(token)):
+            if held == FREE_BYTES and not await context.receiver.expects(_token(scope)):
                 raise _unknown()
             context.bodies.hold(scope, "", len(kept) - held)
             held = len(kept)

@@ -41,6 +41,9 @@ class Receiver(Protocol):
     ) -> bool:
         """Store a callback; True once it is durable, False for an unknown token."""
 
+    async def expects(self, token: str) -> bool:
+        """Whether the token is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

@@ -14,7 +14,7 @@ from service.clock import Clock
 from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.jobs.facts import CallbackHeard
-from service.jobs.submit import token_hash
+from service.jobs.tokens import CallbackTokens, hash_of
 from service.jobs.track import Tracker
 from service.providers.mapping import Observation
 from service.providers.reading import CALLBACK_BYTES
@@ -67,9 +67,17 @@ class Inbox:
     """The use case behind `POST /callbacks/{token}`."""
 
     def __init__(
-        self, writer: Writer, registry: Registry, tracker: Tracker, clock: Clock, observer: Observer | None = None
+        self,
+        writer: Writer,
+        tokens: CallbackTokens,
+        registry: Registry,
+        tracker: Tracker,
+        *,
+        clock: Clock,
+        observer: Observer | None = None,
     ) -> None:
         self._writer = writer
+        self._tokens = tokens
         self._registry = registry
         self._tracker = tracker
         self._clock = clock
@@ -90,14 +98,23 @@ class Inbox:
             url: The path and query that were asked for; some signatures cover them.
 
         Raises:
-            StoreUnavailable: It could not be stored; the provider should send it again.
+            StoreUnavailable, Unavailable: It could not be stored; the provider should send it again.
         """
-        if not 0 < len(token) <= MAX_TOKEN:
-            return False
-        cut = body[:MAX_BODY_BYTES]
-        return await self._writer.run(
-            ReceiveCallback(token_hash(token), cut, self._clock.now_ms(), content_type, headers, url)
+        at_ms, cut = self._clock.now_ms(), body[:MAX_BODY_BYTES]
+        known = await self.expects(token) and await self._writer.run(
+            ReceiveCallback(hash_of(token), cut, at_ms, content_type, headers, url)
         )
+        if not known and self._observer is not None:
+            self._observer.callback("", "unknown_token")
+        return known
+
+    async def expects(self, token: str) -> bool:
+        """Whether a submission has this token.
+
+        Raises:
+            Unavailable: The store could not be asked.
+        """
+        return 0 < len(token) <= MAX_TOKEN and await self._tokens.knows(token)
 
     async def handle(self, tx: Tx, commands: Sequence[ReceiveCallback]) -> list[bool | Exception]:
         """The writer's handler for `ReceiveCallback`."""
@@ -110,8 +127,6 @@ class Inbox:
             answers.append(submission is not None)
             if submission is not None:
                 heard.append((command, submission, self._read(command, submission)))
-            elif self._observer is not None:
-                self._observer.callback("", "unknown_token")
         tx.write(_KEEP, [_kept(command, submission, tx.now_ms) for command, submission, _ in heard])
         taken = await self._taken_ids(tx, heard)
         if heard:

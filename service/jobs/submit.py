@@ -6,8 +6,6 @@ is `submit_unknown` and never sent again by itself.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,6 +28,7 @@ from service.jobs.inputs import Inputs
 from service.jobs.insist import insist
 from service.jobs.moderation import Moderation, is_ruled
 from service.jobs.row import JobRow, about
+from service.jobs.tokens import CallbackTokens, hash_of
 from service.jobs.track import Track
 from service.providers.breaker import Breakers
 from service.providers.client import SubmitOutcome, Verdict
@@ -39,15 +38,9 @@ from service.states import ErrorCode
 
 _log = structlog.get_logger(__name__)
 
-TOKEN_BYTES = 32  # 256 bits: the path is the secret
 LEASE_MARGIN_MS = 30_000  # the lease outlasts the provider's deadline by this
 STORAGE_DOWN_MS = 15_000  # the same for a job whose input lies in a storage that does not answer
 PROVIDER_DOWN_MS = 5_000  # how long a job that came while its provider is down waits at least
-
-
-def token_hash(token: str) -> bytes:
-    """What is stored of a callback token."""
-    return hashlib.sha256(token.encode()).digest()
 
 
 class Observer(Protocol):
@@ -70,6 +63,7 @@ class Submitter:
     clock: Clock
     randomness: Randomness
     callback_base: str | None
+    tokens: CallbackTokens
     breakers: Breakers
     observer: Observer
     inputs: Inputs
@@ -135,9 +129,9 @@ class Submitter:
     ) -> None:
         if self.stopping():
             return  # nothing was sent: the next process takes the job up
-        token = base64.urlsafe_b64encode(self.randomness.bytes(TOKEN_BYTES)).rstrip(b"=").decode()
+        token = self.tokens.new()
         lease_ms = round(provider.submit_timeout_s * 1000) + LEASE_MARGIN_MS
-        begun = SubmitBegun(job.id, job.lease_epoch, self.ids.new("sbm"), token_hash(token), lease_ms, moderation)
+        begun = SubmitBegun(job.id, job.lease_epoch, self.ids.new("sbm"), hash_of(token), lease_ms, moderation)
         try:
             if await self.writer.run(Track(begun)) is not True:
                 return  # cancelled, expired, or somebody else's by now

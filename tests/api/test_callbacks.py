@@ -7,13 +7,16 @@ import gzip
 import hashlib
 import logging
 import random
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.callbacks.inbox import MAX_BODY_BYTES
-from tests.api.conftest import Served
+from tests.api.conftest import Served, serve
 
 TOKEN = "t0ken-" + "x" * 37
 
@@ -73,6 +76,19 @@ async def test_unknown_token_is_not_found(served: Served, token: str) -> None:
 
     assert answer.status_code == 404
     assert await _stored(served) == []
+
+
+async def test_guess_never_reaches_the_writer(tmp_path: Path) -> None:
+    """While nobody can write, a guess is still 404 and a callback 503: only what is known waits for the writer."""
+    async with serve(tmp_path, REMORA_BUSY_TIMEOUT="100ms") as served:
+        await _submission(served)
+        with closing(sqlite3.connect(tmp_path / "remora.db", isolation_level=None)) as shell:
+            shell.execute("BEGIN IMMEDIATE")
+            guess = await served.stranger.post("/callbacks/guess", content=b"{}")
+            known = await served.stranger.post(f"/callbacks/{TOKEN}", content=b"{}")
+
+    assert (guess.status_code, guess.json()["code"]) == (404, "unknown_token")
+    assert (known.status_code, known.json()["code"]) == (503, "store_unavailable")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "PROPFIND"])

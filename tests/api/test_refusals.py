@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from service.api.refusal_log import LINES_A_KIND, MAX_KINDS, WINDOW_S, Refusals
 from service.clock import VirtualClock
-from service.jobs.submit import token_hash
+from service.jobs.tokens import hash_of
 from tests.api.conftest import ADMIN_KEY, STUCK, Served, serve
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -124,7 +124,7 @@ async def test_forged_callback_is_told(tmp_path: Path) -> None:
             "INSERT INTO submissions (id, job_id, provider, token_hash, outcome, provider_task_id, created_at) "
             "VALUES ('sbm_1', :job, 'replicate', :hash, 'accepted', 'task-1', 1)",
             job=job["id"],
-            hash=token_hash("a-token"),
+            hash=hash_of("a-token"),
         )
         headers = {"webhook-id": "m", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"}
         with capture_logs() as lines:
