@@ -20,11 +20,11 @@ from service.api.reading import BoundedReads
 
 OTHER_DESCRIPTORS = 512  # kept for the store, providers and subscribers
 WAITING = 4_096  # connections that the kernel keeps while nobody accepts, as during a restart; it may allow fewer
-NOTSENT_BYTES = 64 * 1024  # of an answer in the kernel, not on its way yet
+NOTSENT_BYTES = 16 * 1024  # of an answer in the kernel, not on its way yet
 DRAIN_S = 20  # seconds for requests that are being answered
 CUT_S = 1  # of them, at the end, for those whose connection is cut
 FIRST_REQUEST_STEPS = 50  # of 10 ms, for connections that were accepted just before the end
-CHECKED = 256  # connections that are looked after at once: about a millisecond
+CHECKED = 32  # connections that are looked after at once: a tenth of a millisecond, three where each of them is refused
 NOTED_EVERY_S = 60.0  # a line in the log about connections that were refused
 
 _log = structlog.get_logger(__name__)
@@ -73,10 +73,6 @@ class Listener(uvicorn.Server):
         # The protocol is named, since asyncio sets TCP_NODELAY only where it is: without it answers wait 40 ms for Nagle.
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # Connections inherit it. Without it the kernel takes megabytes for a client that reads slowly, and we could not
-            # see that it reads at all.
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_BYTES)
         try:
             listening.bind((self.config.host, self.config.port))
         except BaseException:
@@ -87,6 +83,10 @@ class Listener(uvicorn.Server):
 
     async def start_on(self, listening: socket.socket) -> None:
         """Accept connections on a bound socket, which stays open; returns once it does."""
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Connections inherit it. Without it the kernel takes megabytes for a client that reads slowly, and we could not
+            # see that it reads at all.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_BYTES)
         self._task = asyncio.create_task(self._serve([listening.dup()]), name="listener")
         self._check()
         while not self.started:

@@ -22,7 +22,7 @@ WAIT_S: Final = 10.0  # for one's turn
 RETRY_AFTER_S: Final = 1
 PIECE: Final = 16  # entries that are made at once: half a millisecond; a page that is no longer waits for nobody
 PART_S: Final = 0.01  # of a part that counts for the rest behind it, at most: a slow disk is no reason to rest
-REST: Final = 9  # times as long as a part took, at most: a crowd of pages has a tenth of the time
+REST: Final = 19  # times as long as a part took, at most: a crowd of pages has a twentieth of the time
 
 
 class LongPages:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import re
 import socket
+import sys
+import termios
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +20,7 @@ from typing import Any
 import pytest
 
 from service.api.admission import Admission, Limits, peer_of
-from service.api.listener import Listener
+from service.api.listener import NOTSENT_BYTES, Listener
 from service.api.memory import Answers, Bodies
 from service.api.refusals import RequestRefused, check_size
 from service.errors import Unavailable
@@ -102,11 +105,11 @@ class Stand:
 
 
 @contextlib.asynccontextmanager
-async def stand(limits: Limits = QUICK) -> AsyncIterator[Stand]:
-    """A server with such limits."""
+async def stand(limits: Limits = QUICK, given: socket.socket | None = None) -> AsyncIterator[Stand]:
+    """A server with such limits, on a socket of its own or on a given one."""
     app = Echo()
     listener = Listener(app, "127.0.0.1", 0, limits)
-    with contextlib.closing(listener.bind()) as listening:
+    with contextlib.closing(given or listener.bind()) as listening:
         await listener.start_on(listening)
         try:
             yield Stand(listener, app, listening.getsockname()[1])
@@ -442,6 +445,27 @@ async def test_client_that_does_not_read_is_cut(count: int) -> None:
 
     assert max(unsent) <= 128 * 1024
     assert len(served.app.asked) == 1
+
+
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="this system bounds what its kernel holds by itself"
+)
+@pytest.mark.parametrize("handed", [False, True])
+async def test_kernel_takes_little_for_a_client_that_does_not_read(*, handed: bool) -> None:
+    """Megabytes without that; also on a socket that the machine opened for us."""
+    given = socket.create_server(("127.0.0.1", 0)) if handed else None
+    async with stand(given=given) as served:
+        _, writer = await served.open()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's can
+        writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: served.app.asked)
+        [connection] = served.listener.server_state.connections
+        descriptor = connection.transport.get_extra_info("socket").fileno()
+        held = int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        writer.transport.abort()
+
+    assert 0 < held <= 8 * NOTSENT_BYTES  # and what is on its way, which is little on this machine
 
 
 async def test_client_that_reads_slowly_gets_everything() -> None:
