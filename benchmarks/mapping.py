@@ -12,7 +12,7 @@ import msgspec
 
 from service.clock import SystemClock
 from service.egress import Answer, Call
-from service.providers.example import plain
+from service.providers.card.example import plain
 from service.providers.registry import Provider, Registry
 
 ROUNDS = 5_000

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from service.jobs.durations import Kind, Learned
-from service.jobs.pace import Rules, first_poll_ms, next_poll_ms
-from service.jobs.schedule import POLL_PRICE_MS
+from service.polling.durations import Kind, Learned
+from service.polling.pace import Rules, first_poll_ms, next_poll_ms
+from service.polling.plan import POLL_PRICE_MS
 
 FLOOR_S = 2.0
 GRID_S = 0.5  # of the optimum's ages

@@ -26,11 +26,12 @@ from benchmarks.ended import ACCOUNT, DAY_MS, Ended, fill
 from benchmarks.report import aim, machine, stolen_s
 from service.clock import SystemClock, SystemRandomness
 from service.db.opening import Store, open_store
-from service.jobs import list_queries, queries, usage_store
+from service.jobs import list_queries, queries
 from service.jobs.list_queries import JobFilter
-from service.jobs.usage import Wanted, grouped
 from service.results import queries as result_queries
 from service.scheduler.roller import Roller
+from service.usage import store as usage_store
+from service.usage.counting import Wanted, grouped
 
 MOST_RATIO = 1.5  # of the quartiles
 SWEPT = 200  # of one sweep

@@ -16,9 +16,9 @@ import structlog
 from service.accounts import bootstrap
 from service.accounts.keys import Keys
 from service.api.admission import Limits
+from service.api.buffers import Answers, Bodies
 from service.api.context import Context
 from service.api.listener import Listener
-from service.api.memory import Answers, Bodies
 from service.api.pages import LongPages
 from service.api.prefix import BelowPrefix, prefix_of
 from service.api.sealed_cursor import SealedCursors
@@ -29,13 +29,13 @@ from service.db.keyring import installation
 from service.db.lock import DatabaseLock
 from service.db.opening import Store, hold, open_store
 from service.db.readiness import PROBE_S, Readiness
-from service.deliveries.feed import MAX_FOLLOWERS
-from service.deliveries.feed_queries import plain_until
-from service.deliveries.shares import SOCKETS
+from service.deliveries.lanes.quota import SOCKETS
 from service.egress.door import Door
 from service.errors import SettingsInvalid
+from service.events.feed import MAX_FOLLOWERS
+from service.events.feed_queries import plain_until
 from service.ids import Ids
-from service.jobs import claims, queries
+from service.jobs import queries
 from service.jobs.counts import JobCounts
 from service.providers.registry import Registry
 from service.results.buckets import open_storage
@@ -47,6 +47,7 @@ from service.settings import Settings
 from service.stopping import Stopping, drain_s
 from service.telemetry import Metrics
 from service.wiring import Base, Stages, wire
+from service.workers import job_claims
 
 REMEMBERED_JOBS = 1_000  # finished ones whose durations are looked at when the service starts
 GC_THRESHOLDS = (20_000, 20, 50)  # new objects before a young collection; young ones before the next two
@@ -163,7 +164,7 @@ class Service:
             delivery_s=settings.delivery_timeout.total_seconds(),
             port_stays=listening is not None,
         )
-        for register in (claims.register, bootstrap.register, pullback.register):
+        for register in (job_claims.register, bootstrap.register, pullback.register):
             register(store.writer)
         store.writer.start()
         await self._ensure_admin(store, path)
@@ -270,7 +271,7 @@ class Service:
     async def listen(self) -> None:
         """Take up what an earlier process left, start all loops, and accept connections."""
         base, stages = self._base, self._stages
-        left = await base.store.writer.run(claims.VoidLeases())
+        left = await base.store.writer.run(job_claims.VoidLeases())
         await base.store.writer.run(VoidCaptures())
         self.clock.seen(await base.store.writer.run(pullback.PullBack()))
         recent = await queries.recently_finished(base.store.reader, REMEMBERED_JOBS)

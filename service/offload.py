@@ -1,7 +1,7 @@
 """Work on large values beside the event loop, in two threads: more would only take the interpreter from the loop in turns.
 
 It must not know what the work is. A thread helps only where no single step keeps the interpreter to itself for long; see
-`providers.longtexts`.
+`providers.documents.longtexts`.
 """
 
 from __future__ import annotations

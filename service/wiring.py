@@ -9,47 +9,41 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from service.accounts import accounts, ledger
+from service.accounts import accounts
 from service.accounts.keys import Keys
-from service.accounts.limits import Limits
 from service.callbacks.inbox import Inbox
 from service.clock import Clock, Randomness
 from service.db.log import LogKeeper
 from service.db.opening import Store
 from service.db.writer import Writer
-from service.deliveries import replay_store
 from service.deliveries import retention as sent_retention
-from service.deliveries.changes import Changes
 from service.deliveries.directory import StoreDirectory
 from service.deliveries.erasure_store import erase as erase_deliveries
 from service.deliveries.fanout import Fanout
 from service.deliveries.fanout_store import FanoutsDuty, WriteFanoutPart
-from service.deliveries.feed import Hub
+from service.deliveries.lanes.quota import SOCKETS
 from service.deliveries.recalled import Recalled
+from service.deliveries.replays import replay_store
 from service.deliveries.send import Sender
-from service.deliveries.shares import SOCKETS
-from service.deliveries.subscriptions import DestinationCache
+from service.deliveries.subscribing.changes import Changes
 from service.egress import Egress, Files
+from service.events.feed import Hub
 from service.ids import Ids
 from service.jobs import retention as job_retention
-from service.jobs import usage_store
 from service.jobs.cancel import Canceller
-from service.jobs.capacity import Capacity, SubmitCapacity
-from service.jobs.dispatch import Dispatcher
 from service.jobs.erase import Erase, Eraser, Follower
-from service.jobs.facts import Fact
-from service.jobs.fetch import Fetcher
 from service.jobs.inputs import Inputs
 from service.jobs.intake import Intake
-from service.jobs.moderation import Moderation
-from service.jobs.moderators import installed, moderators
-from service.jobs.pace import Rules
-from service.jobs.pool import WorkerPool
 from service.jobs.row import JobRow
-from service.jobs.submit import Submitter
 from service.jobs.tokens import CallbackTokens
 from service.jobs.track import Track, Tracker
+from service.jobs.transitions.facts import Fact
 from service.jobs.waiters import Waiters
+from service.ledger import transfers
+from service.ledger.spending_limits import Limits
+from service.moderation.moderation import Moderation
+from service.moderation.moderators import installed, moderators
+from service.polling.pace import Rules
 from service.providers.breaker import Breakers
 from service.providers.registry import Registry
 from service.results.capture import Capturer
@@ -69,7 +63,14 @@ from service.scheduler.replayer import Replayer
 from service.scheduler.roller import Roller
 from service.scheduler.sweeper import STRANGERS_EVERY_S, STRANGERS_FIRST_S, Sweeper
 from service.settings import Settings
+from service.subscriptions.destinations import DestinationCache
 from service.telemetry import Metrics
+from service.usage import store as usage_store
+from service.workers.capacity import Capacity, SubmitCapacity
+from service.workers.dispatch import Dispatcher
+from service.workers.fetch import Fetcher
+from service.workers.pool import WorkerPool
+from service.workers.submit import Submitter
 
 SUBMIT_LEASE_MS = 600_000  # longer than moderation and loading an input may take; the request has a lease of its own
 POLL_LEASE_MS = 120_000  # longer than any poll may take
@@ -289,7 +290,7 @@ def _limits(writer: Writer) -> Limits:
     """Judges new jobs, and is told of changed limits; also the books get their credits."""
     limits = Limits()
     limits.register(writer)
-    ledger.register(writer)
+    transfers.register(writer)
     return limits
 
 

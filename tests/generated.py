@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from service.metrics import METRICS
-from service.providers.schema import card_schema
+from service.providers.card.schema import card_schema
 from service.settings import PREFIX, PROVIDER_SETTINGS, PROVIDERS_PREFIX, SETTINGS, Setting
 from service.states import MEANINGS, MOVES, ErrorCode, JobStatus
 
@@ -89,13 +90,31 @@ def metrics_table() -> str:
 
 
 def with_metrics(page: str) -> str:
-    """The page with the table between its markers made anew."""
-    return re.sub(
-        r"(<!-- metrics -->\n)(.*?)(<!-- /metrics -->)",
-        lambda match: f"{match[1]}\n{metrics_table()}\n{match[3]}",
-        page,
-        flags=re.DOTALL,
-    )
+    """The page with the table of metrics made anew."""
+    return _between("metrics", metrics_table(), page)
+
+
+def packages_table() -> str:
+    """The table of packages in docs/architecture.md: what each owns, and which module to open first."""
+    rows = []
+    for path in sorted((ROOT / "service").rglob("*/__init__.py")):
+        told = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        first = re.search(r"Open `(\w+)` first", told)
+        name = ".".join(path.parent.relative_to(ROOT / "service").parts)
+        rows.append((f"`{name}`", " ".join(told.partition("\n\n")[0].split()), f"`{first[1]}`" if first else ""))
+    return _table(("package", "what it owns", "open first"), rows)
+
+
+def with_packages(page: str) -> str:
+    """The page with the table of packages made anew."""
+    return _between("packages", packages_table(), page)
+
+
+def _between(name: str, text: str, page: str) -> str:
+    """The page with what stands between two markers replaced."""
+    found = re.compile(rf"(<!-- {name} -->\n)(.*?)(<!-- /{name} -->)", re.DOTALL)
+    assert found.search(page), name
+    return found.sub(lambda match: f"{match[1]}\n{text}\n{match[3]}", page)
 
 
 _STATES_INTRO = """# The states of a job
@@ -144,6 +163,8 @@ def main() -> None:
     (ROOT / "docs" / "states.md").write_text(states_page(), "utf-8")
     operations = ROOT / "docs" / "operations.md"
     operations.write_text(with_metrics(operations.read_text("utf-8")), "utf-8")
+    architecture = ROOT / "docs" / "architecture.md"
+    architecture.write_text(with_packages(architecture.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

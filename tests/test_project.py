@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from service.metrics import METRICS
-from tests.generated import ROOT, card_schema_text, settings_page, states_page, with_metrics
+from tests.generated import ROOT, card_schema_text, settings_page, states_page, with_metrics, with_packages
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SCRIPTS = Path(sys.executable).parent
@@ -73,7 +73,7 @@ def test_import_contracts_hold() -> None:
         ("telemetry.py", "import sqlalchemy", "SQL only in db, store.py, queries.py and accounts"),
         ("telemetry.py", "import apscheduler", "APScheduler only in scheduler"),
         ("accounts/planted.py", "import service.jobs.store", "jobs.store and deliveries.store only"),
-        ("sandbox/planted.py", "import service.providers.card", "The sandbox knows nothing"),
+        ("sandbox/planted.py", "import service.providers.card.card", "The sandbox knows nothing"),
         ("states.py", "import socket", "states, backoff, ids, notation"),
     ],
 )
@@ -228,3 +228,84 @@ def test_image_runs_without_root_and_checks_its_health() -> None:
     assert program[:2] == ["python", "-c"]
     assert "/healthz" in program[2]
     ast.parse(program[2])
+
+
+def test_packages_say_what_they_own() -> None:
+    """What it is, what it must not know, and which module to open first, which there is."""
+    for path in (ROOT / "service").rglob("*/__init__.py"):
+        told = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        first = re.search(r"Open `(\w+)` first", told)
+
+        assert first is not None, path
+        assert (path.parent / f"{first[1]}.py").exists(), f"{path}: {first[1]}"
+        assert re.search(r"[Ii]t must not\s\w+", told), path
+
+
+def test_table_of_packages_is_current() -> None:
+    """docs/architecture.md has every package; `just docs` makes it so."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+
+    assert with_packages(page) == page
+
+
+def test_packages_stay_small() -> None:
+    """A package of one concept has about fifteen modules; those that are larger are named here, and may only shrink."""
+    larger = {"api": 37, "db": 22, "sandbox": 19, "jobs": 19, "deliveries": 19}
+    counts = {
+        ".".join(path.parent.relative_to(ROOT / "service").parts): len(list(path.parent.glob("*.py"))) - 1
+        for path in (ROOT / "service").rglob("*/__init__.py")
+    }
+
+    assert {name: count for name, count in counts.items() if count > larger.get(name, 16)} == {}
+    assert {name: count for name, count in larger.items() if counts[name] < count} == {}
+
+
+def _missing(page: str, root: Path) -> list[str]:
+    """Rows of "Where is …?" whose file does not define the name."""
+    rows = re.findall(r"^\| [^|]+\? \| `(service/[\w/]+\.py)` \| `(\w+)` \|$", page, re.MULTILINE)
+    assert len(rows) >= 24
+    found = []
+    for file, name in rows:
+        path = root / file
+        body = ast.parse(path.read_text("utf-8")).body if path.exists() else []
+        defined = {
+            each.name for each in body if isinstance(each, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        for each in body:
+            targets = (
+                each.targets
+                if isinstance(each, ast.Assign)
+                else [each.target]
+                if isinstance(each, ast.AnnAssign)
+                else []
+            )
+            defined |= {target.id for target in targets if isinstance(target, ast.Name)}
+        if name not in defined:
+            found.append(f"{file}: {name}")
+    return found
+
+
+def test_whoever_asks_where_something_is_finds_it() -> None:
+    """The answers of docs/architecture.md exist and define what they name; a planted wrong one is seen."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+
+    assert _missing(page, ROOT) == []
+    assert _missing(page.replace("`Tracker` |", "`Trackers` |"), ROOT) == ["service/jobs/track.py: Trackers"]
+
+
+def test_module_names_tell_modules_apart() -> None:
+    """Two modules share a name only where they play the same part, each in its package. The sandbox is a program of its own."""
+    parts = {"store", "queries", "retention"}  # of a package's own tables
+    edges = {"api", "cli", "db.tables"}  # routes, commands and tables of the same thing
+    places: dict[str, list[str]] = {}
+    for path in (ROOT / "service").rglob("*.py"):
+        package = ".".join(path.parent.relative_to(ROOT / "service").parts)
+        if path.stem != "__init__" and not package.startswith("sandbox"):
+            places.setdefault(path.stem, []).append(package)
+    shared = {
+        name: found
+        for name, found in places.items()
+        if len(found) > 1 and name not in parts and len([each for each in found if each not in edges]) > 1
+    }
+
+    assert shared == {}

@@ -1,6 +1,6 @@
 """Accounts: made by an admin with a first key, listed, and given a new signing secret.
 
-Every secret is shown once, by whoever made it. It must not know how money moves nor when it runs out (`ledger`, `limits`).
+Every secret is shown once, by whoever made it. It must not know how money moves nor when it runs out (`ledger`).
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from functools import partial
 from typing import Any, Final
 
 from service.accounts.keys import KeyRow, KeyText, insert
-from service.accounts.ledger import book, credited
-from service.accounts.limits import STANDING, LimitKind, Standing, standing_of, trusted
-from service.accounts.money import shown
 from service.accounts.secrets import SHOWN_CHARS
 from service.clock import iso
 from service.db.reader import Reader
 from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.errors import NotFound
+from service.ledger.money import shown
+from service.ledger.spending_limits import STANDING, LimitKind, Standing, standing_of, trusted
+from service.ledger.transfers import book, credited
 
 SECRET_GRACE_MS: Final = 24 * 3_600_000  # how long the previous signing secret co-signs after a rotation
 

@@ -18,7 +18,7 @@ from service.accounts.secrets import new_sealed
 from service.clock import Randomness
 from service.db.keyring import write_private
 from service.db.reader import Reader
-from service.db.secrets import SecretBox
+from service.db.sealing import SecretBox
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.ids import Ids

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from service.clock import Randomness
-from service.db.secrets import SecretBox
+from service.db.sealing import SecretBox
 from service.signing import decode_secret, new_secret
 
 SHOWN_CHARS: Final = 10  # `whsec_` and four more

@@ -12,12 +12,12 @@ from service.accounts.accounts import CreateAccount, RotateSecret, account_view,
 from service.accounts.bootstrap import DEFAULT_ACCOUNT, SETTINGS_KEY
 from service.accounts.keys import ACCOUNT_SCOPES, CreateKey, Principal, RevokeKey, Scope, key_view, new_key
 from service.accounts.secrets import new_sealed
-from service.api.answers import json_answer
 from service.api.auth import needs
 from service.api.body import fields_of, json_body, optional_body
-from service.api.books import amount_of, limit_of
 from service.api.context import Context, context_of, principal_of
+from service.api.ledger import amount_of, limit_of
 from service.api.query import PAGING, page, query_of, wrong
+from service.api.responses import json_answer
 from service.clock import iso, parse_iso
 from service.errors import FieldError, Forbidden, Invalid, NotFound
 from service.ids import is_id

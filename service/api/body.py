@@ -16,10 +16,10 @@ from typing import Any, Final, NoReturn, TypeVar
 from litestar import Request
 from litestar.types import Receive, Scope
 
-from service.api.memory import FREE_BYTES, Bodies
+from service.api.buffers import FREE_BYTES, Bodies
 from service.errors import MAX_ERRORS, FieldError, Invalid, Malformed, TooLarge, UnsupportedMediaType
 from service.offload import QUICK_BYTES, beside
-from service.providers.longtexts import TooMuch, parsed
+from service.providers.documents.longtexts import TooMuch, parsed
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from litestar.enums import ScopeType
 from litestar.exceptions import MethodNotAllowedException
 from litestar.types import HTTPScope, Receive, Scope, Send
 
+from service.api.buffers import FREE_BYTES
 from service.api.context import Context
-from service.api.memory import FREE_BYTES
 from service.api.prefix import PREFIX
 from service.errors import NotFound, RemoraError
 

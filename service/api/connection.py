@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from service.api import refusals
 from service.api.admission import Admission, Limits, peer_of
-from service.api.reading import READ_BYTES
+from service.api.bounded_reads import READ_BYTES
 from service.api.refusals import Refusal, RequestRefused
 from service.clock import SystemClock
 from service.telemetry import SparingLog

@@ -9,16 +9,16 @@ from typing import Any, Protocol
 from litestar import Request
 
 from service.accounts.keys import Keys, Principal
-from service.api.memory import Answers, Bodies
+from service.api.buffers import Answers, Bodies
 from service.api.pages import LongPages
 from service.api.sealed_cursor import SealedCursors
 from service.clock import Clock, Randomness
 from service.db.reader import Reader
-from service.db.secrets import SecretBox
+from service.db.sealing import SecretBox
 from service.db.writer import Writer
-from service.deliveries.feed import Hub
 from service.deliveries.figures import Figures
 from service.egress import Egress
+from service.events.feed import Hub
 from service.ids import Ids
 from service.jobs.cancel import Canceller
 from service.jobs.counts import JobCounts

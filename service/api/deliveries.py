@@ -8,14 +8,14 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
 from service.accounts.keys import Scope
-from service.api.answers import json_answer
 from service.api.auth import needs
 from service.api.body import fields_of, optional_body
 from service.api.context import context_of, principal_of
 from service.api.query import PAGING, Query, next_cursor, query_of, wrong
+from service.api.responses import json_answer
 from service.api.subscriptions import use_cases
 from service.deliveries import delivery_queries
-from service.deliveries.subscribe import no_delivery
+from service.deliveries.subscribing.subscribe import no_delivery
 from service.ids import Prefix, is_id
 
 _FILTERS = frozenset({"status", "subscription", "job", "event"})

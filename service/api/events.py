@@ -14,15 +14,15 @@ from litestar import Request, Response, get
 from litestar.types import ASGIApp
 
 from service.accounts.keys import Scope
-from service.api.answers import raw_answer
 from service.api.auth import authenticated, needs
 from service.api.body import header
 from service.api.context import Context, context_of, principal_of
 from service.api.query import Query, bad_cursor, number_of, query_of, wrong
+from service.api.responses import raw_answer
 from service.api.sealed_cursor import FEED, looks_sealed
 from service.api.stream import WRITE_S, EventStream, entry_json, expired
-from service.deliveries.feed_queries import Wanted, position_of, read_edges, read_page
 from service.errors import Unauthenticated
+from service.events.feed_queries import Wanted, position_of, read_edges, read_page
 from service.ids import is_id
 from service.states import EVENT_TYPES
 

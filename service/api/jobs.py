@@ -13,22 +13,22 @@ from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath
 
 from service.accounts.keys import Scope
-from service.api.answers import empty_answer, json_answer, raw_answer
 from service.api.auth import needs
 from service.api.body import JOB_BODY_MAX_BYTES, fields_of, header, optional_body, parsed_body
 from service.api.context import Context, context_of, principal_of
 from service.api.query import PAGING, Query, next_cursor, page, query_of, wrong
+from service.api.responses import empty_answer, json_answer, raw_answer
 from service.api.waiting import applied, job_when_final, preferred_wait
 from service.errors import FieldError, Gone, Invalid, NotFound
 from service.ids import is_id
 from service.jobs import list_queries, queries
 from service.jobs.erase import Erase
-from service.jobs.facts import ResubmitAsked
 from service.jobs.intake import Caller
+from service.jobs.job_request import idempotency_key, parse
 from service.jobs.list_queries import JobFilter
-from service.jobs.request import idempotency_key, parse
 from service.jobs.row import JobRow
 from service.jobs.track import Track
+from service.jobs.transitions.facts import ResubmitAsked
 from service.jobs.view import ERASED, ResultRow, job_view
 from service.results import queries as result_queries
 from service.results.links import ResultLinks

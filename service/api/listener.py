@@ -15,8 +15,8 @@ import structlog
 import uvicorn
 
 from service.api.admission import Admission, Limits
+from service.api.bounded_reads import BoundedReads
 from service.api.connection import GuardedProtocol
-from service.api.reading import BoundedReads
 
 OTHER_DESCRIPTORS = 512  # kept for the store, providers and subscribers
 WAITING = 4_096  # connections that the kernel keeps while nobody accepts, as during a restart; it may allow fewer

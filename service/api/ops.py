@@ -6,10 +6,10 @@ from typing import Any
 
 from litestar import Request, Response, get
 
-from service.api.answers import json_answer
 from service.api.auth import authenticated
 from service.api.context import Context, context_of
 from service.api.hosts import is_asked_here
+from service.api.responses import json_answer
 from service.clock import iso
 from service.deliveries.gauges import gauges
 from service.errors import Unavailable

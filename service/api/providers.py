@@ -7,16 +7,16 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.params import FromPath
 
-from service.accounts.money import usd
-from service.api.answers import json_answer
 from service.api.auth import ANY_KEY, needs
 from service.api.context import Context, context_of
 from service.api.query import query_of
+from service.api.responses import json_answer
 from service.clock import iso
 from service.errors import NotFound
+from service.ledger.money import usd
 from service.providers.breaker import Breaker
-from service.providers.card import Operation
-from service.providers.price import Price
+from service.providers.card.card import Operation
+from service.providers.card.price import Price
 from service.providers.registry import Provider
 
 _NOTHING: frozenset[str] = frozenset()

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from litestar import Response
 from litestar.types import Scope
 
-from service.api.answers import json_answer
+from service.api.responses import json_answer
 from service.clock import parse_iso
 from service.errors import Malformed
 from service.ids import Prefix, is_id

@@ -8,15 +8,15 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
 from service.accounts.keys import Scope
-from service.api.answers import json_answer
 from service.api.auth import needs
 from service.api.body import fields_of, json_body, optional_body
 from service.api.context import Context, context_of, principal_of
 from service.api.query import PAGING, page, query_of, wrong
-from service.deliveries import replay_queries
-from service.deliveries.changes import no_subscription
-from service.deliveries.replay import Replays, parse_replay
-from service.deliveries.replay_store import no_replay
+from service.api.responses import json_answer
+from service.deliveries.replays import replay_queries
+from service.deliveries.replays.replay import Replays, parse_replay
+from service.deliveries.replays.replay_store import no_replay
+from service.deliveries.subscribing.changes import no_subscription
 from service.ids import is_id
 
 _NOTHING: frozenset[str] = frozenset()

@@ -15,17 +15,17 @@ from litestar import Request, Response, get
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from service.api.answers import empty_answer
 from service.api.body import header
 from service.api.context import Context, context_of
 from service.api.ranges import Span, span_of
+from service.api.responses import empty_answer
 from service.errors import EgressRefused, FileMissing, Gone, NotFound, StorageUnavailable, Unavailable
 from service.fileurls import MAX_LINK_CHARS, escaped, is_data_url, trimmed
 from service.jobs.view import ERASED, is_link
 from service.results import queries, thumbnails
-from service.results.inline import inline_picture
+from service.results.data_urls import inline_picture
+from service.results.formats.sniff import ENDINGS
 from service.results.queries import Held
-from service.results.sniff import ENDINGS
 from service.results.storage import CHUNK_BYTES, Storage
 
 _NOT_IN_A_HOST: Final = frozenset("/?#@\\%\ufffd")

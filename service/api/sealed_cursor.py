@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from service.api.query import number_of
-from service.db.secrets import SecretBox
+from service.db.sealing import SecretBox
 
 FEED: Final = "pos"  # the kind of the feed's cursors
 _PLACE_BYTES: Final = 8

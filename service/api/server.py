@@ -12,26 +12,26 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 
 from service.api import (
     accounts,
-    books,
     callbacks,
     deliveries,
     events,
     export,
     jobs,
+    ledger,
+    openapi,
     ops,
     providers,
     replays,
     results,
-    schema,
     subscriptions,
     usage,
 )
-from service.api.answers import empty_answer
 from service.api.auth import check_key
 from service.api.context import Context
 from service.api.exchange import Api
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.refusal_log import Refusals
+from service.api.responses import empty_answer
 
 ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *export.ROUTES,
@@ -42,12 +42,12 @@ ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *events.ROUTES,
     *providers.ROUTES,
     *accounts.ROUTES,
-    *books.ROUTES,
+    *ledger.ROUTES,
     *usage.ROUTES,
     *callbacks.ROUTES,
     *results.ROUTES,
     *ops.ROUTES,
-    *schema.ROUTES,
+    *openapi.ROUTES,
 )
 
 
@@ -82,7 +82,7 @@ def create_api(context: Context, extra_routes: Sequence[BaseRouteHandler] = ()) 
         state=State({"context": context, "refusals": Refusals(context.clock)}),
         before_request=check_key,
         exception_handlers=EXCEPTION_HANDLERS,
-        openapi_config=None,  # see `schema`
+        openapi_config=None,  # see `openapi`
         logging_config=None,  # see `exchange`
         debug=False,
     )

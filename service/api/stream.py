@@ -17,9 +17,9 @@ from litestar.types import Receive, Scope, Send
 from service.api.connection import abort_connection
 from service.clock import Clock
 from service.db.reader import Reader
-from service.deliveries.feed import Follower, Hub
-from service.deliveries.feed_queries import Edges, Entry, Wanted
 from service.errors import Gone, Unavailable
+from service.events.feed import Follower, Hub
+from service.events.feed_queries import Edges, Entry, Wanted
 
 HEARTBEAT_S: Final = 15.0  # the key is looked at as often
 WRITE_S: Final = 30.0  # for a client to take what was written; then it is cut, and may come back

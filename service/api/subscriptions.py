@@ -8,15 +8,15 @@ from litestar import Request, Response, delete, get, patch, post
 from litestar.params import FromPath
 
 from service.accounts.keys import Scope
-from service.api.answers import json_answer
 from service.api.auth import needs
 from service.api.body import fields_of, json_body, optional_body
 from service.api.context import Context, context_of, principal_of
 from service.api.query import PAGING, page, query_of
-from service.deliveries import queries
-from service.deliveries.changes import no_subscription
-from service.deliveries.request import parse_change, parse_disabling, parse_new, parse_rotation
-from service.deliveries.subscribe import Subscribe
+from service.api.responses import json_answer
+from service.deliveries.subscribing import queries
+from service.deliveries.subscribing.changes import no_subscription
+from service.deliveries.subscribing.subscribe import Subscribe
+from service.deliveries.subscribing.subscription_request import parse_change, parse_disabling, parse_new, parse_rotation
 from service.ids import is_id
 
 _NOTHING: frozenset[str] = frozenset()

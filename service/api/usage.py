@@ -9,15 +9,15 @@ from typing import Any, Final
 from litestar import Request, Response, get
 
 from service.accounts.keys import Scope
-from service.accounts.money import usd
-from service.api.answers import json_answer
 from service.api.auth import needs
 from service.api.context import context_of, principal_of
 from service.api.query import Query, query_of, wrong
+from service.api.responses import json_answer
 from service.ids import is_id
-from service.jobs import usage_store
-from service.jobs.usage import DAY_MS, DIMENSIONS, OTHER, Row, Wanted, cut_model, grouped
+from service.ledger.money import usd
 from service.states import FINAL, JobStatus
+from service.usage import store as usage_store
+from service.usage.counting import DAY_MS, DIMENSIONS, OTHER, Row, Wanted, cut_model, grouped
 
 DEFAULT_DAYS: Final = 30
 MAX_DAYS: Final = 366

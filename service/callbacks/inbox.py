@@ -13,11 +13,11 @@ from typing import Any, Protocol
 from service.clock import Clock
 from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
-from service.jobs.facts import CallbackHeard
 from service.jobs.tokens import CallbackTokens, hash_of
 from service.jobs.track import Tracker
+from service.jobs.transitions.facts import CallbackHeard
+from service.providers.documents.reading import CALLBACK_BYTES
 from service.providers.mapping import Observation
-from service.providers.reading import CALLBACK_BYTES
 from service.providers.registry import Registry
 from service.providers.signatures import Judged
 from service.telemetry import SparingLog
@@ -151,7 +151,7 @@ class Inbox:
             provider = None  # the card was changed: nobody can read or verify this any more
         judged = None
         if provider is not None:
-            judged = provider.judge_callback(operation, command.body, command.headers, url=command.url)
+            judged = provider.verify_callback(operation, command.body, command.headers, url=command.url)
         if judged is not None and judged.valid is False and len(command.body) == MAX_BODY_BYTES:
             judged = Judged(None, False, "it was cut, and no signature fits a part")
         evidence = judged is not None and judged.evidence

@@ -16,13 +16,13 @@ from urllib.parse import urlencode
 import msgspec
 import typer
 
-from service.accounts.limits import LimitKind
-from service.cli.client import ServiceClient, connected
+from service.cli.api_client import ServiceClient, connected
 from service.cli.outcome import NOT_WELL, Refused, told
 from service.clock import SystemRandomness
 from service.environment import load
 from service.errors import EgressCut
 from service.ids import is_id
+from service.ledger.spending_limits import LimitKind
 from service.printable import one_line, shown_json
 
 T = TypeVar("T")

@@ -23,9 +23,9 @@ from rich.text import Text
 from service.app import is_wildcard
 from service.cli.cards import read_providers, refusals
 from service.cli.findings import Finding, Mark
-from service.cli.lines import folded, terminal_width
 from service.cli.migrate import database_file
 from service.cli.outcome import NOT_WELL
+from service.cli.printing import folded, terminal_width
 from service.cli.tonight import machine, running, waiting
 from service.clock import SystemClock, SystemRandomness
 from service.db.examine import Examination, examine
@@ -33,7 +33,7 @@ from service.egress.door import Door
 from service.egress.names import NOT_FOUND
 from service.environment import load
 from service.errors import CardInvalid, SettingsInvalid
-from service.jobs.moderators import installed, moderators
+from service.moderation.moderators import installed, moderators
 from service.printable import one_line
 from service.settings import Settings
 

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import msgspec
 import typer
 
-from service.cli.client import ServiceClient, connected
+from service.cli.api_client import ServiceClient, connected
 from service.cli.outcome import Refused, told
 from service.environment import load
 from service.errors import EgressError, RemoraError

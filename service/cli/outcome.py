@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import structlog
 import typer
 
-from service.cli.lines import folded, terminal_width
+from service.cli.printing import folded, terminal_width
 from service.errors import CardInvalid, EgressError, RemoraError, SettingsInvalid, StoreFailed, StoreUnavailable
 from service.printable import one_line
 

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from service.cli.cards import read_providers
-from service.cli.lines import folded, terminal_width
 from service.cli.outcome import NOT_WELL, told
+from service.cli.printing import folded, terminal_width
 from service.clock import SystemClock
 from service.environment import load
 from service.errors import CardInvalid
-from service.providers.card import Card
-from service.providers.loading import locate
+from service.providers.card.card import Card
+from service.providers.card.loading import locate
 from service.providers.registry import Provider, read_card
 from service.providers.rehearsal import rehearse
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from service.cli.lines import folded, terminal_width
+from service.cli.printing import folded, terminal_width
 from service.sandbox.faults import Fault, describe, parse_faults
 from service.sandbox.keys import HELP
 from service.sandbox.server import SandboxOptions, SandboxServer

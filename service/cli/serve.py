@@ -23,9 +23,9 @@ from service.api.handover import inherited, start_anew
 from service.app import Service, is_wildcard
 from service.cli.cards import refusals
 from service.cli.crashes import log_crashes
-from service.cli.lines import folded, terminal_width
 from service.cli.main import BEGAN
 from service.cli.outcome import Refused, told
+from service.cli.printing import folded, terminal_width
 from service.cli.successor import check_start
 from service.db.examine import refuse_unreadable
 from service.environment import load, log_format

@@ -14,7 +14,7 @@ from service.db.examine import installation_at
 from service.egress.door import Door
 from service.environment import load
 from service.errors import SettingsInvalid
-from service.jobs.moderators import installed, moderators
+from service.moderation.moderators import installed, moderators
 from service.results.buckets import open_storage
 from service.settings import Settings
 

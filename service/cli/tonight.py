@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from service.cli.client import ServiceClient, key_to_use, opened
+from service.cli.api_client import ServiceClient, key_to_use, opened
 from service.cli.findings import Finding, Mark
 from service.cli.outcome import Refused
 from service.db.trouble import Kind, Trouble

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from service.clock import Randomness
-from service.db.faults import remedy
+from service.db.engine_errors import remedy
 from service.db.invariants import Breach, breaches
 from service.db.keyring import installation_of, open_box
 from service.db.lock import in_use

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.clock import Randomness
 from service.db.reader import Reader
-from service.db.secrets import MIN_KEY_BYTES, SecretBox, SecretKeyWrong, parse_root
+from service.db.sealing import MIN_KEY_BYTES, SecretBox, SecretKeyWrong, parse_root
 from service.errors import SettingsInvalid
 
 _CHECK = "secret_key_check"

@@ -14,7 +14,7 @@ from typing import Any, Final
 import aiosqlite
 
 from service.db.barrier import Barrier
-from service.db.faults import fault
+from service.db.engine_errors import fault
 from service.db.transaction import Params, Row
 from service.errors import Unavailable
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from service.clock import Clock
-from service.db.faults import fault
+from service.db.engine_errors import fault
 from service.db.sqlite import SQLiteTx, WriteConnection, empty_log
 from service.db.transaction import Tx
 from service.errors import GuardFailed, StoreFailed, StoreInDoubt, StoreUnavailable

@@ -10,7 +10,7 @@ from service.clock import iso
 from service.db.reader import Reader
 from service.db.transaction import Params, Row
 from service.deliveries.attempts import kept_and_cut
-from service.deliveries.sent import request_headers, url_of
+from service.deliveries.recorded import request_headers, url_of
 
 DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")
 SCAN: Final = 20_000  # deliveries that one page looks at: some twenty milliseconds

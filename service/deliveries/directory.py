@@ -10,10 +10,10 @@ from typing import Final
 from service.accounts.secrets import signing_secrets
 from service.clock import Clock
 from service.db.reader import Reader
-from service.db.secrets import SecretBox
+from service.db.sealing import SecretBox
 from service.db.writer import Writer
 from service.deliveries.backlog_queries import waiting
-from service.deliveries.subscriptions import Destination, DestinationCache, DisableSubscription
+from service.subscriptions.destinations import Destination, DestinationCache, DisableSubscription
 
 #: How long an account's secrets are kept in memory. A rotation by this process is known at once; this is for one that was
 #: made by another program (a restored backup, an operator's shell).

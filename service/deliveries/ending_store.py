@@ -8,7 +8,7 @@ from functools import partial
 
 from service.db.transaction import Tx, json_set
 from service.db.writer import Command, Writer
-from service.deliveries.claims import Held
+from service.deliveries.delivery_claims import Held
 from service.deliveries.store import settle_lanes
 
 

@@ -17,14 +17,14 @@ import msgspec
 from service.db.transaction import Params, Row, Tx
 from service.deliveries import fanout_store, store
 from service.deliveries.fanout_store import PART, WriteFanoutPart
-from service.deliveries.feed import Hub
-from service.deliveries.lanes import Lanes
-from service.deliveries.matching import Index
-from service.deliveries.sending import Sending
-from service.deliveries.subscriptions import Destination, DestinationCache
+from service.deliveries.lanes.lanes import Lanes
+from service.deliveries.lanes.queue import Sending
+from service.events.feed import Hub
 from service.ids import Ids
-from service.jobs.events import StateEvent
+from service.jobs.state_events import StateEvent
 from service.states import FINAL_EVENT_TYPES
+from service.subscriptions.destinations import Destination, DestinationCache
+from service.subscriptions.matching import Index
 
 AT_ONCE: Final = 256  # deliveries that are made, or begun, before others have their turn: some 5 ms
 

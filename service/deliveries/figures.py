@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.clock import Clock
-from service.deliveries.breaker import BreakerState
-from service.deliveries.lanes import Lanes
+from service.deliveries.lanes.lane_breaker import BreakerState
+from service.deliveries.lanes.lanes import Lanes
 
 SLOT_S: Final = 300  # the hour moves on in such steps
 SLOTS: Final = 12

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from service.deliveries.attempts import Tried
-from service.deliveries.lanes import Lanes
-from service.deliveries.origins import IN_FLIGHT, NEW_IN_FLIGHT, is_shared, shared_lanes
-from service.deliveries.sending import Sending
+from service.deliveries.lanes.lane_names import IN_FLIGHT, NEW_IN_FLIGHT, is_shared, shared_lanes
+from service.deliveries.lanes.lanes import Lanes
+from service.deliveries.lanes.queue import Sending
 
 PROMPT_MS: Final = 1_000  # destinations that answer later are served after those that do not
 

@@ -16,7 +16,7 @@ import structlog
 
 from service.db.transaction import Row
 from service.db.writer import Writer
-from service.deliveries.claims import (
+from service.deliveries.delivery_claims import (
     LANES_AT_ONCE,
     PER_LANE,
     ClaimDeliveries,
@@ -26,11 +26,11 @@ from service.deliveries.claims import (
     VoidDeliveryLeases,
     Wish,
 )
-from service.deliveries.lanes import Lanes
-from service.deliveries.origins import IN_FLIGHT
-from service.deliveries.sending import Sending
-from service.deliveries.subscriptions import Destination
+from service.deliveries.lanes.lane_names import IN_FLIGHT
+from service.deliveries.lanes.lanes import Lanes
+from service.deliveries.lanes.queue import Sending
 from service.errors import StoreUnavailable
+from service.subscriptions.destinations import Destination
 
 HUNGRY_AT_ONCE: Final = 256  # lanes that one claim fills: an event may have left something in thousands
 

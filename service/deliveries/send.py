@@ -15,26 +15,26 @@ from service import __version__
 from service.backoff import JITTER
 from service.clock import Clock, Randomness
 from service.db.writer import Writer
-from service.deliveries import claims, ending_store, store
+from service.deliveries import delivery_claims, ending_store, store
 from service.deliveries.attempts import Tried, broken, judge, next_due_ms
-from service.deliveries.claims import Held
+from service.deliveries.delivery_claims import Held
 from service.deliveries.ending_store import EndDelivery, EndStale
 from service.deliveries.figures import Figures
-from service.deliveries.lanes import Lanes
-from service.deliveries.lines import Lines
-from service.deliveries.memory import MEMORY, Memory
-from service.deliveries.origins import is_one_off, origin_of
+from service.deliveries.lanes.held_bytes import MEMORY, Memory
+from service.deliveries.lanes.lane_names import is_one_off, origin_of
+from service.deliveries.lanes.lanes import Lanes
+from service.deliveries.lanes.queue import Sending
+from service.deliveries.lanes.quota import SOCKETS, Shares
+from service.deliveries.log_lines import Lines
 from service.deliveries.outcomes import Outcomes
 from service.deliveries.recalled import Recalled
+from service.deliveries.recorded import CONTENT_TYPE, described
 from service.deliveries.refill import Refill
-from service.deliveries.sending import Sending
-from service.deliveries.sent import CONTENT_TYPE, described
-from service.deliveries.shares import SOCKETS, Shares
 from service.deliveries.store import RecordAttempt
-from service.deliveries.subscriptions import Destination
 from service.egress import Egress
 from service.errors import EgressError, StoreUnavailable
 from service.signing import SIGNATURE_HEADER, Signer, signature_headers
+from service.subscriptions.destinations import Destination
 
 READ_BYTES = 64 * 1024  # of a destination's answer
 PATIENCE_S = 86_400.0  # a delivery waits at least so long behind an open breaker, however short its schedule is
@@ -120,7 +120,7 @@ class Sender:
         self.recalled = Recalled(self.lease_ms)
         self._refill = Refill(writer, directory, self.lanes, owner, self.lease_ms)
         store.register(writer, self.lanes.try_now)
-        claims.register(writer)
+        delivery_claims.register(writer)
         ending_store.register(writer, self._emptied)
 
     async def send(self, sending: Sending) -> None:

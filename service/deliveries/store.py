@@ -105,7 +105,7 @@ class RecordAttempt(Command[None]):
         counted: It is one of the schedule's; a try ahead of time is not.
         reason: Why there is no further try, in a word.
         error_class: What went wrong, in a word.
-        sent: What went along, without values; see `sent.described`.
+        sent: What went along, without values; see `recorded.described`.
         url: Where it went; that it failed is held against a subscription only while that is its address.
     """
 

@@ -1,5 +1,6 @@
 """The one door for outbound HTTP, seen from outside: what is asked, what is answered, and the port itself.
 
+Open `door` first, which sends; `gate` says which addresses may be reached. It must not know what is asked for.
 The port stands here and not in a module of its own because it is all that the rest of the service may know of this
 package; only the composition root also knows `service.egress.door`. Nothing here knows an HTTP client.
 """

@@ -20,8 +20,8 @@ from aiohttp.connector import AddrInfoType, Connection
 from aiohttp.tracing import Trace
 
 from service.clock import Clock
-from service.egress.answers import AnswerHandler
 from service.egress.gate import Gate
+from service.egress.http_answers import AnswerHandler
 from service.egress.names import Names
 from service.errors import EgressCut, Timing
 

@@ -24,8 +24,8 @@ from multidict import CIMultiDictProxy
 from service.clock import Clock
 from service.egress import Answer, AnswerCut, Call, Download
 from service.egress.connections import PROGRESS, GatedConnector, Progress
-from service.egress.faults import FAULTS, fault
 from service.egress.gate import Gate, Network
+from service.egress.http_errors import FAULTS, fault
 from service.egress.names import NOT_FOUND, Lookup, Names, system_lookup
 from service.egress.room import Room
 from service.egress.target import Target, is_documentation, read_link, read_target

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from service.db.writer import Writer
 from service.errors import Conflict, Unavailable
-from service.jobs.facts import CancelAnswered, CancelAsked
 from service.jobs.row import JobRow
 from service.jobs.track import Track
+from service.jobs.transitions.facts import CancelAnswered, CancelAsked
 from service.providers.client import CancelVerdict
 from service.providers.registry import Registry
 from service.states import JobStatus

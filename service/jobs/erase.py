@@ -14,9 +14,8 @@ import msgspec
 from service.db.transaction import Tx
 from service.db.writer import Command
 from service.jobs import store
-from service.jobs.decide import Answer
-from service.jobs.facts import EraseAsked
 from service.jobs.track import Tracker
+from service.jobs.transitions.facts import Answer, EraseAsked
 from service.jobs.view import job_view
 
 Follower = Callable[[Tx, Sequence[str]], Awaitable[None]]

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from service.accounts.money import usd
 from service.clock import iso
 from service.db.transaction import Row
+from service.ledger.money import usd
 
 #: The columns, in the order of a CSV file; `mode` says by what the end was heard.
 COLUMNS: Final = (

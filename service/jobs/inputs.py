@@ -17,7 +17,7 @@ from service.db.reader import Reader
 from service.errors import FileMissing, StorageUnavailable
 from service.jobs.row import JobRow, about
 from service.offload import QUICK_BYTES, beside
-from service.providers.longtexts import parsed
+from service.providers.documents.longtexts import parsed
 
 KEPT: Final = "kept"  # stands in `jobs.input_full` where the input lies apart
 TO_STORAGE_BYTES: Final = 64 * 1024  # smaller ones are better off in the database

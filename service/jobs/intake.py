@@ -13,8 +13,6 @@ from typing import Any
 
 import msgspec
 
-from service.accounts.ledger import book
-from service.accounts.limits import Limits, Want
 from service.clock import Clock
 from service.db.reader import Reader
 from service.db.transaction import Tx, json_set
@@ -22,19 +20,21 @@ from service.db.writer import Command, Writer
 from service.egress import Egress
 from service.errors import Conflict, EgressRefused, FieldError, Invalid, Problem, RemoraError
 from service.ids import Ids
-from service.jobs import books, store
-from service.jobs.draft import Draft
+from service.jobs import costs, store
 from service.jobs.inputs import KEPT, Inputs, KeptInput
-from service.jobs.request import JobRequest
+from service.jobs.job_request import JobRequest
 from service.jobs.row import JobRow
 from service.jobs.track import Tracker
-from service.jobs.usage import model_of
+from service.jobs.transitions.draft import Draft
 from service.jobs.view import Links, job_view, shown
+from service.ledger.spending_limits import Limits, Want
+from service.ledger.transfers import book
 from service.offload import beside, is_large
-from service.providers.longtexts import encoded
+from service.providers.documents.longtexts import encoded
 from service.providers.quote import Quote
 from service.providers.registry import Provider, Registry
 from service.states import JobStatus, Source
+from service.usage.counting import model_of
 
 SHOWN_INPUT_BYTES = 64 * 1024  # of an input in answers and events; of a larger one only its digest is shown
 KEY_LIFE_MS = 24 * 3_600_000  # an idempotency key is remembered for a day
@@ -231,7 +231,7 @@ class Intake:
             self._tracker.lease_if_due(tx, draft.job)
             drafts.append(draft)
             answers.append(Taken(command.job.id, command.answer, replayed=False))
-        transfers = books.hold(drafts)
+        transfers = costs.hold(drafts)
         store.insert(tx, [draft.job for draft in drafts])
         book(tx, transfers)
         taken = {draft.job.id for draft in drafts}

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from service.db.transaction import Row
-from service.states import ACTIVE, FINAL, JobStatus
+from service.states import ACTIVE, FINAL, JobStatus, ResolvedBy
 
 
 @dataclass(slots=True)
@@ -119,3 +119,18 @@ def from_row(row: Row) -> JobRow:
 def about(job: JobRow) -> dict[str, str]:
     """What every line of the log about a job has."""
     return {"job": job.id, "account": job.account_id, "provider": job.provider}
+
+
+def duration_of(job: JobRow) -> tuple[int, int] | None:
+    """The ages in ms at which a task was last seen unfinished and first seen finished; None where nothing is learned.
+
+    Only a provider's own word teaches: not our deadline, not a caller, not a submit that was answered with the result.
+    """
+    if job.status not in {JobStatus.COMPLETED, JobStatus.FAILED} or job.finished_at is None or job.submitted_at is None:
+        return None
+    done_ms = job.finished_at - job.submitted_at
+    if job.resolved_by == ResolvedBy.CALLBACK:
+        return done_ms, done_ms
+    if job.resolved_by == ResolvedBy.POLL:
+        return (job.running_at or job.submitted_at) - job.submitted_at, done_ms
+    return None

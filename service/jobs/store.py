@@ -8,13 +8,13 @@ from typing import Any
 
 from service.db.transaction import Params, Tx, json_set
 from service.ids import Ids
-from service.jobs import usage_store
-from service.jobs.draft import Draft
-from service.jobs.events import StateEvent
 from service.jobs.inputs import KeptInput
 from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, JobRow, all_values, from_row, mutable_values
+from service.jobs.state_events import StateEvent
+from service.jobs.transitions.draft import Draft
 from service.jobs.view import ResultRow
 from service.states import FINAL
+from service.usage import store as usage_store
 
 _INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join(':' + name for name in COLUMNS)})"
 _INSERT_SUBMISSION = """

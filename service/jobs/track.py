@@ -10,22 +10,22 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
-from service.accounts.ledger import book
 from service.clock import Clock
 from service.db.transaction import Tx
 from service.db.writer import Command
 from service.ids import Ids
-from service.jobs import books, store
-from service.jobs.capacity import UnfinishedTasks
-from service.jobs.decide import Answer, decide
-from service.jobs.draft import Draft
-from service.jobs.durations import Learned, duration_of, kind_of
-from service.jobs.events import StateEvent
-from service.jobs.facts import Fact
-from service.jobs.pace import Rules
-from service.jobs.row import JobRow, about
+from service.jobs import costs, store
+from service.jobs.row import JobRow, about, duration_of
+from service.jobs.state_events import StateEvent
+from service.jobs.transitions.decide import decide
+from service.jobs.transitions.draft import Draft
+from service.jobs.transitions.facts import Answer, Fact
+from service.jobs.unfinished import UnfinishedTasks
 from service.jobs.view import Links, ResultRow
 from service.jobs.waiters import Waiters
+from service.ledger.transfers import book
+from service.polling.durations import Learned, kind_of
+from service.polling.pace import Rules
 from service.states import FINAL, ErrorCode, JobStatus, ResolvedBy
 from service.telemetry import SparingLog
 
@@ -165,7 +165,7 @@ class Tracker:
             self.lease_if_due(tx, draft.job)
             if draft.results and draft.job.erased_at is None:
                 draft.results = self.keeper.admit(tx, draft.job, draft.results)
-        transfers = books.settle(drafts)
+        transfers = costs.settle(drafts)
         store.update(tx, drafts)
         book(tx, transfers)
         await self.follow(tx, drafts)

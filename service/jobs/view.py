@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from service.accounts.money import usd
 from service.clock import iso
 from service.jobs.row import JobRow
+from service.ledger.money import usd
 
 ERASED = "erased"  # the error of a result that was erased
 SHOWN_STRING_BYTES = 2_048  # longer ones (base64 images) are shown as their digest

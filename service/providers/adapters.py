@@ -16,10 +16,10 @@ from service.egress import Answer, Call
 from service.errors import AdapterFailed
 from service.providers import guard
 from service.providers.client import PollOutcome, SubmitOutcome
+from service.providers.documents.reading import UNPACKED_CALLBACK_BYTES, read, read_callback
+from service.providers.documents.unpacking import MOST_BYTES, is_packed, unpacked
 from service.providers.mapping import Observation
-from service.providers.reading import UNPACKED_CALLBACK_BYTES, read, read_callback
 from service.providers.signatures import Judged
-from service.providers.unpacking import MOST_BYTES, is_packed, unpacked
 
 GROUP: Final = "remora.adapters"
 FUNCTIONS: Final = ("build", "parse_submit", "parse_poll", "parse_callback", "verify")
@@ -114,7 +114,9 @@ class Adapter:
 
     def verify(self, heard: Heard, secrets: tuple[str, ...]) -> Judged:
         """Who sent a callback."""
-        return self._given("verify", heard.operation, Judged(None, False, "nothing judges it"), Judged, heard, secrets)
+        return self._given(
+            "verify", heard.operation, Judged(None, False, "nothing verifies it"), Judged, heard, secrets
+        )
 
     def _given(
         self, called: str, operation: str, by_card: _Kept, kind: type[_Found], *arguments: object

@@ -1,6 +1,6 @@
 """What asking a provider comes to: the outcomes of a submission, a poll and a cancel, and the ports between the parts.
 
-`Speaker` is the seam for providers that no card can describe. It must not know cards, nor what becomes of a job.
+`Dialect` is the seam for providers that no card can describe. It must not know cards, nor what becomes of a job.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Outbound(Protocol):
         """See `Egress`."""
 
 
-class Speaker(Protocol):
+class Dialect(Protocol):
     """Speaks with one provider: by its card, or by code where no card can say it."""
 
     async def submit(self, operation: str, given: Mapping[str, object], callback_url: str | None) -> SubmitOutcome:

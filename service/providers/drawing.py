@@ -18,14 +18,14 @@ from service.providers.mapping import Money, Observation, Seen
 SIDE: Final = 1024  # pixels, where the input says nothing
 
 
-class DrawingSpeaker:
+class DrawingDialect:
     """Draws what it is asked for."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     async def submit(self, operation: str, given: Mapping[str, object], callback_url: str | None) -> SubmitOutcome:
-        """See `Speaker`; the drawing takes some milliseconds of a core and gets a thread, so that nobody waits for it."""
+        """See `Dialect`; the drawing takes some milliseconds of a core and gets a thread, so that nobody waits for it."""
         began = self._clock.monotonic()
         picture = await asyncio.to_thread(_drawn, given)
         observation = Observation(
@@ -39,15 +39,15 @@ class DrawingSpeaker:
         return SubmitOutcome(Verdict.ACCEPTED, observation, duration_ms=duration_ms)
 
     async def poll(self, operation: str, task_id: str, poll_url: str | None) -> PollOutcome:
-        """See `Speaker`; there is never a task to ask for."""
+        """See `Dialect`; there is never a task to ask for."""
         return PollOutcome(PollVerdict.NOT_FOUND, message="pictures are finished when they are asked for")
 
     async def cancel(self, operation: str, task_id: str, cancel_url: str | None) -> CancelOutcome:
-        """See `Speaker`; there is never a task to cancel."""
+        """See `Dialect`; there is never a task to cancel."""
         return CancelOutcome(CancelVerdict.NOT_FOUND, message="pictures are finished when they are asked for")
 
     def read_callback(self, operation: str, body: bytes, headers: Mapping[str, str]) -> Observation:
-        """See `Speaker`; nobody calls back."""
+        """See `Dialect`; nobody calls back."""
         return Observation(seen=None)
 
 

@@ -16,7 +16,7 @@ from service.clock import Clock
 from service.egress import Answer, Call
 from service.errors import EgressError
 from service.providers.client import Outbound
-from service.providers.reading import read
+from service.providers.documents.reading import read
 
 VALID_S: Final = 86_400.0  # fal's page: "cache the keys, but not longer than 24 hours"
 RENEW_S: Final = 43_200.0  # early enough that keys rarely run out while nobody talks to the provider

@@ -14,15 +14,15 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from service.clock import parse_iso
-from service.providers.card import Errors, Operation
-from service.providers.filelist import file_list
-from service.providers.forms import FETCH_RESULT, RETRY
-from service.providers.observe import Cost, Moment, Observe
-from service.providers.origins import Origins
-from service.providers.paths import Expression, compiled
-from service.providers.reading import REPLACEMENT, Written
-from service.providers.rules import ErrorReader, WordsReader
-from service.providers.text import WORD_CHARS, Scrubber, word
+from service.providers.card.card import Errors, Operation
+from service.providers.card.forms import FETCH_RESULT, RETRY
+from service.providers.card.observe import Cost, Moment, Observe
+from service.providers.card.rules import ErrorReader, WordsReader
+from service.providers.documents.filelist import file_list
+from service.providers.documents.origins import Origins
+from service.providers.documents.paths import Expression, compiled
+from service.providers.documents.reading import REPLACEMENT, Written
+from service.providers.documents.text import WORD_CHARS, Scrubber, word
 from service.states import ErrorCode
 
 MAX_TASK_ID_CHARS: Final = 1_024

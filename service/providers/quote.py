@@ -12,10 +12,10 @@ from itertools import islice
 from typing import Any, Final
 
 from service.errors import MAX_ERRORS, FieldError
-from service.providers.card import Operation
-from service.providers.inputs import MAX_NAMED, pointer, unnamed
+from service.providers.card.card import Operation
+from service.providers.card.input_check import MAX_NAMED, pointer, unnamed
+from service.providers.card.price import MAX_COUNT, Price
 from service.providers.mapping import Money
-from service.providers.price import MAX_COUNT, Price
 
 _MICRO: Final = 1_000_000
 _NEEDED: Final = "which an account with a limit needs"

@@ -20,32 +20,32 @@ from service.clock import Clock
 from service.errors import AdapterFailed, CardInvalid, FieldError, SettingsInvalid
 from service.providers import guard
 from service.providers.adapters import Adapter, Adapters
-from service.providers.card import Card, Operation
+from service.providers.card.card import Card, Operation
+from service.providers.card.input_check import InputCheck
+from service.providers.card.loading import load_card, locate
+from service.providers.card.timing import Timing, seconds, timing_of
 from service.providers.client import (
     CancelOutcome,
     CancelVerdict,
+    Dialect,
     Outbound,
     PollOutcome,
     PollVerdict,
-    Speaker,
     SubmitOutcome,
     Verdict,
 )
-from service.providers.drawing import DrawingSpeaker
-from service.providers.inputs import InputCheck
-from service.providers.judges import Judges, KeyRing
-from service.providers.limits import Limiter
-from service.providers.loading import load_card, locate
+from service.providers.dialect.card_dialect import CardDialect
+from service.providers.drawing import DrawingDialect
+from service.providers.limiter import Limiter
 from service.providers.mapping import NOTHING, Money, Observation
 from service.providers.quote import PriceList, Quote
 from service.providers.signatures import Judged
-from service.providers.speaker import CardSpeaker
-from service.providers.timing import Timing, seconds, timing_of
+from service.providers.verifiers import KeyRing, Verifiers
 from service.settings import PRICE_CEILING, ProviderSettings, provider_variable
 from service.states import ErrorCode
 
 #: What a card can name as its `adapter` to speak in its place.
-SPEAKERS: Final[Mapping[str, Callable[[Clock], Speaker]]] = {"drawing": DrawingSpeaker}
+DIALECTS: Final[Mapping[str, Callable[[Clock], Dialect]]] = {"drawing": DrawingDialect}
 POLLS_AT_ONCE: Final = 100  # for one provider, those that verify callbacks included
 LONGEST_POLL_PAUSE_S: Final = 300.0  # for which a provider can put off all polls with one Retry-After
 _Outcome = TypeVar("_Outcome", SubmitOutcome, PollOutcome, CancelOutcome)
@@ -60,7 +60,7 @@ class Provider:
     Args:
         ring: Where the public keys of providers are; None: callbacks that need them are hints.
         adapters: Where the card's adapter is, if it names one; None: among the installed ones.
-        speakers: What speaks in the card's place, inside this process, if the card names it.
+        dialects: What speaks in the card's place, inside this process, if the card names it.
         price_ceiling: What is held for a price that only the completion tells, where the settings of the provider have no
             other, in micro-USD.
     """
@@ -74,7 +74,7 @@ class Provider:
         *,
         ring: KeyRing | None = None,
         adapters: Adapters | None = None,
-        speakers: Mapping[str, Callable[[Clock], Speaker]] = SPEAKERS,
+        dialects: Mapping[str, Callable[[Clock], Dialect]] = DIALECTS,
         price_ceiling: int = PRICE_CEILING,
     ) -> None:
         secret = settings.api_key.get_secret_value() if settings.api_key else None
@@ -97,11 +97,11 @@ class Provider:
         ceiling = settings.price_ceiling or price_ceiling
         self._prices = {name: PriceList(operation, ceiling) for name, operation in card.operations.items()}
         self._clock = clock
-        in_process = speakers.get(card.adapter or "")
+        in_process = dialects.get(card.adapter or "")
         self._in_process = in_process is not None
         adapter = None if in_process else _adapter(card, adapters)
-        self._speaker = in_process(clock) if in_process else _over_http(card, settings, egress, clock, adapter)
-        self._judges = Judges(card, settings, self.verify, clock, ring=ring, adapter=adapter)
+        self._dialect = in_process(clock) if in_process else _over_http(card, settings, egress, clock, adapter)
+        self._verifiers = Verifiers(card, settings, self.verify, clock, ring=ring, adapter=adapter)
         self._timings = {name: timing_of(operation, settings) for name, operation in card.operations.items()}
         timings = self._timings.values()
         self.submit_timeout_s = max(timing.submit_timeout_s for timing in timings)
@@ -152,16 +152,16 @@ class Provider:
             return SubmitOutcome(Verdict.NOT_SENT, None, ErrorCode.PROVIDER_AUTH, self.reason)
         url = callback_url if self.wants_callback(operation) else None
         submitting = self._submit(operation, given, url)
-        if url is None or not self._judges.wants_keys(operation):
+        if url is None or not self._verifiers.wants_keys(operation):
             return await submitting
         # The keys are there before the callback is: they are fetched while the provider takes the task.
-        outcome, _ = await asyncio.gather(submitting, self._judges.refresh(operation))
+        outcome, _ = await asyncio.gather(submitting, self._verifiers.refresh(operation))
         return outcome
 
     async def _submit(self, operation: str, given: Mapping[str, object], url: str | None) -> SubmitOutcome:
         """What fails in this process before anything left has failed for good; later a task may have been taken."""
         try:
-            return await self._outcome(SubmitOutcome, self._speaker.submit, operation, given, url)
+            return await self._outcome(SubmitOutcome, self._dialect.submit, operation, given, url)
         except AdapterFailed as error:
             if self._in_process:
                 return SubmitOutcome(Verdict.REJECTED, None, ErrorCode.INTERNAL, str(error))
@@ -171,7 +171,7 @@ class Provider:
     async def _outcome(
         self, kind: type[_Outcome], speak: Callable[..., Awaitable[_Outcome]], operation: str, *given: object
     ) -> _Outcome:
-        """What the speaker gives; raises `AdapterFailed` for anything else that comes of it."""
+        """What the dialect gives; raises `AdapterFailed` for anything else that comes of it."""
         step = guard.Step(self.name, operation, speak.__name__)
 
         async def work() -> _Outcome:
@@ -186,10 +186,10 @@ class Provider:
         """Ask for a task; never raises for anything that the provider does."""
         if self.reason is not None:
             return PollOutcome(PollVerdict.DENIED, message=self.reason)
-        if self._judges.wants_keys(operation):
-            await self._judges.refresh(operation)
+        if self._verifiers.wants_keys(operation):
+            await self._verifiers.refresh(operation)
         try:
-            return await self._outcome(PollOutcome, self._speaker.poll, operation, task_id, poll_url)
+            return await self._outcome(PollOutcome, self._dialect.poll, operation, task_id, poll_url)
         except AdapterFailed as error:
             return PollOutcome(PollVerdict.RETRY, message=str(error))
 
@@ -203,7 +203,7 @@ class Provider:
         if reason is not None:
             return CancelOutcome(CancelVerdict.DENIED, message=reason)
         try:
-            return await self._outcome(CancelOutcome, self._speaker.cancel, operation, task_id, cancel_url)
+            return await self._outcome(CancelOutcome, self._dialect.cancel, operation, task_id, cancel_url)
         except AdapterFailed as error:
             return CancelOutcome(CancelVerdict.RETRY, message=str(error))
 
@@ -211,12 +211,12 @@ class Provider:
         """What a callback says; never raises, garbled is an observation that has seen nothing."""
         step = guard.Step(self.name, operation, "read_callback")
         try:
-            found = guard.run(step, self._speaker.read_callback, operation, body, headers)
+            found = guard.run(step, self._dialect.read_callback, operation, body, headers)
             return guard.checked(step, found, Observation) if self._in_process else found
         except AdapterFailed:
             return NOTHING
 
-    def judge_callback(self, operation: str, body: bytes, headers: Mapping[str, str], *, url: str = "") -> Judged:
+    def verify_callback(self, operation: str, body: bytes, headers: Mapping[str, str], *, url: str = "") -> Judged:
         """Who sent a callback, as far as that can be told; never raises, and asks nobody.
 
         Args:
@@ -225,9 +225,9 @@ class Provider:
             headers: Of the request.
             url: What the provider asked for, with the query, for cards that need it.
         """
-        step = guard.Step(self.name, operation, "judge_callback")
+        step = guard.Step(self.name, operation, "verify_callback")
         try:
-            return guard.run(step, self._judges.judge, operation, body, headers, url)
+            return guard.run(step, self._verifiers.verify, operation, body, headers, url)
         except AdapterFailed as error:
             return Judged(None, False, str(error))
 
@@ -288,8 +288,8 @@ class Registry:
 def read_card(text: str, name: str, adapters: Adapters | None = None, *, shipped: bool = False) -> Card:
     """The card in a YAML text, with the adapters that this process knows; takes and raises as `load_card`."""
     known = adapters or Adapters.installed()
-    card = load_card(text, name, SPEAKERS, known.names, shipped=shipped)
-    if card.adapter is not None and card.adapter not in SPEAKERS:
+    card = load_card(text, name, DIALECTS, known.names, shipped=shipped)
+    if card.adapter is not None and card.adapter not in DIALECTS:
         try:
             known.load(card.adapter)
         except AdapterFailed as error:
@@ -371,11 +371,11 @@ def _over_http(
     egress: Outbound,
     clock: Clock,
     adapter: Adapter | None,
-) -> Speaker:
+) -> Dialect:
     base_url = _base_url(card.base_url or "", settings.base_url)
     secret = settings.api_key.get_secret_value() if settings.api_key else None
     webhook_secrets = [each.get_secret_value() for each in settings.webhook_secrets]
-    return CardSpeaker(card, base_url, secret, egress, clock, webhook_secrets=webhook_secrets, adapter=adapter)
+    return CardDialect(card, base_url, secret, egress, clock, webhook_secrets=webhook_secrets, adapter=adapter)
 
 
 def _base_url(of_card: str, of_settings: str | None) -> str:

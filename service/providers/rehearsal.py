@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from service.clock import Clock
 from service.egress import Answer, Call
 from service.errors import EgressCut, EgressNotSent
-from service.providers.card import Card
+from service.providers.card.card import Card
+from service.providers.card.example import Example, Exchange, Expected, Said, Sent, plain
 from service.providers.client import CancelOutcome, PollOutcome, SubmitOutcome
-from service.providers.example import Example, Exchange, Expected, Said, Sent, plain
 from service.providers.mapping import Money, Observation
 from service.providers.registry import Provider
 from service.settings import ProviderSettings

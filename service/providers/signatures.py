@@ -19,10 +19,10 @@ from cryptography.exceptions import InvalidSignature
 
 from service import signing
 from service.clock import Clock
+from service.providers.card.verify import Ed25519, Hmac, Piece, Scheme, StandardWebhooks, Static, Timestamp, pieces
+from service.providers.documents.paths import compiled
+from service.providers.documents.reading import Written, read_callback
 from service.providers.jwks import KeySet
-from service.providers.paths import compiled
-from service.providers.reading import Written, read_callback
-from service.providers.verify import Ed25519, Hmac, Piece, Scheme, StandardWebhooks, Static, Timestamp, pieces
 
 _MAX_SIGNATURES: Final = 4  # in one header; a sender that rotates has two, and each costs a check with every key
 _MAX_DIGITS: Final = 15  # of a time in seconds or milliseconds
@@ -67,7 +67,7 @@ class Check(Protocol):
         """
 
 
-class Judge:
+class Verifier:
     """The callbacks of one operation.
 
     Args:
@@ -82,7 +82,7 @@ class Judge:
         self._believes = believes
         self._why_not = why_not or "the provider does not sign its callbacks"
 
-    def judge(self, body: bytes, headers: Mapping[str, str], url: str) -> Judged:
+    def verify(self, body: bytes, headers: Mapping[str, str], url: str) -> Judged:
         """What is known of the sender of this callback."""
         if self._check is None:
             return Judged(None, self._believes, self._why_not)

@@ -16,8 +16,8 @@ from service.jobs.view import is_link, shown
 from service.results import queries
 from service.results.captures import LEASE_MS
 from service.results.download import TOTAL_S, Downloader, Fetched
+from service.results.formats.sniff import ENDINGS
 from service.results.retry import STORAGE, Missed, after, counted
-from service.results.sniff import ENDINGS
 from service.results.storage import Storage, result_key
 from service.results.store import Capture, RecordCopy, RecordMiss
 from service.telemetry import SparingLog

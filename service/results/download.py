@@ -19,9 +19,9 @@ from typing import BinaryIO, Final
 from service.egress import Download, Files
 from service.errors import EgressError, EgressRefused, StorageUnavailable
 from service.fileurls import data_in, is_data_url, resolved, trimmed
+from service.results.formats.sniff import TRUNCATED, WRONG_TYPE, Look, examine
 from service.results.packed import Unpacker
 from service.results.retry import DEAD_STATUSES, Missed
-from service.results.sniff import TRUNCATED, WRONG_TYPE, Look, examine
 from service.results.storage import CHUNK_BYTES
 
 TOTAL_S: Final = 600.0  # for a file, redirects included

@@ -10,8 +10,8 @@ from typing import Any
 
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
-from service.jobs.facts import ResultHappened
 from service.jobs.track import Tracker
+from service.jobs.transitions.facts import ResultHappened
 from service.jobs.view import ERASED, ResultRow
 from service.results.retry import GONE
 

@@ -9,8 +9,8 @@ from typing import Final
 
 from service.db.reader import Reader
 from service.db.writer import Writer
-from service.deliveries import queries
-from service.deliveries.subscriptions import DisableSubscription
+from service.deliveries.subscribing import queries
+from service.subscriptions.destinations import DisableSubscription
 
 PATIENCE: Final = timedelta(days=5)
 BATCH: Final = 100  # subscriptions of one run; the next tick goes on

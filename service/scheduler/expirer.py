@@ -10,8 +10,8 @@ from service.db.reader import Reader
 from service.db.writer import Writer
 from service.errors import StoreUnavailable
 from service.jobs import queries
-from service.jobs.facts import DeadlinePassed, Fact, OverdueNoticed, SubmitAbandoned
 from service.jobs.track import Track
+from service.jobs.transitions.facts import DeadlinePassed, Fact, OverdueNoticed, SubmitAbandoned
 
 BATCH = 200  # jobs of one kind at a time …
 BATCHES = (

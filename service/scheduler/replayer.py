@@ -10,9 +10,9 @@ from service.clock import Clock
 from service.db.reader import Reader
 from service.db.transaction import Row
 from service.db.writer import Writer
-from service.deliveries.replay import next_batch
-from service.deliveries.replay_queries import any_due
-from service.deliveries.replay_store import ClaimReplays, VoidReplayLeases
+from service.deliveries.replays.replay import next_batch
+from service.deliveries.replays.replay_queries import any_due
+from service.deliveries.replays.replay_store import ClaimReplays, VoidReplayLeases
 
 AT_ONCE: Final = 8  # replays of one claim
 ROUNDS: Final = 20  # claims of one run; the next tick goes on

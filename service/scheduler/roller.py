@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from service.db.reader import Reader
 from service.db.writer import Writer
-from service.jobs import usage, usage_store
-from service.jobs.usage_store import CountIn, ForgetCounted
+from service.usage import counting
+from service.usage import store as usage_store
+from service.usage.store import CountIn, ForgetCounted
 
 EVENTS = 500  # looked at in one batch: some milliseconds of the writer's time
 FORGOTTEN = 500  # of one cleaning
@@ -25,7 +26,7 @@ class Roller:
         jobs = 0
         while not (batch := await usage_store.uncounted(self.reader, EVENTS)).is_nothing:
             names = await usage_store.names(self.reader, batch.jobs)
-            await self.writer.run(CountIn(batch, usage.changes(batch.jobs, names)))
+            await self.writer.run(CountIn(batch, counting.changes(batch.jobs, names)))
             jobs += len(batch.jobs)
         return jobs
 

@@ -31,11 +31,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.accounts.ledger import Credit
-from service.accounts.limits import LimitKind, SetLimit
 from service.db.migrate import upgrade
 from service.errors import BalanceTooSmall, Invalid, StoreUnavailable
-from service.jobs.facts import (
+from service.jobs.row import JobRow
+from service.jobs.transitions.facts import (
     CallbackHeard,
     CancelAnswered,
     CancelAsked,
@@ -45,7 +44,8 @@ from service.jobs.facts import (
     ResubmitAsked,
     SubmitAnswered,
 )
-from service.jobs.row import JobRow
+from service.ledger.spending_limits import LimitKind, SetLimit
+from service.ledger.transfers import Credit
 from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict
 from service.providers.mapping import Money, Observation, Seen
 from service.states import ACTIVE, ErrorCode, JobStatus

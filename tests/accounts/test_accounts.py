@@ -8,7 +8,7 @@ import pytest
 
 from service.accounts.accounts import RotateSecret, find, list_accounts, prefix_of
 from service.accounts.secrets import new_sealed, signing_secrets
-from service.db.secrets import SecretKeyWrong
+from service.db.sealing import SecretKeyWrong
 from service.signing import decode_secret
 from tests.accounts.conftest import Books
 

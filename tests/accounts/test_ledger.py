@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from service.accounts.ledger import Credit
 from service.errors import Invalid, NotFound
-from service.jobs.facts import (
+from service.jobs.transitions.facts import (
     CallbackHeard,
     CancelAnswered,
     CancelAsked,
@@ -20,6 +19,7 @@ from service.jobs.facts import (
     ResubmitAsked,
     SubmitAnswered,
 )
+from service.ledger.transfers import Credit
 from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict
 from service.providers.mapping import Money, Observation, Seen
 from service.states import JobStatus

@@ -10,11 +10,11 @@ import pytest
 import pytest_asyncio
 
 from service.accounts import accounts
-from service.accounts.ledger import Credit
-from service.accounts.limits import LimitKind, SetLimit, Standing
 from service.errors import BalanceTooSmall, Invalid, NotFound
-from service.jobs.facts import CallbackHeard, DeadlinePassed, SubmitAnswered
 from service.jobs.intake import Taken
+from service.jobs.transitions.facts import CallbackHeard, DeadlinePassed, SubmitAnswered
+from service.ledger.spending_limits import LimitKind, SetLimit, Standing
+from service.ledger.transfers import Credit
 from service.providers.client import SubmitOutcome, Verdict
 from service.providers.mapping import Observation, Seen
 from tests.accounts.till import Till

@@ -12,29 +12,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from service.accounts import accounts, ledger
+from service.accounts import accounts
 from service.accounts.accounts import CreateAccount
 from service.accounts.keys import KeyText
-from service.accounts.limits import Limits
 from service.clock import SeededRandomness, VirtualClock
-from service.db.inline import InlineConnection, InlineReader
+from service.db.inline_store import InlineConnection, InlineReader
 from service.db.invariants import RULES
 from service.db.migrate import upgrade
 from service.db.writer import Command, Writer
 from service.egress import Answer, Call
 from service.errors import EgressNotSent, FieldError
 from service.ids import Ids
-from service.jobs import claims
-from service.jobs.claims import VoidLeases
-from service.jobs.facts import Fact, SubmitAbandoned, SubmitBegun
 from service.jobs.inputs import Inputs
 from service.jobs.intake import Accept, Intake
-from service.jobs.pace import Rules
 from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.track import Track, Tracker
+from service.jobs.transitions.facts import Fact, SubmitAbandoned, SubmitBegun
 from service.jobs.waiters import Waiters
+from service.ledger import transfers
+from service.ledger.spending_limits import Limits
+from service.polling.pace import Rules
 from service.providers.registry import Registry
 from service.states import JobStatus
+from service.workers import job_claims
+from service.workers.job_claims import VoidLeases
 
 T = TypeVar("T")
 
@@ -137,7 +138,7 @@ class Till:
         )
         self.writer.handle(Track, tracker.handle)
         limits = Limits()
-        for register in (accounts.register, ledger.register, limits.register, claims.register):
+        for register in (accounts.register, transfers.register, limits.register, job_claims.register):
             register(self.writer)
         nowhere = Nowhere()
         Intake(

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from service.api.admission import Admission, Limits, peer_of
+from service.api.buffers import Answers, Bodies
 from service.api.listener import NOTSENT_BYTES, Listener
-from service.api.memory import Answers, Bodies
 from service.api.refusals import RequestRefused, check_size
 from service.errors import Unavailable
 from tests.receiver import PATIENCE_S

@@ -14,9 +14,9 @@ from litestar.handlers import HTTPRouteHandler
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from service.accounts.keys import Scope
-from service.api.schema import document
+from service.api.openapi import document
 from service.api.server import ROUTES
-from service.jobs.request import JOB_EVENT_TYPES
+from service.jobs.job_request import JOB_EVENT_TYPES
 from service.states import EVENT_TYPES, ErrorCode, JobStatus, Source
 from tests.api.conftest import STUCK, Served
 

@@ -9,7 +9,7 @@ import pytest
 from service.api.query import cursor
 from service.api.sealed_cursor import FEED, SealedCursors
 from service.clock import SeededRandomness
-from service.db.secrets import SecretBox
+from service.db.sealing import SecretBox
 from tests.api.conftest import Served, serve
 
 OURS, THEIRS = "acc_ours", "acc_theirs"

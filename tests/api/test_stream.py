@@ -18,7 +18,7 @@ from service.api.query import cursor
 from service.api.stream import EventStream
 from service.db.reader import Reader
 from service.db.transaction import Params, Row
-from service.deliveries.feed_queries import Wanted
+from service.events.feed_queries import Wanted
 from tests.deliveries.desk import OURS
 from tests.deliveries.eventlog import CountingReader, EventLog, event_log
 from tests.eventsource import EventSource, follow

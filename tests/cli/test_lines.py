@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.cli.lines import folded
+from service.cli.printing import folded
 
 TEXT = (
     "– apimodels: not configured, REMORA_PROVIDERS__APIMODELS__API_KEY is not set: put your key at apimodels.app there"

@@ -12,12 +12,13 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from service.db.inline import InlineConnection, InlineReader
+from service.db.inline_store import InlineConnection, InlineReader
 from service.db.migrate import migrations_directory, newest, upgrade
 from service.db.sqlite import LAST_POS, SQLiteTx
-from service.deliveries import claims as delivery_claims
-from service.jobs import claims, queries
+from service.deliveries import delivery_claims
+from service.jobs import queries
 from service.results import store
+from service.workers import job_claims
 from tests.cli.commands import PATIENCE_S, environment
 
 #: What takes long to import, and what it is for when somebody needs it.
@@ -121,7 +122,7 @@ def test_start_reads_no_table_from_end_to_end(tmp_path: Path, planted: str) -> N
     tx = SQLiteTx(watched.connection, 0)
 
     async def start() -> None:
-        await claims.handle_void(tx, [claims.VoidLeases()])
+        await job_claims.handle_void(tx, [job_claims.VoidLeases()])
         await delivery_claims.handle_void(tx, [delivery_claims.VoidDeliveryLeases()])
         await tx.commit()
         await watched.rows(store._VOID)

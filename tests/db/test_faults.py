@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from service.clock import SystemClock, VirtualClock
-from service.db.faults import fault, remedy
+from service.db.engine_errors import fault, remedy
 from service.db.migrate import upgrade
 from service.db.readers import SQLiteReader
 from service.db.readiness import PROBE_S, Readiness

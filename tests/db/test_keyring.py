@@ -11,7 +11,7 @@ import pytest
 from service.clock import SeededRandomness
 from service.db.keyring import key_file, open_box
 from service.db.migrate import upgrade
-from service.db.secrets import SecretBox, SecretKeyWrong
+from service.db.sealing import SecretBox, SecretKeyWrong
 from service.errors import SettingsInvalid
 
 RANDOM = SeededRandomness(1)

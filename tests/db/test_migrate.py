@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 
 import service.db.tables  # noqa: F401 - fills SQLModel's metadata
-from service.db.inline import InlineConnection
+from service.db.inline_store import InlineConnection
 from service.db.migrate import current, migrations_directory, newest, upgrade
 from service.db.sqlite import SQLiteWriteConnection
 

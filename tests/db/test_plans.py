@@ -14,18 +14,22 @@ from typing import Any
 
 import pytest
 
-from service.accounts import accounts, keys, ledger
+from service.accounts import accounts, keys
 from service.clock import SeededRandomness
-from service.db.inline import InlineConnection
+from service.db.inline_store import InlineConnection
 from service.db.migrate import upgrade
-from service.db.secrets import SecretBox
+from service.db.sealing import SecretBox
 from service.db.transaction import Params, Row
-from service.deliveries import delivery_queries, feed_queries, replay_queries
-from service.deliveries import queries as subscription_queries
+from service.deliveries import delivery_queries
 from service.deliveries.figures import nothing_known
-from service.jobs import queries, usage_store
-from service.jobs.usage import Wanted
+from service.deliveries.replays import replay_queries
+from service.deliveries.subscribing import queries as subscription_queries
+from service.events import feed_queries
+from service.jobs import queries
+from service.ledger import transfers
 from service.results import queries as result_queries
+from service.usage import store as usage_store
+from service.usage.counting import Wanted
 
 A, B = "acc_1", "sub_1"
 #: Tables that have one row, or what is not counted yet: whoever counts empties them every few seconds.
@@ -102,7 +106,7 @@ def _questions() -> dict[str, Callable[[Recorder], Awaitable[Any]]]:
         asked |= {
             f"accounts {before}": partial(accounts.list_accounts, before_id=before, limit=50, now_ms=0),
             f"keys {before}": partial(keys.list_keys, **page),
-            f"statement {before}": partial(ledger.statement, **page | {"before_id": None if before is None else 7}),
+            f"statement {before}": partial(transfers.statement, **page | {"before_id": None if before is None else 7}),
             f"subscriptions {before}": partial(listed, **page),
         }
         for subscription in (None, B):

@@ -11,26 +11,26 @@ from typing import Any
 
 from service.accounts.secrets import new_sealed
 from service.clock import SeededRandomness, VirtualClock
-from service.db.inline import InlineConnection, InlineReader
+from service.db.inline_store import InlineConnection, InlineReader
 from service.db.invariants import breaches
 from service.db.keyring import open_box
 from service.db.lock import DatabaseLock
 from service.db.migrate import upgrade
 from service.db.opening import Store, open_store
-from service.db.secrets import SecretBox
+from service.db.sealing import SecretBox
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.deliveries import store as delivery_store
-from service.deliveries.changes import Changes
 from service.deliveries.fanout import Fanout, Outgoing
 from service.deliveries.fanout_store import WriteFanoutPart
-from service.deliveries.lanes import Lanes
-from service.deliveries.request import parse_new
-from service.deliveries.sending import Sending
-from service.deliveries.subscribe import Subscribe
-from service.deliveries.subscriptions import Destination, DestinationCache
+from service.deliveries.lanes.lanes import Lanes
+from service.deliveries.lanes.queue import Sending
+from service.deliveries.subscribing.changes import Changes
+from service.deliveries.subscribing.subscribe import Subscribe
+from service.deliveries.subscribing.subscription_request import parse_new
 from service.egress.door import Door
 from service.ids import Ids
+from service.subscriptions.destinations import Destination, DestinationCache
 
 OURS = "acc_0199a000-0000-7000-8000-000000000001"
 THEIRS = "acc_0199a000-0000-7000-8000-000000000002"

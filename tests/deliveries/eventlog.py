@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.db.transaction import Params, Row, Tx
 from service.db.writer import Command
-from service.deliveries.feed import Hub
+from service.events.feed import Hub
 from tests.deliveries.desk import OURS, Desk, desk
 
 

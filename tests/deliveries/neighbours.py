@@ -23,9 +23,9 @@ from pathlib import Path
 import structlog
 
 from service.clock import VirtualClock
-from service.deliveries.request import parse_new
+from service.deliveries.lanes.quota import SOCKETS
 from service.deliveries.send import Sender
-from service.deliveries.shares import SOCKETS
+from service.deliveries.subscribing.subscription_request import parse_new
 from service.egress import Answer
 from service.errors import EgressCut, EgressNotSent
 from tests.deliveries.desk import OURS, THEIRS, Desk, Publish, desk

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from service.clock import SeededRandomness, VirtualClock
-from service.deliveries.changes import Changes
 from service.deliveries.directory import StoreDirectory
 from service.deliveries.fanout import Fanout
-from service.deliveries.memory import MEMORY
-from service.deliveries.request import parse_new
+from service.deliveries.lanes.held_bytes import MEMORY
+from service.deliveries.lanes.quota import SOCKETS
 from service.deliveries.send import Sender
-from service.deliveries.shares import SOCKETS
-from service.deliveries.subscriptions import DestinationCache
+from service.deliveries.subscribing.changes import Changes
+from service.deliveries.subscribing.subscription_request import parse_new
 from service.egress import Answer
+from service.subscriptions.destinations import DestinationCache
 from tests.deliveries.desk import OURS, Desk, desk
 
 SCHEDULE_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)

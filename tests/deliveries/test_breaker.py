@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.clock import SeededRandomness, VirtualClock
-from service.deliveries.breaker import BREAK_AFTER, MAX_REMEMBERED, LaneBreakers
+from service.deliveries.lanes.lane_breaker import BREAK_AFTER, MAX_REMEMBERED, LaneBreakers
 
 
 @pytest.fixture

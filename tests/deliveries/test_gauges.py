@@ -12,7 +12,7 @@ import pytest
 from service.deliveries.backlog_queries import Waiting, backlog, waiting
 from service.deliveries.figures import Figures
 from service.deliveries.gauges import gauges
-from service.deliveries.origins import origin_lane, path_lane
+from service.deliveries.lanes.lane_names import origin_lane, path_lane
 from tests.deliveries.desk import OURS, THEIRS, Desk, desk
 
 DUE = 1_000_000

@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 
 from service.clock import SeededRandomness, VirtualClock
-from service.deliveries.cooling import PATHS
-from service.deliveries.lanes import BUFFER, Lanes
-from service.deliveries.memory import PER_DELIVERY, Memory
-from service.deliveries.sending import Sending
-from service.deliveries.shares import Shares
+from service.deliveries.lanes.cooling import PATHS
+from service.deliveries.lanes.held_bytes import PER_DELIVERY, Memory
+from service.deliveries.lanes.lanes import BUFFER, Lanes
+from service.deliveries.lanes.queue import Sending
+from service.deliveries.lanes.quota import Shares
 
 
 def sending(lane: str, number: int = 0, *, max_in_flight: int = 2, rate_per_s: float | None = None) -> Sending:

@@ -10,7 +10,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from service.clock import iso
-from service.deliveries.lines import shown_url
+from service.deliveries.log_lines import shown_url
 from tests.deliveries.outage import Outage, outage
 
 TOKEN = "xoxb7Kq2mN9pRtUvWyZa"

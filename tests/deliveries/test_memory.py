@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.deliveries.memory import PER_DELIVERY, Memory
+from service.deliveries.lanes.held_bytes import PER_DELIVERY, Memory
 from tests.deliveries.desk import OURS, Publish
 from tests.deliveries.outage import Outage, outage
 from tests.deliveries.test_lanes import sending

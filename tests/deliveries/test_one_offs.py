@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.deliveries.origins import origin_lane, path_lane, shared_lanes
+from service.deliveries.lanes.lane_names import origin_lane, path_lane, shared_lanes
 from service.errors import EgressCut, EgressNotSent
 from tests.deliveries.desk import OURS
 from tests.deliveries.outage import Outage, outage

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.clock import VirtualClock
-from service.deliveries.origins import (
+from service.deliveries.lanes.lane_names import (
     CROWDED,
     IN_FLIGHT,
     NEW_IN_FLIGHT,

@@ -15,13 +15,13 @@ import pytest
 
 from service.clock import iso
 from service.db.transaction import Tx
-from service.deliveries import queries
-from service.deliveries.claims import ClaimDeliveries, Claimed, handle_claims
-from service.deliveries.memory import MEMORY, PER_DELIVERY
-from service.deliveries.request import parse_change, parse_new
-from service.deliveries.subscriptions import DisableSubscription
+from service.deliveries.delivery_claims import ClaimDeliveries, Claimed, handle_claims
+from service.deliveries.lanes.held_bytes import MEMORY, PER_DELIVERY
+from service.deliveries.subscribing import queries
+from service.deliveries.subscribing.subscription_request import parse_change, parse_new
 from service.errors import EgressNotSent
 from service.scheduler.disabler import Disabler
+from service.subscriptions.destinations import DisableSubscription
 from tests.deliveries.desk import OURS, THEIRS, Publish
 from tests.deliveries.outage import Outage, outage
 

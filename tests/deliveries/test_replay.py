@@ -13,14 +13,14 @@ import pytest
 from service.clock import iso
 from service.db.transaction import Tx
 from service.db.writer import Command
-from service.deliveries import replay_store
-from service.deliveries.replay import Replays, next_batch, parse_replay
-from service.deliveries.replay_store import AdvanceReplay, ClaimReplays
+from service.deliveries.replays import replay_store
+from service.deliveries.replays.replay import Replays, next_batch, parse_replay
+from service.deliveries.replays.replay_store import AdvanceReplay, ClaimReplays
 from service.deliveries.retention import RemovePayloads
 from service.deliveries.retention import register as register_retention
-from service.deliveries.subscriptions import DisableSubscription
 from service.errors import Conflict, Invalid, NotFound
 from service.scheduler.replayer import LEASE_MS, Replayer
+from service.subscriptions.destinations import DisableSubscription
 from tests.deliveries.desk import NEVER_MADE, OURS, THEIRS, Desk, desk
 
 BEGIN = "2026-01-01T00:00:00Z"  # long before the desk's clock

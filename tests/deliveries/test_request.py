@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.deliveries.request import parse_change, parse_new, parse_rotation
+from service.deliveries.subscribing.subscription_request import parse_change, parse_new, parse_rotation
 from service.errors import Invalid
 
 URL = "https://shop.example/hooks"

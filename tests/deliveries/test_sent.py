@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.deliveries.sent import described, request_headers
+from service.deliveries.recorded import described, request_headers
 from service.signing import sign_v1, signature_headers
 
 AT = 1_795_000_000_123

@@ -14,18 +14,18 @@ from msgspec import Raw
 
 from service.clock import iso
 from service.db.transaction import Params, Row
-from service.deliveries.changes import Changes
-from service.deliveries.request import parse_change
-from service.deliveries.sealed import Pair, Sealed
-from service.deliveries.subscriptions import (
+from service.deliveries.subscribing.changes import Changes
+from service.deliveries.subscribing.subscription_request import parse_change
+from service.errors import Conflict, Invalid, NotFound
+from service.signing import decode_secret, encode_public_key
+from service.subscriptions.destinations import (
     CreateSubscription,
     Destination,
     DestinationCache,
     DisableSubscription,
     UpdateSubscription,
 )
-from service.errors import Conflict, Invalid, NotFound
-from service.signing import decode_secret, encode_public_key
+from service.subscriptions.sealed import Pair, Sealed
 from tests.deliveries.desk import NEVER_MADE, OURS, THEIRS, URL, Desk, desk
 
 OTHER = "https://other.example/"

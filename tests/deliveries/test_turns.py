@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-from service.deliveries.turns import OTHERS, PROMPT, Turns
+from service.deliveries.lanes.turns import OTHERS, PROMPT, Turns
 
 T = TypeVar("T")
 

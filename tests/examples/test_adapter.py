@@ -76,9 +76,9 @@ def test_signed_form_is_evidence() -> None:
     said = provider.read_callback("generate", body, {})
 
     assert (said.seen, said.task_id, said.urls) == (Seen.COMPLETED, "p-7", ("https://a.example/1.png",))
-    assert provider.judge_callback("generate", body, {}).evidence
-    assert provider.judge_callback("generate", body.replace(b"1.png", b"2.png"), {}).valid is False
-    assert studio(ScriptedEgress()).judge_callback("generate", body, {}).valid is None
+    assert provider.verify_callback("generate", body, {}).evidence
+    assert provider.verify_callback("generate", body.replace(b"1.png", b"2.png"), {}).valid is False
+    assert studio(ScriptedEgress()).verify_callback("generate", body, {}).valid is None
 
 
 def test_adapter_has_the_documented_functions() -> None:

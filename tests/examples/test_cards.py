@@ -60,13 +60,13 @@ def test_kie_signs_the_task_and_the_time_only() -> None:
     digest = hmac.new(b"kie-hmac-key", b"t1.1795000000", hashlib.sha256).digest()
     headers = {"X-Webhook-Timestamp": "1795000000", "X-Webhook-Signature": base64.b64encode(digest).decode()}
 
-    good = provider.judge_callback("generate", body, headers)
-    changed = provider.judge_callback("generate", body.replace(b"a.example", b"evil.example"), headers)
+    good = provider.verify_callback("generate", body, headers)
+    changed = provider.verify_callback("generate", body.replace(b"a.example", b"evil.example"), headers)
 
     assert (good.valid, good.evidence) == (True, False)
     assert (changed.valid, changed.evidence) == (True, False)
-    assert provider.judge_callback("generate", body.replace(b"t1", b"t2"), headers).valid is False
-    assert provider.judge_callback("generate", body, {}).valid is False
+    assert provider.verify_callback("generate", body.replace(b"t1", b"t2"), headers).valid is False
+    assert provider.verify_callback("generate", body, {}).valid is False
 
 
 def test_replicate_signs_standard_webhooks() -> None:
@@ -81,9 +81,9 @@ def test_replicate_signs_standard_webhooks() -> None:
         "webhook-signature": standardwebhooks.Webhook(secret).sign("msg_1", when, body.decode()),
     }
 
-    assert provider.judge_callback("generate", body, headers).evidence
-    assert provider.judge_callback("run-version", body, headers).evidence
-    assert provider.judge_callback("generate", body.replace(b"p1", b"p2"), headers).valid is False
+    assert provider.verify_callback("generate", body, headers).evidence
+    assert provider.verify_callback("run-version", body, headers).evidence
+    assert provider.verify_callback("generate", body.replace(b"p1", b"p2"), headers).valid is False
 
 
 async def test_fal_signs_with_a_key_that_it_publishes() -> None:
@@ -105,10 +105,10 @@ async def test_fal_signs_with_a_key_that_it_publishes() -> None:
     }
 
     assert egress.calls[1].url == "https://rest.fal.ai/.well-known/jwks.json"
-    assert provider.judge_callback("generate", body, headers).evidence
-    assert provider.judge_callback("generate", body + b" ", headers).valid is False
+    assert provider.verify_callback("generate", body, headers).evidence
+    assert provider.verify_callback("generate", body + b" ", headers).valid is False
     late = {**headers, "X-Fal-Webhook-Timestamp": str(NOW_S - 301)}
-    assert provider.judge_callback("generate", body, late).reason == "X-Fal-Webhook-Timestamp is too old"
+    assert provider.verify_callback("generate", body, late).reason == "X-Fal-Webhook-Timestamp is too old"
 
 
 async def test_fal_failure_is_found_though_no_state_says_so() -> None:
@@ -144,8 +144,8 @@ async def test_bfl_is_told_the_secret_and_signs_the_body() -> None:
     body = b'{"id":"t-1","status":"Ready"}'
     headers = {"X-BFL-Signature": "sha256=" + hmac.new(b"hook-secret-1", body, hashlib.sha256).hexdigest()}
     provider = example("bfl", egress, "hook-secret-1")
-    assert provider.judge_callback("generate", body, headers).evidence
-    assert provider.judge_callback("generate", body + b"\n", headers).valid is False
+    assert provider.verify_callback("generate", body, headers).evidence
+    assert provider.verify_callback("generate", body + b"\n", headers).valid is False
 
 
 async def test_bfl_regions_get_the_key_and_nobody_else() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from service.clock import VirtualClock
-from service.db.inline import InlineConnection, InlineReader
+from service.db.inline_store import InlineConnection, InlineReader
 from service.db.migrate import upgrade
 from service.db.writer import Writer
-from service.jobs import usage_store
-from service.jobs.usage import DAY_MS, Row, Wanted, grouped
 from service.scheduler.roller import Roller
+from service.usage import store as usage_store
+from service.usage.counting import DAY_MS, Row, Wanted, grouped
 
 ACCOUNT = "acc_1"
 DAY = 20_000  # 2024-10-04

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from service.errors import Conflict, NotFound
-from service.jobs.decide import decide
-from service.jobs.draft import Draft
-from service.jobs.facts import (
+from service.jobs.row import JobRow
+from service.jobs.transitions.decide import decide
+from service.jobs.transitions.draft import Draft
+from service.jobs.transitions.facts import (
     CallbackHeard,
     CancelAsked,
     DeadlinePassed,
@@ -23,8 +24,7 @@ from service.jobs.facts import (
     SubmitAnswered,
     SubmitBegun,
 )
-from service.jobs.pace import Rules
-from service.jobs.row import JobRow
+from service.polling.pace import Rules
 from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict
 from service.providers.mapping import Money, Observation, Seen
 from service.states import ErrorCode, JobStatus

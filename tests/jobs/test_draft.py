@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.jobs.draft import Draft
 from service.jobs.row import JobRow
+from service.jobs.transitions.draft import Draft
 from service.jobs.view import ResultRow
 from service.states import JobStatus
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.db.inline import InlineConnection, InlineReader
+from service.db.inline_store import InlineConnection, InlineReader
 from service.db.migrate import migrations_directory, upgrade
 from service.ids import earliest
 from service.jobs.list_queries import JobFilter, Listed, export_page, export_query, list_jobs, plan_of

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from service.clock import VirtualClock
 from service.egress import Answer, Call
 from service.errors import EgressError
-from service.providers.judges import KeyRing
 from service.providers.registry import Provider, Registry, read_card
+from service.providers.verifiers import KeyRing
 from service.settings import ProviderSettings
 
 KEY = "amk-5f2c9d+/=secret"

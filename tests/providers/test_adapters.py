@@ -81,7 +81,7 @@ def test_callbacks_survive_a_broken_adapter(wrong: Callable[..., object]) -> Non
     provider = painter(ScriptedEgress(), parse_callback=wrong, verify=wrong)
 
     assert provider.read_callback("generate", DONE.body, {}).seen is None
-    judged = provider.judge_callback("generate", DONE.body, {})
+    judged = provider.verify_callback("generate", DONE.body, {})
     assert (judged.valid, judged.evidence) == (None, False)
     assert "s3cret" not in judged.reason
 
@@ -96,7 +96,7 @@ async def test_what_an_adapter_lacks_the_card_does() -> None:
     assert taken.verdict is Verdict.ACCEPTED
     assert done.observation is not None
     assert done.observation.urls == ("https://a.example/1",)
-    assert not provider.judge_callback("generate", DONE.body, {}).evidence
+    assert not provider.verify_callback("generate", DONE.body, {}).evidence
 
 
 def unimportable() -> object:
@@ -144,7 +144,7 @@ async def test_adapter_reads_what_was_packed() -> None:
 
     taken = await provider.submit("generate", {}, CALLBACK_URL)
     provider.read_callback("generate", packed.body, packed.headers)
-    provider.judge_callback("generate", packed.body, packed.headers)
+    provider.verify_callback("generate", packed.body, packed.headers)
 
     assert taken.verdict is Verdict.ACCEPTED
     assert [(heard.body == packed.body, "content-encoding" in heard.headers) for heard in seen] == [

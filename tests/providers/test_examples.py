@@ -8,7 +8,7 @@ from importlib import resources
 import pytest
 
 from service.clock import VirtualClock
-from service.providers.card import Card
+from service.providers.card.card import Card
 from service.providers.registry import read_card
 from service.providers.rehearsal import rehearse
 

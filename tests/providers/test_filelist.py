@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.providers.filelist import MAX_FILES, FileList, file_list
-from service.providers.origins import Origins
+from service.providers.documents.filelist import MAX_FILES, FileList, file_list
+from service.providers.documents.origins import Origins
 from tests.providers.test_mapping import JSON_VALUES
 
 ORIGINS = Origins("https://api.painter.example/v1")

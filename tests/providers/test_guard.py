@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from service.clock import VirtualClock
 from service.egress import Answer, Call
 from service.errors import AdapterFailed
-from service.jobs.facts import SubmitAnswered
+from service.jobs.transitions.facts import SubmitAnswered
 from service.providers.adapters import Adapters
 from service.providers.client import (
     CancelOutcome,
@@ -100,8 +100,8 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
 
 def inside(work: Callable[[], Any], clock: VirtualClock | None = None) -> Provider:
     card = read_card(INSIDE, "inside.yaml")
-    speakers = {"drawing": lambda _: Inside(work)}
-    return Provider(card, ProviderSettings(), ScriptedEgress(), clock or VirtualClock(), speakers=speakers)
+    dialects = {"drawing": lambda _: Inside(work)}
+    return Provider(card, ProviderSettings(), ScriptedEgress(), clock or VirtualClock(), dialects=dialects)
 
 
 def outside(egress: Any, **functions: Callable[..., object]) -> Provider:
@@ -155,7 +155,7 @@ async def test_nothing_is_learnt_from_what_raises(error: BaseException) -> None:
     assert within.read_callback("generate", b"{}", {}).seen is None
     assert (await without.poll("generate", "t", None)).verdict is PollVerdict.RETRY
     assert without.read_callback("generate", b'{"status":"done","url":"https://a.example/1"}', {}).seen is None
-    assert not without.judge_callback("generate", b"{}", {}).evidence
+    assert not without.verify_callback("generate", b"{}", {}).evidence
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -252,7 +252,7 @@ async def test_sound_outcomes_come_through_as_they_are() -> None:
     assert replace(submitted, http_status=None, duration_ms=0) == ACCEPTED
     assert (egress.calls[0].headers, egress.calls[0].body) == ({"a": "b"}, b'{"prompt":"A cat"}')
     assert provider.read_callback("generate", b"{}", {}) == DONE
-    assert provider.judge_callback("generate", b"{}", {}) == judged
+    assert provider.verify_callback("generate", b"{}", {}) == judged
 
 
 class Headers(dict[str, str]):

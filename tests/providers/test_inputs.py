@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from service.errors import FieldError
-from service.providers.card import Operation
-from service.providers.inputs import InputCheck
+from service.providers.card.card import Operation
+from service.providers.card.input_check import InputCheck
 from tests.providers.scripted import ScriptedEgress, provider
 
 SCHEMA = {

@@ -54,7 +54,7 @@ def published(*keys: Ed25519PrivateKey) -> Answer:
 
 def heard(provider: Provider, key: Ed25519PrivateKey, body: bytes = BODY) -> Judged:
     content = b"id-1\n" + hashlib.sha256(body).hexdigest().encode()
-    return provider.judge_callback("generate", body, {"X-Id": "id-1", "X-Sig": key.sign(content).hex()})
+    return provider.verify_callback("generate", body, {"X-Id": "id-1", "X-Sig": key.sign(content).hex()})
 
 
 async def test_keys_are_there_before_the_callback_is() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.clock import VirtualClock
 from service.notation import SubmitRate
-from service.providers.limits import Limiter, Slot
+from service.providers.limiter import Limiter, Slot
 
 
 def _sent(limiter: Limiter) -> Slot:

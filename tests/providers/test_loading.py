@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import CardInvalid
-from service.providers.loading import load_card
+from service.providers.card.loading import load_card
 
 GOOD = """\
 card: 1

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.providers.documents.origins import Origins
+from service.providers.documents.reading import Written
 from service.providers.mapping import Observation, Seen, task_id
-from service.providers.origins import Origins
-from service.providers.reading import Written
 from service.states import ErrorCode
 from tests.providers.scripted import KEY, ScriptedEgress, provider, quoted
 

@@ -10,7 +10,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from service.providers.pictures import check_keyword, fault
+from service.providers.card.pictures import check_keyword, fault
 
 TEN_MB = 10 * 2**20
 RULE = {"forms": ["base64"], "types": ["jpeg", "png", "webp"], "max_bytes": TEN_MB}

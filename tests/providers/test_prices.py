@@ -25,7 +25,7 @@ from service.clock import VirtualClock
 from service.egress import Answer, Call
 from service.errors import CardInvalid, EgressNotSent
 from service.providers.adapters import Adapters
-from service.providers.example import plain
+from service.providers.card.example import plain
 from service.providers.registry import Provider, Registry, read_card
 from service.settings import ProviderSettings
 from tests.providers.scripted import KEY

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.providers.longtexts import encoded, parsed
-from service.providers.reading import CALLBACK_BYTES, Reading, Written, beside, read, read_callback, read_text
+from service.providers.documents.longtexts import encoded, parsed
+from service.providers.documents.reading import CALLBACK_BYTES, Reading, Written, beside, read, read_callback, read_text
 
 WHOLE = b'{"id":"t1","note":"caf\xc3\xa9"}'
 TASK = {"id": "t1", "note": "caf\u00e9"}

@@ -6,7 +6,7 @@ import pytest
 
 from service.clock import VirtualClock
 from service.errors import CardInvalid
-from service.providers.loading import load_card, locate
+from service.providers.card.loading import load_card, locate
 from service.providers.rehearsal import rehearse
 
 CARD = """\

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from service.providers.card import Errors
-from service.providers.rules import ErrorReader
-from service.providers.text import Scrubber
+from service.providers.card.card import Errors
+from service.providers.card.rules import ErrorReader
+from service.providers.documents.text import Scrubber
 from service.states import ErrorCode
 
 

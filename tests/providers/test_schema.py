@@ -9,8 +9,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from service.providers.card import Card
-from service.providers.schema import card_schema
+from service.providers.card.card import Card
+from service.providers.card.schema import card_schema
 
 ROOT = Path(__file__).parents[2]
 CARDS = sorted((ROOT / "service" / "providers" / "cards").glob("*.yaml"))

@@ -13,10 +13,9 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from service.clock import VirtualClock
 from service.errors import SettingsInvalid
+from service.providers.card.verify import Verify
 from service.providers.registry import Provider
-from service.providers.signatures import Judge as CallbackJudge
-from service.providers.signatures import Judged, check_for
-from service.providers.verify import Verify
+from service.providers.signatures import Judged, Verifier, check_for
 from service.settings import ProviderSettings
 from tests.providers.scripted import ScriptedEgress, provider_of
 
@@ -30,7 +29,7 @@ def judged(
 ) -> Judged:
     scheme: Any = TypeAdapter(Verify).validate_python(dict(verify))
     check = check_for(scheme, secret.split(","), VirtualClock(), None)
-    return CallbackJudge(check, proves_body=scheme.proves_body, believes=False).judge(body, headers, url)
+    return Verifier(check, proves_body=scheme.proves_body, believes=False).verify(body, headers, url)
 
 
 def hexed(content: bytes, key: bytes = SECRET.encode(), algorithm: str = "sha256") -> str:
@@ -272,14 +271,14 @@ def painter(**settings: Any) -> Provider:
 
 def test_signed_callback_is_evidence_even_where_unsigned_ones_are_fetched() -> None:
     """`VERIFY=fetch` is about callbacks that nothing proves."""
-    assert painter(secrets=[SECRET], verify="fetch").judge_callback("polled", BODY, GOOD).evidence
-    assert not painter(secrets=[SECRET]).judge_callback("polled", BODY, {}).evidence
+    assert painter(secrets=[SECRET], verify="fetch").verify_callback("polled", BODY, GOOD).evidence
+    assert not painter(secrets=[SECRET]).verify_callback("polled", BODY, {}).evidence
 
 
 def test_wrong_signature_is_never_believed() -> None:
     """Neither `VERIFY=trust` nor the lack of a poll makes evidence of what failed its check."""
     for operation in ("polled", "unpolled"):
-        found = painter(secrets=[SECRET], verify="trust").judge_callback(
+        found = painter(secrets=[SECRET], verify="trust").verify_callback(
             operation, BODY, {"x-sig": "00", "x-time": "1"}
         )
         assert (found.valid, found.evidence) == (False, False)
@@ -289,18 +288,18 @@ def test_good_signature_without_the_body_is_believed_where_nobody_can_be_asked()
     """The token in the path was the proof there already."""
     headers = {"x-time": "1", "x-sig": hexed(b"1")}
 
-    assert painter(secrets=[SECRET]).judge_callback("unpolled", BODY, headers).evidence
+    assert painter(secrets=[SECRET]).verify_callback("unpolled", BODY, headers).evidence
 
 
 def test_no_secret_is_as_no_signature() -> None:
     """Without a secret nothing can be checked: a hint, told with the setting that is missing."""
-    found = painter().judge_callback("polled", BODY, GOOD)
+    found = painter().verify_callback("polled", BODY, GOOD)
 
     assert (found.valid, found.evidence) == (None, False)
     assert "REMORA_PROVIDERS__PAINTER__WEBHOOK_SECRET" in found.reason
-    assert painter(verify="trust").judge_callback("polled", BODY, GOOD).evidence
-    assert painter().judge_callback("unpolled", BODY, GOOD).evidence
-    assert not painter().judge_callback("unsigned", BODY, GOOD).evidence
+    assert painter(verify="trust").verify_callback("polled", BODY, GOOD).evidence
+    assert painter().verify_callback("unpolled", BODY, GOOD).evidence
+    assert not painter().verify_callback("unsigned", BODY, GOOD).evidence
 
 
 def test_secret_of_the_wrong_form_is_reported_at_start() -> None:

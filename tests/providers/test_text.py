@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.providers.text import HEAD_CHARS, MESSAGE_CHARS, Scrubber
+from service.providers.documents.text import HEAD_CHARS, MESSAGE_CHARS, Scrubber
 
 KEY = 'k"ey+/\\u00e9='
 

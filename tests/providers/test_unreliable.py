@@ -10,8 +10,8 @@ import pytest
 from service.egress import Answer
 from service.errors import CardInvalid, EgressCut
 from service.providers.client import PollVerdict, Verdict
+from service.providers.documents.paths import Expression
 from service.providers.mapping import Seen
-from service.providers.paths import Expression
 from service.providers.registry import Provider, read_card
 from service.states import ErrorCode
 from tests.providers.scripted import CALLBACK_URL, ScriptedEgress, answer, provider_of

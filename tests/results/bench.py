@@ -23,9 +23,9 @@ from service.db.writer import Command
 from service.egress.door import Door
 from service.environment import load
 from service.ids import Ids
-from service.jobs.facts import Polled
 from service.jobs.row import COLUMNS, JobRow, all_values
 from service.jobs.track import Track
+from service.jobs.transitions.facts import Polled
 from service.providers.client import PollOutcome, PollVerdict
 from service.providers.mapping import Observation, Seen
 from service.providers.registry import Registry

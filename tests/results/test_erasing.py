@@ -11,9 +11,9 @@ import pytest
 
 from service.callbacks.inbox import ReceiveCallback
 from service.jobs.erase import Erase
-from service.jobs.facts import DeadlinePassed, Polled
 from service.jobs.row import JobRow
 from service.jobs.track import Track
+from service.jobs.transitions.facts import DeadlinePassed, Polled
 from service.providers.client import PollOutcome, PollVerdict
 from service.providers.mapping import Money, Observation, Seen
 from service.results.storage import LocalStorage, result_key

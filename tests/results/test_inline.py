@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from service.results.inline import inline_picture
+from service.results.data_urls import inline_picture
 from tests.results.files import mp4, picture
 
 PNG = picture()

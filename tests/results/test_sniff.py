@@ -10,7 +10,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from service.results.sniff import Look, examine
+from service.results.formats.sniff import Look, examine
 from tests.results.files import box, mp4, picture, scans, webm
 
 

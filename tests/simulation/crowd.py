@@ -22,7 +22,7 @@ from service.db.migrate import upgrade
 from service.egress import Answer, Call
 from service.errors import EgressCut
 from service.jobs.intake import Caller
-from service.jobs.request import parse
+from service.jobs.job_request import parse
 from service.providers.registry import Registry
 from service.settings import ProviderSettings
 from service.wiring import Base, Stages

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs import usage_store
-from service.jobs.usage import DAY_MS, Wanted, grouped
+from service.usage import store as usage_store
+from service.usage.counting import DAY_MS, Wanted, grouped
 from tests.simulation.world import World, world
 
 _BY_STATUS = """

@@ -23,7 +23,7 @@ from service.accounts import bootstrap
 from service.accounts.keys import Keys
 from service.clock import SeededRandomness, VirtualClock
 from service.db import pullback
-from service.db.inline import InlineConnection, InlineReader
+from service.db.inline_store import InlineConnection, InlineReader
 from service.db.keyring import open_box
 from service.db.lock import DatabaseLock
 from service.db.migrate import upgrade
@@ -33,17 +33,18 @@ from service.egress import Answer, Call
 from service.environment import load
 from service.errors import Conflict, EgressCut, EgressNotSent
 from service.ids import Ids
-from service.jobs import claims, queries
-from service.jobs.facts import CancelAsked, ResubmitAsked
+from service.jobs import queries
 from service.jobs.intake import Caller
-from service.jobs.request import parse
+from service.jobs.job_request import parse
 from service.jobs.track import Track
+from service.jobs.transitions.facts import CancelAsked, ResubmitAsked
 from service.notation import SubmitRate
 from service.providers.registry import Registry
 from service.results.links import ResultLinks
 from service.settings import ProviderSettings
 from service.telemetry import Metrics
 from service.wiring import Base, Stages, wire
+from service.workers import job_claims
 
 SUBSCRIBER = "https://shop.example/hooks"
 PUBLIC = "https://remora.example"
@@ -176,7 +177,7 @@ def base_on(path: Path, clock: VirtualClock, randomness: SeededRandomness, egres
 async def begin(base: Base) -> Stages:
     """Wire the way of a job and start the writer, as a process does; an earlier one's leases are void."""
     stages, store = wire(base), base.store
-    for register in (claims.register, bootstrap.register, pullback.register):
+    for register in (job_claims.register, bootstrap.register, pullback.register):
         register(store.writer)
     store.writer.start()
     await bootstrap.ensure_default(
@@ -188,7 +189,7 @@ async def begin(base: Base) -> Stages:
         database=store.path,
         given="an admin key that is long enough",
     )
-    await store.writer.run(claims.VoidLeases())
+    await store.writer.run(job_claims.VoidLeases())
     base.clock.seen(await store.writer.run(pullback.PullBack()))
     stages.tracker.tasks.load(await queries.at_providers(store.reader))
     return stages

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from service.cli.demo.plan import Errand
+from service.cli.demo.script import Errand
 from service.cli.demo.subscriber import Arrival
 from service.clock import Clock, parse_iso
 from service.states import FINAL_EVENT_TYPES

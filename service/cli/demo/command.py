@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 
 from service.cli.demo.board import PLACE, Board, Row
-from service.cli.demo.plan import Errand, plan
 from service.cli.demo.screen import LiveScreen, PlainScreen, Screen
+from service.cli.demo.script import Errand, plan
 from service.cli.demo.world import LONGEST_S, World, open_world
 from service.cli.outcome import NOT_WELL, told
 from service.clock import SystemClock

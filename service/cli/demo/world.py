@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from service.app import Service
-from service.cli.client import ServiceClient
+from service.cli.api_client import ServiceClient
 from service.cli.demo.subscriber import Subscriber
 from service.cli.outcome import Refused
 from service.clock import Clock

@@ -1,5 +1,6 @@
 """The whole data model, a module for each part of the house. Nothing but shape: no queries, no behaviour.
 
+Open `jobs` first. It must not know who reads or writes.
 Times are integer milliseconds UTC (`*_at`), money is integer micro-USD, JSON is text made by msgspec.
 SQLModel does not validate tables; validation happens at the edge, and CHECK constraints repeat the invariants here.
 Whoever imports this package has all tables in SQLModel's metadata.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.cli.demo.board import PLACE, Board, Row
-from service.cli.demo.plan import DOCUMENTED, Errand, plan
+from service.cli.demo.script import DOCUMENTED, Errand, plan
 from service.cli.demo.subscriber import Arrival, ErrorSeen, JobSeen
 from service.clock import SystemClock, VirtualClock, iso
 from service.egress.door import Door

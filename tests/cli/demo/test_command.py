@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.demo.plan import DOCUMENTED, plan
+from service.cli.demo.script import DOCUMENTED, plan
 from service.db.invariants import breaches
 from tests.cli.commands import PATIENCE_S, read_until, run, start
 

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from service.cli.demo.board import PLACE, Board
-from service.cli.demo.plan import plan
 from service.cli.demo.screen import LiveScreen, PlainScreen, _signature, event_line
+from service.cli.demo.script import plan
 from service.cli.demo.subscriber import Arrival, JobSeen
 from service.clock import VirtualClock, iso
 

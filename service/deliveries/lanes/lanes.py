@@ -1,0 +1,398 @@
+"""Lanes: one destination's deliveries in this process, with its own limits, so that a slow or dead one delays no other.
+
+A lane holds a bounded number of deliveries in memory; the rest of its backlog stays in the store, due and unowned.
+What all lanes share stands in `held_bytes` and `quota`, who may begin in a round of the event loop in `turns`, which callback_urls have a
+lane of their own in `lane_names`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import structlog
+
+from service.clock import Clock, Randomness
+from service.deliveries.lanes.cooling import Cooling
+from service.deliveries.lanes.held_bytes import Memory
+from service.deliveries.lanes.lane_breaker import BreakerState, LaneBreakers
+from service.deliveries.lanes.lane_names import Origins, origin_of
+from service.deliveries.lanes.queue import Lane, Sending
+from service.deliveries.lanes.quota import Shares
+from service.deliveries.lanes.turns import Turns
+
+BUFFER: Final = 256  # deliveries that wait in memory behind those in flight, for one lane
+BUFFERED_S: Final = 30.0  # of a lane with a rate limit: so many seconds' worth wait in memory
+TRIES: Final = 32  # lanes that are asked in vain whether they can use a free socket
+URGENT: Final = 2  # requests beyond its limit that somebody waits for, for one lane
+
+_log = structlog.get_logger(__name__)
+
+
+class Lanes:
+    """All lanes of this process.
+
+    Args:
+        send: Sends one delivery and records the attempt; calls `heard` and `answered` in between.
+        give_back: Takes deliveries that will not be sent from here for now, to be left in the store unowned.
+        timeout_s: What one request may take.
+        shares: The sockets of all lanes.
+        memory: What all lanes may hold.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sending], Awaitable[None]],
+        clock: Clock,
+        randomness: Randomness,
+        give_back: Callable[[Sequence[Sending]], None],
+        *,
+        timeout_s: float,
+        shares: Shares | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        self._send = send
+        self._clock = clock
+        self._give_back = give_back
+        self._timeout_ms = round(timeout_s * 1000)
+        self._shares = shares or Shares()
+        self.memory = memory or Memory()
+        self._lanes: dict[str, Lane] = {}
+        self._cooling = Cooling()
+        self._open = True
+        self._turns = Turns[tuple[Lane, Sending]](self._run)
+        self.breakers = LaneBreakers(clock, randomness)
+        self.origins = Origins(clock, self._holds)
+        self.hungry: set[str] = set()  # lanes with room whose backlog is in the store
+        self.wake_refill = asyncio.Event()
+
+    # -- places ------------------------------------------------------------------------------------------------------
+
+    def reserve(self, sending: Sending) -> bool:
+        """Keep a place for it; False when its lane is full or behind, and it has to wait in the store."""
+        lane_id = sending.lane
+        lane = self._lane(sending.account_id, lane_id, sending.max_in_flight, sending.rate_per_s)
+        if not (sending.urgent and self._open) and (lane.backlog or not self._room(lane_id, lane)):
+            self._drop_if_idle(lane_id, lane)
+            return False
+        lane.reserved += 1
+        self.memory.hold(sending)
+        return True
+
+    def release(self, sending: Sending) -> None:
+        """Give a reserved place back."""
+        lane = self._lanes[sending.lane]
+        lane.reserved -= 1
+        self.memory.let_go(sending)
+        self._drop_if_idle(sending.lane, lane)
+
+    def left_in_store(self, lane_id: str) -> None:
+        """A delivery of this lane was committed without a holder."""
+        lane = self._lanes.get(lane_id)
+        if lane is not None:
+            lane.left += 1
+        if lane is not None and not lane.idle:
+            lane.backlog = True
+        elif not self.breakers.is_open(lane_id):  # else the next try finds it
+            self.hungry.add(lane_id)
+            self.wake_refill.set()
+
+    def room(self, lane_id: str) -> int:
+        """How many more deliveries the lane would take from the store."""
+        lane = self._lanes.get(lane_id)
+        if lane is not None:
+            return self._room(lane_id, lane)
+        if not self._open:
+            return 0
+        return self.breakers.limit(lane_id) or 0 if self.breakers.is_open(lane_id) else max(1, min(BUFFER, self.left()))
+
+    def left(self) -> int:
+        """How many deliveries more all lanes together would take."""
+        return self.memory.left() if self._open else 0
+
+    def rooms(self, below: int) -> dict[str, int]:
+        """The lanes in memory that take less than so many deliveries from the store now, and how many they take."""
+        rooms: dict[str, int] = {}
+        now, scarce = self._clock.monotonic(), self.memory.left() < BUFFER
+        for lane_id, lane in self._lanes.items():
+            # Ten thousand lanes are looked at twice a second, and nearly all of them have room enough.
+            if lane.rate_per_s is None and lane.load + below <= BUFFER and lane.slow_until <= now and not scarce:
+                continue
+            rooms[lane_id] = self._room(lane_id, lane)
+        return {lane_id: room for lane_id, room in rooms.items() if room < below}
+
+    def wants(self, lane_id: str) -> tuple[int, int | None, str | None, bool]:
+        """What the lane takes from the store: how many, ahead of their time up to when, which one first, and whether to try."""
+        lane, breakers = self._lanes.get(lane_id), self.breakers
+        up_to = None if lane is None else lane.catch_up_to
+        return self.room(lane_id), up_to, breakers.wanted(lane_id), breakers.is_open(lane_id)
+
+    def stamp(self, lane_id: str) -> int:
+        """A number that is another one once something more was left in the store; see `refilled`."""
+        lane = self._lanes.get(lane_id)
+        return 0 if lane is None else lane.left
+
+    def _room(self, lane_id: str, lane: Lane) -> int:
+        """What the lane can hold and begin under its lease; nothing while it has to be slow."""
+        if not self._open or lane.slow_until > self._clock.monotonic():
+            return 0
+        if self.breakers.is_open(lane_id):
+            return max(0, (self.breakers.limit(lane_id) or 0) - lane.load)
+        buffer = BUFFER if lane.rate_per_s is None else min(BUFFER, int(lane.rate_per_s * BUFFERED_S))
+        own = lane.max_in_flight + buffer - lane.load
+        return max(0, min(own, self.memory.room(lane.account_id, first=not lane.load)))
+
+    # -- deliveries --------------------------------------------------------------------------------------------------
+
+    def give(self, sending: Sending, *, reserved: bool = True) -> None:
+        """Take a delivery whose lease is committed."""
+        lane = self._lane(sending.account_id, sending.lane, sending.max_in_flight, sending.rate_per_s)
+        if reserved:
+            lane.reserved -= 1
+        elif self._room(sending.lane, lane):
+            self.memory.hold(sending)
+        else:
+            lane.backlog = not self.breakers.is_open(sending.lane)
+            self._give_back([sending])
+            return
+        if (
+            sending.urgent
+            and self._open
+            and lane.in_flight < lane.max_in_flight + URGENT
+            and self._shares.may_begin(sending.account_id, first=True)
+        ):
+            self._start(sending.lane, lane, sending)
+            return
+        (lane.queue.appendleft if sending.urgent else lane.queue.append)(sending)
+        self._pump(sending.lane, lane)
+
+    def refilled(self, lane_id: str, *, more: bool, stamp: int) -> None:
+        """The lane was filled from the store.
+
+        Args:
+            lane_id: Its id.
+            more: Whether anything due was left there.
+            stamp: What `stamp` gave before the store was asked: what was left there since is more, too.
+        """
+        lane = self._lanes.get(lane_id)
+        if lane is None:
+            return
+        lane.backlog = more or lane.left != stamp
+        if not lane.backlog:
+            lane.catch_up_to = None
+        self._ask_for_more(lane_id, lane)
+        self._drop_if_idle(lane_id, lane)
+
+    def slow_down(self, lane_id: str, seconds: float) -> None:
+        """Start nothing in this lane for a while."""
+        lane = self._lanes.get(lane_id)
+        if lane is not None:
+            lane.slow_until = max(lane.slow_until, self._clock.monotonic() + seconds)
+
+    def heard(
+        self, sending: Sending, *, delivered: bool, prompt: bool = True, retry_after_s: float | None = None
+    ) -> None:
+        """What came of a request, and whether it came promptly: the lane's breaker opens or closes by it."""
+        lane_id = sending.lane
+        self._turns.note(lane_id, origin_of(lane_id), prompt=prompt and delivered)
+        lane = self._lanes.get(lane_id)
+        if lane is None:
+            return
+        if not delivered:
+            self.breakers.failed(lane_id, retry_after_s)
+            return
+        lane.backlog |= self.breakers.is_open(lane_id)  # what waits may be due, and rests in the store
+        if self.breakers.succeeded(lane_id, lane.max_in_flight):
+            lane.catch_up_to = self._clock.now_ms()
+
+    def limit(self, lane_id: str, max_in_flight: int) -> None:
+        """So many requests of this lane may be out at once from now on."""
+        lane = self._lanes.get(lane_id)
+        if lane is not None:
+            lane.max_in_flight = max_in_flight
+
+    def answered(self, lane_id: str) -> None:
+        """The destination is free for the next request, while the attempt is still being recorded."""
+        lane = self._lanes.get(lane_id)
+        if lane is not None:
+            lane.in_flight -= 1
+            lane.recording += 1
+            self._shares.end(lane.account_id)
+            self._pump(lane_id, lane)
+            self._pump_waiting()
+
+    def in_flight(self) -> int:
+        """Requests that are out now, or about to be, over all lanes."""
+        return len(self._turns)
+
+    def in_flight_of(self, lane_id: str) -> int:
+        """Requests of one lane that are out now."""
+        lane = self._lanes.get(lane_id)
+        return 0 if lane is None else lane.in_flight
+
+    def count(self) -> int:
+        """Lanes that are in memory."""
+        return len(self._lanes)
+
+    def held(self) -> int:
+        """Deliveries that are in memory, over all lanes."""
+        return self.memory.deliveries
+
+    def breaker_of(self, lane_id: str) -> BreakerState:
+        """The state of a lane's breaker."""
+        return self.breakers.state(lane_id)
+
+    def try_now(self, lane_id: str, delivery_id: str | None = None) -> None:
+        """Somebody changed or enabled the destination, or wants this delivery sent: an open breaker tries it now."""
+        self.breakers.try_now(lane_id, delivery_id)
+        self.hungry.add(lane_id)
+        self.wake_refill.set()
+
+    def catch_up(self, account_id: str, lane_id: str) -> None:
+        """The origin of this lane is back: what waits for its turn on the schedule is due now."""
+        lane = self._lane(account_id, lane_id, self.origins.limit(lane_id), None)
+        if lane.slow_until <= self._clock.monotonic():
+            lane.catch_up_to, lane.backlog = self._clock.now_ms(), True
+            self.try_now(lane_id)
+
+    def renew(self, lane_id: str) -> None:
+        """A destination that failed was changed or enabled: it is tried at once."""
+        self.breakers.suspect(lane_id)
+        lane = self._lanes.get(lane_id)
+        if lane is not None:
+            lane.slow_until = 0.0
+        self.hungry.add(lane_id)
+        self.wake_refill.set()
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    async def drain(self, timeout_s: float) -> None:
+        """Start nothing new and let what is out come back; what is only queued is leased and comes back after the lease."""
+        self._open = False
+        for lane in self._lanes.values():
+            if lane.timer is not None:
+                lane.timer.cancel()
+        await self._turns.drain(timeout_s)
+
+    async def settle(self) -> None:
+        """Wait until nothing is out; for tests and simulations."""
+        await self._turns.settle()
+
+    def _holds(self, lane_id: str) -> bool:
+        lane = self._lanes.get(lane_id)
+        return lane is not None and lane.load > 0
+
+    def _lane(self, account_id: str, lane_id: str, max_in_flight: int, rate_per_s: float | None) -> Lane:
+        lane = self._lanes.get(lane_id)
+        if lane is None:
+            lane = self._lanes[lane_id] = Lane(account_id, max_in_flight, rate_per_s)
+        else:
+            lane.max_in_flight = max_in_flight
+            lane.rate_per_s = rate_per_s
+        return lane
+
+    def _pump(self, lane_id: str, lane: Lane, *, turn: bool = False) -> bool:
+        """Start what may start; True when the lane has to wait for a socket. `turn`: the others let it go before them."""
+        limit = self.breakers.limit(lane_id)
+        most = lane.max_in_flight if limit is None else min(limit, lane.max_in_flight)
+        while self._open and lane.queue and lane.in_flight < most:
+            now = self._clock.monotonic()
+            wait_s = max(lane.slow_until, lane.next_start) - now
+            if wait_s > 0:
+                if lane.timer is None:
+                    lane.timer = asyncio.create_task(self._pump_later(lane_id, lane, wait_s))
+                return False
+            if not self._has_socket(lane_id, lane, turn=turn):
+                return True
+            sending = lane.queue.popleft()
+            if sending.lease_until < self._clock.now_ms() + self._timeout_ms:
+                # It waited here too long: its lease ends, and whoever claims it next would send it a second time.
+                self.memory.let_go(sending)
+                lane.backlog = True
+                continue
+            if lane.rate_per_s:
+                lane.next_start = max(now, lane.next_start) + 1 / lane.rate_per_s
+            self._start(lane_id, lane, sending)
+            turn = False
+        if lane.queue and self.breakers.is_open(lane_id):
+            self._empty(lane)
+        return False
+
+    def _start(self, lane_id: str, lane: Lane, sending: Sending) -> None:
+        lane.in_flight += 1
+        self._shares.begin(lane.account_id)
+        self._turns.add(lane_id, origin_of(lane_id), (lane, sending))
+
+    def _has_socket(self, lane_id: str, lane: Lane, *, turn: bool) -> bool:
+        first = not lane.in_flight
+        waiting = self._shares.firsts if first else self._shares.others
+        # Other accounts that wait may have no more than they have: they do not stand in the way.
+        if (turn or not waiting.has(lane.account_id)) and self._shares.may_begin(lane.account_id, first=first):
+            return True
+        self._shares.wait(lane.account_id, lane_id, first=first)
+        return False
+
+    def _empty(self, lane: Lane) -> None:
+        """The destination is left alone for a while: what waits for it waits in the store, where the oldest is found."""
+        queued = list(lane.queue)
+        lane.queue.clear()
+        lane.backlog = False  # the breaker says when the lane is looked at again
+        for sending in queued:
+            self.memory.let_go(sending)
+        self._give_back(queued)
+
+    async def _pump_later(self, lane_id: str, lane: Lane, wait_s: float) -> None:
+        await self._clock.sleep(wait_s)
+        lane.timer = None
+        self._pump(lane_id, lane)
+        self._ask_for_more(lane_id, lane)
+
+    async def _run(self, due: tuple[Lane, Sending]) -> None:
+        lane, sending = due
+        lane_id = sending.lane
+        try:
+            await self._send(sending)
+        except Exception:  # a lane's outermost guard: the lease runs out and the delivery is claimed again
+            _log.exception("delivery_broke", delivery=sending.delivery_id)
+        finally:
+            if lane.recording:
+                lane.recording -= 1
+            else:
+                lane.in_flight -= 1
+                self._shares.end(lane.account_id)
+            self.memory.let_go(sending)
+            self._pump(lane_id, lane)
+            self._pump_waiting()
+            self._ask_for_more(lane_id, lane)
+            self._drop_if_idle(lane_id, lane)
+
+    def _pump_waiting(self) -> None:
+        """A socket is free: those who wait for one, in turn; not for ever where none of them may have it."""
+        in_vain = 0
+        while in_vain < TRIES and (lane_id := self._shares.next()) is not None:
+            lane = self._lanes.get(lane_id)
+            if lane is not None:
+                before = self._shares.out
+                waits = self._pump(lane_id, lane, turn=True)
+                in_vain += waits and self._shares.out == before
+
+    def _ask_for_more(self, lane_id: str, lane: Lane) -> None:
+        if lane.backlog and lane.load <= lane.max_in_flight:
+            self.hungry.add(lane_id)
+            self.wake_refill.set()
+
+    def _drop_if_idle(self, lane_id: str, lane: Lane) -> None:
+        if not lane.idle:
+            return
+        cools = self._clock.monotonic() < max(lane.slow_until, lane.next_start)
+        dropped = self._cooling.add(lane_id) if cools else lane_id
+        if dropped is not None and (idle := self._lanes.get(dropped)) is not None and idle.idle:
+            del self._lanes[dropped]
+
+    def forget_idle(self) -> None:
+        """Drop the lanes that nobody came back to."""
+        for lane_id in self._cooling.take():
+            lane = self._lanes.get(lane_id)
+            if lane is not None:
+                self._drop_if_idle(lane_id, lane)
