@@ -46,7 +46,8 @@ from service.scheduler.duties import Duty, Ticker
 from service.settings import Settings
 from service.stopping import Stopping, drain_s
 from service.telemetry import Metrics
-from service.wiring import Base, Stages, wire
+from service.wiring.base import Base
+from service.wiring.stages import Stages, wire
 from service.workers import job_claims
 
 REMEMBERED_JOBS = 1_000  # finished ones whose durations are looked at when the service starts

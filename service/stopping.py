@@ -19,7 +19,7 @@ from service.errors import CardInvalid, SettingsInvalid
 from service.providers.registry import Registry
 from service.scheduler.duties import Ticker
 from service.settings import Settings
-from service.wiring import Stages
+from service.wiring.stages import Stages
 
 RECORD_S: Final = 5.0  # for what came at the last moment to be stored
 POLLS_S: Final = 15.0  # a poll that is cut off is asked again after the next start

@@ -309,3 +309,11 @@ def test_module_names_tell_modules_apart() -> None:
     }
 
     assert shared == {}
+
+
+def test_wiring_hands_everything_in_by_constructor() -> None:
+    """Nothing is set on an object after it was made: who has the object has all of it."""
+    for path in (ROOT / "service" / "wiring").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            assert not any(isinstance(part, ast.Attribute) for target in targets for part in ast.walk(target)), path

@@ -124,7 +124,7 @@ class Tracker:
     owner: str
     waiters: Waiters
     observer: Observer | None = None
-    followers: list[Follower] = field(default_factory=list)
+    followers: Sequence[Follower] = ()
     learned: Learned = field(default_factory=Learned)
     tasks: UnfinishedTasks = field(default_factory=UnfinishedTasks)
     submitter: Workers = field(default_factory=NoWorkers)

@@ -61,6 +61,7 @@ class WorkerPool:
         limits: Of the providers.
         accepts: Whether this kind of work can be done for the job at all.
         lease_ms: How long a lease lasts; longer than the work can take.
+        closing: Set when nothing new begins any more; the work may look at it, too.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class WorkerPool:
         accepts: Callable[[JobRow], bool],
         lease_ms: int,
         observer: Observer,
+        closing: asyncio.Event | None = None,
     ) -> None:
         self.kind: Stage = kind
         self.lease_ms = lease_ms
@@ -85,16 +87,16 @@ class WorkerPool:
         self._behind: set[str] = set()  # providers whose jobs wait in the store
         self._left: Counter[str] = Counter()  # how often a job was left there
         self._tasks: set[asyncio.Task[None]] = set()
-        self._open = True
+        self._closing = closing or asyncio.Event()
 
     @property
     def closed(self) -> bool:
         """Whether nothing new begins any more."""
-        return not self._open
+        return self._closing.is_set()
 
     def free(self, provider: str) -> int:
         """How many more pieces this provider may have now."""
-        return max(0, self._limits.room(provider) - self._held[provider]) if self._open else 0
+        return max(0, self._limits.room(provider) - self._held[provider]) if not self.closed else 0
 
     def share(self, provider: str) -> Share:
         """How a provider's room is shared between accounts."""
@@ -185,7 +187,7 @@ class WorkerPool:
 
     async def drain(self, timeout_s: float) -> list[str]:
         """Take nothing new, let what runs finish, and cut off what does not finish in time; returns the jobs of that."""
-        self._open = False
+        self._closing.set()
         return [name.removeprefix(f"{self.kind}-") for name in await finish(self._tasks, timeout_s)]
 
     async def settle(self) -> None:

@@ -6,7 +6,7 @@ is `submit_unknown` and never sent again by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -67,8 +67,8 @@ class Submitter:
     breakers: Breakers
     observer: Observer
     inputs: Inputs
+    closing: asyncio.Event  # set: no request may leave any more
     moderation: Moderation | None = None
-    stopping: Callable[[], bool] = lambda: False  # no request may leave any more
 
     async def submit(self, job: JobRow, slot: Slot) -> None:
         """Send a leased job, for which there is a slot, and bring back what the provider said."""
@@ -127,7 +127,7 @@ class Submitter:
     async def _submit(
         self, provider: Provider, job: JobRow, given: dict[str, Any], moderation: str | None, slot: Slot
     ) -> None:
-        if self.stopping():
+        if self.closing.is_set():
             return  # nothing was sent: the next process takes the job up
         token = self.tokens.new()
         lease_ms = round(provider.submit_timeout_s * 1000) + LEASE_MARGIN_MS

@@ -35,7 +35,8 @@ from service.results.storage import Storage
 from service.settings import ProviderSettings
 from service.states import JobStatus
 from service.telemetry import Metrics
-from service.wiring import Base, Stages, wire
+from service.wiring.base import Base
+from service.wiring.stages import Stages, wire
 
 ACCOUNT = "acc_0199a000-0000-7000-8000-000000000001"
 

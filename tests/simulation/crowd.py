@@ -25,7 +25,8 @@ from service.jobs.intake import Caller
 from service.jobs.job_request import parse
 from service.providers.registry import Registry
 from service.settings import ProviderSettings
-from service.wiring import Base, Stages
+from service.wiring.base import Base
+from service.wiring.stages import Stages
 from tests.simulation.world import base_on, begin
 
 STEP_S = 0.05

@@ -43,7 +43,8 @@ from service.providers.registry import Registry
 from service.results.links import ResultLinks
 from service.settings import ProviderSettings
 from service.telemetry import Metrics
-from service.wiring import Base, Stages, wire
+from service.wiring.base import Base
+from service.wiring.stages import Stages, wire
 from service.workers import job_claims
 
 SUBSCRIBER = "https://shop.example/hooks"

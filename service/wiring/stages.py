@@ -1,43 +1,27 @@
-"""How the objects of the way of a job are wired on a base: part of the composition root, without the process around it.
-
-Nothing here runs by itself, and nothing knows which store, clock or network it is: a simulation wires the same.
-"""
+"""The way of a job, wired."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-from service.accounts import accounts
-from service.accounts.keys import Keys
 from service.callbacks.inbox import Inbox
-from service.clock import Clock, Randomness
 from service.db.log import LogKeeper
-from service.db.opening import Store
 from service.db.writer import Writer
 from service.deliveries import retention as sent_retention
-from service.deliveries.directory import StoreDirectory
-from service.deliveries.erasure_store import erase as erase_deliveries
-from service.deliveries.fanout import Fanout
-from service.deliveries.fanout_store import FanoutsDuty, WriteFanoutPart
-from service.deliveries.lanes.quota import SOCKETS
-from service.deliveries.recalled import Recalled
-from service.deliveries.replays import replay_store
+from service.deliveries.fanout_store import FanoutsDuty
 from service.deliveries.send import Sender
-from service.deliveries.subscribing.changes import Changes
-from service.egress import Egress, Files
 from service.events.feed import Hub
-from service.ids import Ids
 from service.jobs import retention as job_retention
 from service.jobs.cancel import Canceller
-from service.jobs.erase import Erase, Eraser, Follower
 from service.jobs.inputs import Inputs
 from service.jobs.intake import Intake
 from service.jobs.row import JobRow
 from service.jobs.tokens import CallbackTokens
-from service.jobs.track import Track, Tracker
+from service.jobs.track import NoKeeper, Track, Tracker
 from service.jobs.transitions.facts import Fact
+from service.jobs.unfinished import UnfinishedTasks
 from service.jobs.waiters import Waiters
 from service.ledger import transfers
 from service.ledger.spending_limits import Limits
@@ -45,27 +29,17 @@ from service.moderation.moderation import Moderation
 from service.moderation.moderators import installed, moderators
 from service.polling.pace import Rules
 from service.providers.breaker import Breakers
-from service.providers.registry import Registry
-from service.results.capture import Capturer
-from service.results.captures import Captures
-from service.results.download import Downloader
-from service.results.links import ResultLinks
-from service.results.storage import Storage
-from service.results.store import Results
-from service.results.store import erase as erase_results
 from service.results.vault import StorageVault
-from service.scheduler.capturer import CapturerDuty
 from service.scheduler.cleaner import Cleaner
 from service.scheduler.disabler import Disabler
 from service.scheduler.duties import Duty
 from service.scheduler.expirer import Expirer
 from service.scheduler.replayer import Replayer
 from service.scheduler.roller import Roller
-from service.scheduler.sweeper import STRANGERS_EVERY_S, STRANGERS_FIRST_S, Sweeper
-from service.settings import Settings
-from service.subscriptions.destinations import DestinationCache
-from service.telemetry import Metrics
 from service.usage import store as usage_store
+from service.wiring.base import Base
+from service.wiring.deliveries import deliveries
+from service.wiring.results import Keeping, captures, keeping
 from service.workers.capacity import Capacity, SubmitCapacity
 from service.workers.dispatch import Dispatcher
 from service.workers.fetch import Fetcher
@@ -78,35 +52,6 @@ TICK_S = 0.5  # of the duties that find due work
 SWEEP_S = 1.0  # of the duties that end what is over
 CLEAN_S = 60.0
 COUNT_S = 5.0  # of counting what ended
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What everything stands on."""
-
-    settings: Settings
-    clock: Clock
-    randomness: Randomness
-    ids: Ids
-    metrics: Metrics
-    store: Store
-    egress: Egress
-    registry: Registry
-    links: ResultLinks
-    keys: Keys
-    owner: str  # the name of this process on leases
-    sockets: int = SOCKETS  # requests of deliveries at once
-    storage: Storage | None = None  # where copies of results are kept …
-    files: Files | None = None  # … and how they are fetched; without both none are made
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """Copies of results; `captures` None: none are made."""
-
-    captures: Captures | None
-    sweeper: Sweeper
-    duties: list[Duty]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +75,12 @@ class Stages:
 
 def wire(base: Base) -> Stages:
     """Wire the way of a job on a base; nothing runs yet."""
-    writer = base.store.writer
-    waiters = Waiters()
+    writer, hub, waiters, tasks = base.store.writer, Hub(), Waiters(), UnfinishedTasks()
+    breakers = Breakers(base.clock, base.randomness)
+    tokens = CallbackTokens(base.store.reader, base.randomness)
+    fetcher = Fetcher(writer, base.registry, base.clock, base.randomness, breakers, base.metrics)
+    submits, polls = _submits(base, tasks, tokens, breakers), _polls(base, fetcher)
+    sent, made = deliveries(base, hub), captures(base, fetcher)
     tracker = Tracker(
         ids=base.ids,
         clock=base.clock,
@@ -140,20 +89,16 @@ def wire(base: Base) -> Stages:
         owner=base.owner,
         waiters=waiters,
         observer=base.metrics,
+        followers=(sent.fanout.follow,),
+        tasks=tasks,
+        submitter=submits.pool,
+        fetcher=polls.pool,
+        keeper=made or NoKeeper(),
     )
     writer.handle(Track, tracker.handle)
-    hub = Hub()
-    sender = _deliveries(base, tracker, hub)
-    breakers = Breakers(base.clock, base.randomness)
-    fetcher = Fetcher(writer, base.registry, base.clock, base.randomness, breakers, base.metrics)
-    tokens = CallbackTokens(base.store.reader, base.randomness)
-    submitter = _submitter(base, breakers, tokens)
-    submits, polls = _submits(base, tracker, submitter, breakers), _polls(base, fetcher)
-    tracker.submitter, tracker.fetcher = submits.pool, polls.pool
-    submitter.stopping = lambda: submits.pool.closed
     log = _log_keeper(base)
     cleaner = _cleaner(base, log)
-    keeping = keep(base, tracker, fetcher, sender.recalled, log)
+    kept = keeping(base, tracker, made, sent.sender.recalled, log)
     return Stages(
         tracker=tracker,
         waiters=waiters,
@@ -162,12 +107,12 @@ def wire(base: Base) -> Stages:
         canceller=Canceller(writer, base.registry),
         breakers=breakers,
         inbox=Inbox(writer, tokens, base.registry, tracker, clock=base.clock, observer=base.metrics),
-        sender=sender,
+        sender=sent.sender,
         submits=submits,
         polls=polls,
         cleaner=cleaner,
-        keeping=keeping,
-        duties=[*_duties(base, submits, polls, sender, cleaner), *keeping.duties],
+        keeping=kept,
+        duties=[*_duties(base, submits, polls, sent.sender, cleaner), *kept.duties],
     )
 
 
@@ -184,15 +129,16 @@ def _log_keeper(base: Base) -> LogKeeper:
     )
 
 
-def _submits(base: Base, tracker: Tracker, submitter: Submitter, breakers: Breakers) -> Dispatcher:
-    capacity = SubmitCapacity(base.registry, breakers, tracker.tasks, base.clock)
+def _submits(base: Base, tasks: UnfinishedTasks, tokens: CallbackTokens, breakers: Breakers) -> Dispatcher:
+    closing = asyncio.Event()
     pool = WorkerPool(
         "submit",
-        submitter.submit,
-        capacity,
+        _submitter(base, breakers, tokens, closing).submit,
+        SubmitCapacity(base.registry, breakers, tasks, base.clock),
         accepts=lambda _: True,
         lease_ms=SUBMIT_LEASE_MS,
         observer=base.metrics,
+        closing=closing,
     )
     return _dispatcher(base, pool)
 
@@ -240,46 +186,6 @@ def _duties(base: Base, submits: Dispatcher, polls: Dispatcher, sender: Sender, 
     ]
 
 
-def keep(base: Base, tracker: Tracker, fetcher: Fetcher, recalled: Recalled, log: LogKeeper) -> Keeping:
-    """Wire what makes copies of results and lets them go."""
-    store = base.store
-    Results(tracker, None if base.storage is None else base.storage.place).register(store.writer)
-    followers: list[Follower] = [partial(erase_deliveries, recalled=recalled), erase_results]
-    store.writer.handle(Erase, Eraser(tracker, followers).handle)
-    sweeper = Sweeper(store.writer, store.reader, base.storage, base.clock, base.metrics, log.erased)
-    duties = [
-        Duty("sweeper", SWEEP_S, sweeper.run_once),
-        Duty("stranger-finder", STRANGERS_EVERY_S, sweeper.find_strangers, STRANGERS_FIRST_S),
-        Duty("log-keeper", SWEEP_S, log.run_once),
-    ]
-    if base.storage is None or base.files is None:
-        return Keeping(None, sweeper, duties)
-    capturer = Capturer(
-        downloader=Downloader(base.files, base.storage.spool, base.settings.result_max_bytes),
-        storage=base.storage,
-        writer=store.writer,
-        reader=store.reader,
-        clock=base.clock,
-        randomness=base.randomness,
-        ask=fetcher.files_of,
-        observer=base.metrics,
-    )
-    lost = partial(base.metrics.captured, "lost", 0)
-    captures = Captures(capturer.capture, base.clock, base.owner, _links_live_ms(base.registry), lost)
-    tracker.keeper = captures
-    duty = CapturerDuty(store.writer, captures, base.owner)
-    return Keeping(captures, sweeper, [Duty("capturer", TICK_S, duty.run_once), *duties])
-
-
-def _links_live_ms(registry: Registry) -> Callable[[str], int | None]:
-    """How long a provider keeps its files, where its document says it."""
-    lives = {
-        provider.name: None if provider.retention_s is None else round(provider.retention_s * 1000)
-        for provider in registry.all()
-    }
-    return lives.get
-
-
 def _cleaner(base: Base, log: LogKeeper) -> Cleaner:
     for register in (job_retention.register, sent_retention.register):
         register(base.store.writer)
@@ -314,7 +220,7 @@ def _inputs(base: Base) -> Inputs:
     return Inputs(base.store.reader, StorageVault(base.storage) if base.storage else None)
 
 
-def _submitter(base: Base, breakers: Breakers, tokens: CallbackTokens) -> Submitter:
+def _submitter(base: Base, breakers: Breakers, tokens: CallbackTokens, closing: asyncio.Event) -> Submitter:
     return Submitter(
         writer=base.store.writer,
         registry=base.registry,
@@ -326,6 +232,7 @@ def _submitter(base: Base, breakers: Breakers, tokens: CallbackTokens) -> Submit
         breakers=breakers,
         observer=base.metrics,
         inputs=_inputs(base),
+        closing=closing,
         moderation=_moderation(base),
     )
 
@@ -341,40 +248,6 @@ def _moderation(base: Base) -> Moderation | None:
         clock=base.clock,
         randomness=base.randomness,
         observer=base.metrics,
-    )
-
-
-def _deliveries(base: Base, tracker: Tracker, hub: Hub) -> Sender:
-    """The sender, and the follower that gives it its deliveries."""
-    cache = DestinationCache(base.store.box)
-    sender = _sender(base, cache)
-    fanout = Fanout(base.ids, cache, sender.lanes, base.owner, sender.lease_ms, hub)
-    tracker.followers.append(fanout.follow)
-    base.store.writer.handle(WriteFanoutPart, fanout.write_later)
-    renewed, forgotten = sender.lanes.renew, sender.lanes.breakers.forget
-    limit = base.settings.max_subscriptions
-    changes = Changes(cache, fanout.add, base.ids, limit=limit, renewed=renewed, forgotten=forgotten)
-    changes.register(base.store.writer)
-    replay_store.register(base.store.writer, base.ids, sender.lanes.left_in_store)
-    return sender
-
-
-def _sender(base: Base, cache: DestinationCache) -> Sender:
-    store, settings = base.store, base.settings
-    directory = StoreDirectory(store.reader, store.writer, store.box, cache, base.clock)
-    accounts.register(store.writer, directory.forget_secrets)
-    return Sender(
-        writer=store.writer,
-        egress=base.egress,
-        directory=directory,
-        clock=base.clock,
-        randomness=base.randomness,
-        owner=base.owner,
-        timeout_s=settings.delivery_timeout.total_seconds(),
-        schedule_s=tuple(wait.total_seconds() for wait in settings.delivery_schedule),
-        observer=base.metrics,
-        sockets=base.sockets,
-        memory=settings.delivery_memory,
     )
 
 
