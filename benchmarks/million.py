@@ -121,7 +121,7 @@ class Asked:
         return len(found["attempts"]) if found else 0
 
     async def _feed(self, after: int) -> int:
-        wanted = feed_queries.Wanted()
+        wanted = feed_queries.FeedFilter()
         page = await feed_queries.read_page(self.store.reader, ACCOUNT, after, wanted, limit=50, max_bytes=PAGE_BYTES)
         return len(page.entries)
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from service.polling.durations import Kind, Learned
+from service.polling.durations import Learned, TaskKind
 from service.polling.pace import Rules, first_poll_ms, next_poll_ms
 from service.polling.plan import POLL_PRICE_MS
 
@@ -37,7 +37,7 @@ SEEDS = 10
 WARM_UP = 200  # jobs before counting
 COUNTED = 300  # jobs
 DRIFT_JOBS = 1_200
-KIND = Kind("sharkapi", "generate", "sparkpix")
+KIND = TaskKind("sharkapi", "generate", "sparkpix")
 WEEK_MS = 7 * 86_400_000
 
 Draw = Callable[[random.Random], float]

@@ -31,7 +31,7 @@ from service.jobs.list_queries import JobFilter
 from service.results import queries as result_queries
 from service.scheduler.roller import Roller
 from service.usage import store as usage_store
-from service.usage.counting import Wanted, grouped
+from service.usage.counting import UsageQuery, grouped
 
 MOST_RATIO = 1.5  # of the quartiles
 SWEPT = 200  # of one sweep
@@ -89,7 +89,7 @@ class Asked:
 
     async def _usage(self, *group_by: str, tag: str | None = None) -> int:
         today = self.ended.now_ms // DAY_MS
-        wanted = Wanted(today - 30, today, group_by, tag=tag)
+        wanted = UsageQuery(today - 30, today, group_by, tag=tag)
         return len(grouped(await usage_store.usage(self.store.reader, ACCOUNT, wanted), wanted))
 
     async def _expiry(self) -> int:

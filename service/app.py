@@ -15,8 +15,8 @@ import structlog
 
 from service.accounts import bootstrap
 from service.accounts.keys import Keys
-from service.api.admission import Limits
-from service.api.buffers import Answers, Bodies
+from service.api.admission import ConnectionLimits
+from service.api.buffers import AnswerBuffers, Bodies
 from service.api.context import Context
 from service.api.listener import Listener
 from service.api.pages import LongPages
@@ -176,7 +176,7 @@ class Service:
 
     def _take_port(self, listening: socket.socket | None) -> None:
         settings = self.settings
-        limits = Limits(
+        limits = ConnectionLimits(
             settings.max_connections, settings.max_connections_per_peer, settings.write_timeout.total_seconds()
         )
         self._listener = Listener(self._answer, settings.host, settings.port, limits)
@@ -246,7 +246,7 @@ class Service:
             not_ready=self._not_ready,
             draining=self._listener.draining.is_set,
             bodies=Bodies(base.settings.body_memory),
-            sent=Answers(base.settings.body_memory // 4),
+            sent=AnswerBuffers(base.settings.body_memory // 4),
             pages=LongPages(base.clock, self.stopping.asked.is_set),
             open_metrics=_is_loopback(self._socket.getsockname()[0]),
         )

@@ -316,4 +316,20 @@ def test_wiring_hands_everything_in_by_constructor() -> None:
     for path in (ROOT / "service" / "wiring").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             targets = node.targets if isinstance(node, ast.Assign) else []
-            assert not any(isinstance(part, ast.Attribute) for target in targets for part in ast.walk(target)), path
+            flat = [part for each in targets for part in (each.elts if isinstance(each, ast.Tuple) else [each])]
+
+            assert not any(isinstance(part, ast.Attribute) for part in flat), path
+
+
+def test_class_names_tell_classes_apart() -> None:
+    """Two classes share a name only where they play the same part: `Observer` is what a module tells telemetry, and tables are their rows."""
+    places: dict[str, list[str]] = {}
+    for path in (ROOT / "service").rglob("*.py"):
+        parts = path.relative_to(ROOT / "service").parts
+        if parts[0] == "sandbox" or parts[:2] == ("db", "tables"):
+            continue
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name != "Observer":
+                places.setdefault(node.name, []).append("/".join(parts))
+
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

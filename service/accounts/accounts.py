@@ -18,7 +18,7 @@ from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.errors import NotFound
 from service.ledger.money import shown
-from service.ledger.spending_limits import STANDING, LimitKind, Standing, standing_of, trusted
+from service.ledger.spending_limits import STANDING, AccountStanding, LimitKind, standing_of, trusted
 from service.ledger.transfers import book, credited
 
 SECRET_GRACE_MS: Final = 24 * 3_600_000  # how long the previous signing secret co-signs after a rotation
@@ -33,7 +33,7 @@ class AccountRow:
     status: str
     secret_prefix: str
     created_at: int
-    standing: Standing
+    standing: AccountStanding
 
 
 def account_view(row: AccountRow, now_ms: int) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def account_view(row: AccountRow, now_ms: int) -> dict[str, Any]:
     }
 
 
-def balance_view(standing: Standing, now_ms: int) -> dict[str, Any]:
+def balance_view(standing: AccountStanding, now_ms: int) -> dict[str, Any]:
     """What an account has and may spend."""
     shape = {
         "currency": "USD",
@@ -152,7 +152,7 @@ async def handle_create(tx: Tx, commands: Sequence[CreateAccount]) -> list[tuple
 
 
 def _created(command: CreateAccount, now_ms: int) -> AccountRow:
-    standing = Standing(command.limit_kind, balance=command.credit, budget=command.budget)
+    standing = AccountStanding(command.limit_kind, balance=command.credit, budget=command.budget)
     return AccountRow(command.id, command.name, "active", command.secret_prefix, now_ms, standing)
 
 

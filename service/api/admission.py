@@ -14,7 +14,7 @@ _V6_PREFIX_BITS: Final = 64  # what one customer has at least; single addresses 
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """What a connection may take, and for how long."""
 
     connections: int = 8_000
@@ -40,7 +40,7 @@ class Connected(Protocol):
 class Admission:
     """The connections that are open, by address, and those with nothing in progress in the order in which that began."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
         self._most = limits.connections
         self._share = min(limits.connections, limits.per_peer or max(1, limits.connections // 2))
         self._peers: Counter[str] = Counter()

@@ -119,7 +119,7 @@ class Bodies:
         return self._held
 
 
-class Answers:
+class AnswerBuffers:
     """Large answers on their way, in pieces, so that a client that does not read holds a piece and not a copy of everything.
 
     Beyond the bound the connection goes whose client has taken nothing for longest.

@@ -16,7 +16,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api import refusals
-from service.api.admission import Admission, Limits, peer_of
+from service.api.admission import Admission, ConnectionLimits, peer_of
 from service.api.bounded_reads import READ_BYTES
 from service.api.refusals import Refusal, RequestRefused
 from service.clock import SystemClock
@@ -54,7 +54,7 @@ class GuardedProtocol(HttpToolsProtocol):
     `check` is called every second. So no request pays for timers; a deadline counts from the first check that sees it begin.
     """
 
-    def __init__(self, limits: Limits, admission: Admission, **uvicorns: Any) -> None:
+    def __init__(self, limits: ConnectionLimits, admission: Admission, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self.access_log = False  # uvicorn's own: it prints whole paths, and with them callback tokens
         self._limits = limits

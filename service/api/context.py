@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from litestar import Request
 
 from service.accounts.keys import Keys, Principal
-from service.api.buffers import Answers, Bodies
+from service.api.buffers import AnswerBuffers, Bodies
 from service.api.pages import LongPages
 from service.api.sealed_cursor import SealedCursors
 from service.clock import Clock, Randomness
@@ -89,7 +89,7 @@ class Context:
     not_ready: Callable[[], Awaitable[list[str]]]
     draining: Callable[[], bool]
     bodies: Bodies
-    sent: Answers
+    sent: AnswerBuffers
     pages: LongPages
     open_metrics: bool
 

@@ -22,7 +22,7 @@ from service.api.responses import raw_answer
 from service.api.sealed_cursor import FEED, looks_sealed
 from service.api.stream import WRITE_S, EventStream, entry_json, expired
 from service.errors import Unauthenticated
-from service.events.feed_queries import Wanted, position_of, read_edges, read_page
+from service.events.feed_queries import FeedFilter, position_of, read_edges, read_page
 from service.ids import is_id
 from service.states import EVENT_TYPES
 
@@ -117,7 +117,7 @@ async def _allowed(request: Request[Any, Any, Any]) -> bool:
         return False
 
 
-def _wanted(query: Query) -> Wanted:
+def _wanted(query: Query) -> FeedFilter:
     given = {name: tuple(dict.fromkeys(query.many(name))) for name in _FILTERS}
     for name, values in given.items():
         if name in query.values and not values:
@@ -126,7 +126,7 @@ def _wanted(query: Query) -> Wanted:
         raise wrong("type", f"must be one or some of {', '.join(EVENT_TYPES)}")
     if not all(is_id(each, "job") for each in given["job"]):
         raise wrong("job", "must be an id that begins with job_")
-    return Wanted(given["type"], given["provider"], given["operation"], given["tag"], given["job"])
+    return FeedFilter(given["type"], given["provider"], given["operation"], given["tag"], given["job"])
 
 
 ROUTES = (list_events, stream_events)

@@ -20,7 +20,7 @@ from service.api.body import header
 from service.api.callbacks import serve_callback
 from service.api.connection import UNSENT_BYTES
 from service.api.context import Context
-from service.api.refusal_log import Refusals
+from service.api.refusal_log import RefusalLog
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -113,7 +113,7 @@ def _note(
     elif fine or (status == 404 and route == _UNMATCHED):  # what nobody offers is asked for by scanners all day
         _log.debug("exchange", **fields)
     else:
-        refusals: Refusals = app.state.refusals
+        refusals: RefusalLog = app.state.refusals
         refusals.tell(scope, fields)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 import uvicorn
 
-from service.api.admission import Admission, Limits
+from service.api.admission import Admission, ConnectionLimits
 from service.api.bounded_reads import BoundedReads
 from service.api.connection import GuardedProtocol
 
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 class Listener(uvicorn.Server):
     """Serves an application until a signal comes, or until it is told to stop."""
 
-    def __init__(self, app: Any, host: str, port: int, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+    def __init__(self, app: Any, host: str, port: int, limits: ConnectionLimits = ConnectionLimits()) -> None:  # noqa: B008 - frozen
         self._limits = replace(limits, connections=_connections_allowed(limits.connections))
         self._admission = Admission(self._limits)
         config = uvicorn.Config(

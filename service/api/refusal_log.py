@@ -36,7 +36,7 @@ class _Kind:
     folded: int = 0
 
 
-class Refusals:
+class RefusalLog:
     """The lines of refused requests."""
 
     def __init__(self, clock: Clock) -> None:

@@ -25,7 +25,7 @@ from service.jobs.view import ERASED, is_link
 from service.results import queries, thumbnails
 from service.results.data_urls import inline_picture
 from service.results.formats.sniff import ENDINGS
-from service.results.queries import Held
+from service.results.queries import HeldFile
 from service.results.storage import CHUNK_BYTES, Storage
 
 _NOT_IN_A_HOST: Final = frozenset("/?#@\\%\ufffd")
@@ -70,7 +70,7 @@ async def show_thumbnail(request: Request[Any, Any, Any], token: FromPath[str]) 
     return Response(picture, media_type=thumbnails.TYPE, headers=headers)
 
 
-async def _held(context: Context, token: str) -> Held:
+async def _held(context: Context, token: str) -> HeldFile:
     linked = context.links.read(token)
     if linked is None:
         raise NotFound("this link names no result", code="unknown_link")
@@ -91,7 +91,7 @@ async def _held(context: Context, token: str) -> Held:
 
 
 async def _copy(
-    context: Context, storage: Storage, request: Request[Any, Any, Any], held: Held, key: str
+    context: Context, storage: Storage, request: Request[Any, Any, Any], held: HeldFile, key: str
 ) -> Response[Any] | None:
     """Our copy, from here or by a redirect to its bucket; None: it is not where it should be."""
     etag = f'"{held.sha256}"'
@@ -122,7 +122,7 @@ async def _copy(
 
 
 def _streamed(
-    pieces: AsyncIterator[bytes] | Iterable[bytes], span: Span, size: int, held: Held, headers: dict[str, str]
+    pieces: AsyncIterator[bytes] | Iterable[bytes], span: Span, size: int, held: HeldFile, headers: dict[str, str]
 ) -> Response[Any]:
     more = {"Content-Length": str(span.end - span.start)}
     if span.partial:
@@ -132,12 +132,12 @@ def _streamed(
     )
 
 
-def _life_s(context: Context, held: Held) -> int:
+def _life_s(context: Context, held: HeldFile) -> int:
     life_ms = min(context.settings.link_ttl.total_seconds() * 1000, held.expires_at - context.clock.now_ms())
     return max(1, int(life_ms // 1000))
 
 
-def _attachment(held: Held) -> str:
+def _attachment(held: HeldFile) -> str:
     return f'attachment; filename="{held.job_id}-{held.index}.{ENDINGS.get(held.content_type or "", "bin")}"'
 
 
@@ -155,7 +155,7 @@ def _later(error: StorageUnavailable) -> Unavailable:
 # -- the provider's file -------------------------------------------------------------------------------------------------
 
 
-async def _providers(context: Context, request: Request[Any, Any, Any], held: Held) -> Response[Any]:
+async def _providers(context: Context, request: Request[Any, Any, Any], held: HeldFile) -> Response[Any]:
     if is_data_url(held.source_url):
         picture = await asyncio.to_thread(inline_picture, held.source_url)
         if picture is None:

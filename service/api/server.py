@@ -30,7 +30,7 @@ from service.api.auth import check_key
 from service.api.context import Context
 from service.api.exchange import Api
 from service.api.problems import EXCEPTION_HANDLERS
-from service.api.refusal_log import Refusals
+from service.api.refusal_log import RefusalLog
 from service.api.responses import empty_answer
 
 ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
@@ -79,7 +79,7 @@ def create_api(context: Context, extra_routes: Sequence[BaseRouteHandler] = ()) 
             _check_guarded(each)
     return Api(
         route_handlers=[*_options(routes), *routes],
-        state=State({"context": context, "refusals": Refusals(context.clock)}),
+        state=State({"context": context, "refusals": RefusalLog(context.clock)}),
         before_request=check_key,
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=None,  # see `openapi`

@@ -19,7 +19,7 @@ from service.clock import Clock
 from service.db.reader import Reader
 from service.errors import Gone, Unavailable
 from service.events.feed import Follower, Hub
-from service.events.feed_queries import Edges, Entry, Wanted
+from service.events.feed_queries import Edges, Entry, FeedFilter
 
 HEARTBEAT_S: Final = 15.0  # the key is looked at as often
 WRITE_S: Final = 30.0  # for a client to take what was written; then it is cut, and may come back
@@ -73,7 +73,7 @@ class EventStream:
     reader: Reader
     clock: Clock
     account_id: str
-    wanted: Wanted
+    wanted: FeedFilter
     after: int
     told: int | None
     cursor: Callable[[int], str]

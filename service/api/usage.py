@@ -17,7 +17,7 @@ from service.ids import is_id
 from service.ledger.money import usd
 from service.states import FINAL, JobStatus
 from service.usage import store as usage_store
-from service.usage.counting import DAY_MS, DIMENSIONS, OTHER, Row, Wanted, cut_model, grouped
+from service.usage.counting import DAY_MS, DIMENSIONS, OTHER, UsageQuery, UsageRow, cut_model, grouped
 
 DEFAULT_DAYS: Final = 30
 MAX_DAYS: Final = 366
@@ -41,7 +41,7 @@ async def get_usage(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_answer({"data": [_view(row, wanted.group_by) for row in rows]})
 
 
-def _wanted(query: Query, today: int) -> Wanted:
+def _wanted(query: Query, today: int) -> UsageQuery:
     last = _day(query, "to", today)
     first = _day(query, "from", max(0, last - DEFAULT_DAYS + 1))
     if first > last:
@@ -57,7 +57,7 @@ def _wanted(query: Query, today: int) -> Wanted:
     key, model = query.one("key"), query.one("model")
     if key is not None and key != OTHER and not is_id(key, "key"):
         raise wrong("key", "is no key's id; they look like key_0199…")
-    return Wanted(
+    return UsageQuery(
         first=first,
         last=last,
         group_by=tuple(dict.fromkeys(groups)),
@@ -85,7 +85,7 @@ def _day(query: Query, name: str, default: int) -> int:
     return day
 
 
-def _view(row: Row, group_by: tuple[str, ...]) -> dict[str, Any]:
+def _view(row: UsageRow, group_by: tuple[str, ...]) -> dict[str, Any]:
     group: dict[str, Any] = {name: part or None for name, part in zip(group_by, row.group, strict=True)}
     if "day" in group:
         group["day"] = datetime.fromtimestamp(int(group["day"] or 0) * 86_400, UTC).date().isoformat()

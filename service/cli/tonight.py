@@ -15,7 +15,7 @@ from typing import Any, Final
 from service.cli.api_client import ServiceClient, key_to_use, opened
 from service.cli.findings import Finding, Mark
 from service.cli.outcome import Refused
-from service.db.trouble import Kind, Trouble
+from service.db.trouble import Trouble, TroubleKind
 from service.errors import EgressError
 from service.settings import Settings
 
@@ -26,42 +26,42 @@ ASK_S: Final = 5.0  # for the service to answer
 AHEAD_MS: Final = 60_000  # that a clock may be wrong
 
 _WORDS: Final = {
-    Kind.SUBMIT_UNKNOWN: (
+    TroubleKind.SUBMIT_UNKNOWN: (
         "jobs",
         (
             "{count} in submit_unknown, {example} the oldest: perhaps paid for, and never sent again by themselves; `remora jobs "
             "export --status submit_unknown` lists them, POST /v1/jobs/{{id}}/resubmit or …/cancel with force decides"
         ),
     ),
-    Kind.REFUSED: (
+    TroubleKind.REFUSED: (
         "provider",
         (
             "{count} jobs failed in the last 24 hours because a provider does not take our key, or wants money: {example}; "
             "every further one will, until REMORA_PROVIDERS__…__API_KEY is right or the account there is topped up"
         ),
     ),
-    Kind.DEAD: (
+    TroubleKind.DEAD: (
         "deliveries",
         (
             "{count} were given up in the last 24 hours, {example} the last; GET /v1/deliveries?status=dead lists them with what "
             "was answered, POST /v1/deliveries/{{id}}/retry sends one again, POST /v1/subscriptions/{{id}}/replay all"
         ),
     ),
-    Kind.FAILING: (
+    TroubleKind.FAILING: (
         "deliveries",
         (
             "{count} destinations fail again and again, and their events wait, {example} among them; GET "
             "/v1/deliveries/{{id}} tells what they answer, and they are tried until they are dead"
         ),
     ),
-    Kind.DISABLED: (
+    TroubleKind.DISABLED: (
         "deliveries",
         (
             "{count} subscriptions are disabled, {example} the last; mend the destination, then POST "
             "/v1/subscriptions/{{id}}/enable, and …/replay for what was skipped"
         ),
     ),
-    Kind.LOST: (
+    TroubleKind.LOST: (
         "results",
         (
             "{count} have no copy, {example} among them; the log says result_lost with the reason, and their links lead to the "

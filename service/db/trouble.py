@@ -14,7 +14,7 @@ DAY_MS: Final = 86_400_000
 TRIED_OFTEN: Final = 5  # failures in a row open a destination's breaker
 
 
-class Kind(StrEnum):
+class TroubleKind(StrEnum):
     """What kind of trouble."""
 
     SUBMIT_UNKNOWN = "submit_unknown"  # jobs that perhaps were paid for
@@ -30,30 +30,30 @@ class Kind(StrEnum):
 class Trouble:
     """One kind of it: how much there is, and an example to begin with."""
 
-    kind: Kind
+    kind: TroubleKind
     count: int
     example: str
 
 
 _QUESTIONS: Final = {
-    Kind.SUBMIT_UNKNOWN: "SELECT count(*), min(id) FROM jobs WHERE status = 'submit_unknown'",
-    Kind.REFUSED: (
+    TroubleKind.SUBMIT_UNKNOWN: "SELECT count(*), min(id) FROM jobs WHERE status = 'submit_unknown'",
+    TroubleKind.REFUSED: (
         "SELECT count(*), max(provider || ' (' || error_code || ')') FROM jobs "
         "WHERE status = 'failed' AND error_code IN ('provider_auth', 'provider_funds') AND finished_at > :now - :day"
     ),
-    Kind.DEAD: "SELECT count(*), max(id) FROM deliveries WHERE status = 'dead' AND finished_at > :now - :day",
-    Kind.FAILING: (
+    TroubleKind.DEAD: "SELECT count(*), max(id) FROM deliveries WHERE status = 'dead' AND finished_at > :now - :day",
+    TroubleKind.FAILING: (
         "SELECT count(DISTINCT lane), max(id) FROM deliveries WHERE status = 'pending' AND attempt_count >= :often"
     ),
-    Kind.DISABLED: (
+    TroubleKind.DISABLED: (
         "SELECT count(*), max(id || ' (' || disabled_reason || ')') FROM subscriptions "
         "WHERE status = 'disabled' AND disabled_reason IS NOT NULL"
     ),
-    Kind.LOST: (
+    TroubleKind.LOST: (
         "SELECT count(*), max(job_id || ' (' || error || ')') FROM results "
         "WHERE NOT stored AND due_at IS NULL AND expires_at > :now AND error IS NOT NULL AND error <> 'erased'"
     ),
-    Kind.AHEAD: "SELECT max(0, created_at - :now), id FROM jobs ORDER BY id DESC LIMIT 1",
+    TroubleKind.AHEAD: "SELECT max(0, created_at - :now), id FROM jobs ORDER BY id DESC LIMIT 1",
 }
 
 

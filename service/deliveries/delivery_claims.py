@@ -44,7 +44,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedDeliveries:
     """What was claimed, and what every lane that was looked at could have had.
 
     Args:
@@ -61,7 +61,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimDeliveries(Command[Claimed]):
+class ClaimDeliveries(Command[ClaimedDeliveries]):
     """Claim what is due and unowned.
 
     Args:
@@ -132,20 +132,20 @@ WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
 """
 
 
-async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[Claimed | Exception]:
+async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[ClaimedDeliveries | Exception]:
     """The writer's handler for `ClaimDeliveries`."""
     [command] = commands
     wishes = list(command.wishes)
     if command.due_lanes:
         wishes += await _due_wishes(tx, command)
     if not wishes:
-        return [Claimed([], [])]
+        return [ClaimedDeliveries([], [])]
     until = tx.now_ms + command.lease_ms
     found, cut = _that_fit(await _free_rows(tx, wishes, until), command.memory)
     leases = [{"owner": command.owner, "until": until, "id": row["id"], "epoch": row["lease_epoch"]} for row in found]
     tx.write(_LEASE, leases, expect=len(leases))
     settle_lanes(tx, [wish.lane for wish in wishes])
-    return [Claimed(found, wishes, await _bodies(tx, found, command.memory), cut)]
+    return [ClaimedDeliveries(found, wishes, await _bodies(tx, found, command.memory), cut)]
 
 
 async def _due_wishes(tx: Tx, command: ClaimDeliveries) -> list[Wish]:
@@ -232,7 +232,7 @@ def _asked(tx: Tx, wish: Wish, until: int) -> dict[str, object]:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldDeliveries:
     """A delivery as its holder has it."""
 
     id: str
@@ -242,7 +242,7 @@ class Held:
     due_at: int
 
     @classmethod
-    def of(cls, sending: Sending) -> Held:
+    def of(cls, sending: Sending) -> HeldDeliveries:
         """What the store has to know of it."""
         return cls(sending.delivery_id, sending.account_id, sending.lane, sending.epoch, sending.due_at)
 
@@ -251,7 +251,7 @@ class Held:
 class ReleaseDeliveries(Command[None]):
     """Leave deliveries in the store that were not sent: they are due as they were, and nobody's."""
 
-    held: tuple[Held, ...]
+    held: tuple[HeldDeliveries, ...]
 
 
 # The epoch stays with the row that was claimed again meanwhile: its new holder's word counts.
@@ -269,7 +269,7 @@ async def handle_releases(tx: Tx, commands: Sequence[ReleaseDeliveries]) -> list
     return [None for _ in commands]
 
 
-def _woken(held: Iterable[Held]) -> Iterable[Params]:
+def _woken(held: Iterable[HeldDeliveries]) -> Iterable[Params]:
     for lane, those in groupby(held, key=lambda each: each.lane):
         all_of = list(those)
         yield {"lane": lane, "account_id": all_of[0].account_id, "due_at": min(each.due_at for each in all_of)}

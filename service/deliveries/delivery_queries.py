@@ -65,7 +65,7 @@ async def newest_delivery(reader: Reader, account_id: str, subscription_id: str,
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedDeliveries:
     """Deliveries as they are shown, newest first, and the id behind which the next page begins; None at the end."""
 
     deliveries: list[dict[str, Any]]
@@ -74,7 +74,7 @@ class Listed:
 
 async def list_deliveries(
     reader: Reader, account_id: str, wanted: DeliveryFilter, limit: int, scan: int = SCAN
-) -> Listed:
+) -> ListedDeliveries:
     """The account's deliveries that pass, without their attempts; so many are looked at, at most."""
     edge: str | None = None
     if (asked := edge_query(account_id, wanted, scan)) is not None:
@@ -82,7 +82,7 @@ async def list_deliveries(
         edge = None if row is None else str(row["id"])
     rows = await reader.rows(*page_query(account_id, wanted, limit + 1, edge))
     shown = [_delivery_view(row) for row in rows[:limit]]
-    return Listed(shown, shown[-1]["id"] if len(rows) > limit else edge)
+    return ListedDeliveries(shown, shown[-1]["id"] if len(rows) > limit else edge)
 
 
 def page_query(account_id: str, wanted: DeliveryFilter, limit: int, edge: str | None = None) -> tuple[str, Params]:

@@ -8,7 +8,7 @@ from functools import partial
 
 from service.db.transaction import Tx, json_set
 from service.db.writer import Command, Writer
-from service.deliveries.delivery_claims import Held
+from service.deliveries.delivery_claims import HeldDeliveries
 from service.deliveries.store import settle_lanes
 
 
@@ -16,7 +16,7 @@ from service.deliveries.store import settle_lanes
 class EndDelivery(Command[None]):
     """End a delivery that its holder will not send any more: `dead`, or `skipped`."""
 
-    held: Held
+    held: HeldDeliveries
     status: str
     reason: str
 

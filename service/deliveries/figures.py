@@ -50,7 +50,7 @@ _CLOSED: Final = BreakerState("closed")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class DestinationStanding:
     """How a destination does, as far as this process knows without asking the store."""
 
     hour: Figure = _NOTHING
@@ -58,12 +58,12 @@ class Standing:
     in_flight: int = 0
 
 
-Standings = Callable[[str], Standing]  #: by lane, which has its subscription's id
+Standings = Callable[[str], DestinationStanding]  #: by lane, which has its subscription's id
 
 
-def nothing_known(_: str) -> Standing:
+def nothing_known(_: str) -> DestinationStanding:
     """Where nothing is sent from."""
-    return Standing()
+    return DestinationStanding()
 
 
 class _Hour:
@@ -125,9 +125,9 @@ class Figures:
         answers = sums[_ANSWERS:]
         return Figure(sums[_ATTEMPTS], sums[_DELIVERED], _quantile(answers, 0.5), _quantile(answers, 0.95))
 
-    def standing(self, lane_id: str) -> Standing:
+    def standing(self, lane_id: str) -> DestinationStanding:
         """All that is known of one destination."""
-        return Standing(self.of(lane_id), self.lanes.breaker_of(lane_id), self.lanes.in_flight_of(lane_id))
+        return DestinationStanding(self.of(lane_id), self.lanes.breaker_of(lane_id), self.lanes.in_flight_of(lane_id))
 
     def _slot(self) -> int:
         return int(self._clock.monotonic() // SLOT_S)

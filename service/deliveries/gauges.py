@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from service.db.reader import Reader
-from service.deliveries.backlog_queries import Waiting, backlog
+from service.deliveries.backlog_queries import WaitingDeliveries, backlog
 from service.deliveries.figures import Figures
 
 Gauge = Mapping[tuple[str, ...], float]  #: values by labels
@@ -30,7 +30,7 @@ async def gauges(reader: Reader, figures: Figures, now_ms: int) -> dict[str, Gau
     return whole | _of_destinations(waits.worst, figures, now_ms)
 
 
-def _of_destinations(worst: Iterable[Waiting], figures: Figures, now_ms: int) -> dict[str, Gauge]:
+def _of_destinations(worst: Iterable[WaitingDeliveries], figures: Figures, now_ms: int) -> dict[str, Gauge]:
     pending: dict[tuple[str, ...], float] = {}
     due_for_s: dict[tuple[str, ...], float] = {}
     success: dict[tuple[str, ...], float] = {}

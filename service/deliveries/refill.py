@@ -20,7 +20,7 @@ from service.deliveries.delivery_claims import (
     LANES_AT_ONCE,
     PER_LANE,
     ClaimDeliveries,
-    Held,
+    HeldDeliveries,
     ReleaseDeliveries,
     RescueLanes,
     VoidDeliveryLeases,
@@ -37,7 +37,7 @@ HUNGRY_AT_ONCE: Final = 256  # lanes that one claim fills: an event may have lef
 _log = structlog.get_logger(__name__)
 
 
-class Directory(Protocol):
+class DestinationDirectory(Protocol):
     """Where the limits of standing destinations are looked up."""
 
     async def destination(self, account_id: str, subscription_id: str) -> Destination | None:
@@ -55,7 +55,9 @@ class Refill:
         lease_ms: For how long.
     """
 
-    def __init__(self, writer: Writer, directory: Directory, lanes: Lanes, owner: str, lease_ms: int) -> None:
+    def __init__(
+        self, writer: Writer, directory: DestinationDirectory, lanes: Lanes, owner: str, lease_ms: int
+    ) -> None:
         self._writer = writer
         self._directory = directory
         self._lanes = lanes
@@ -145,7 +147,7 @@ class Refill:
         if not given_back:
             return
         try:
-            await self._writer.run(ReleaseDeliveries(tuple(map(Held.of, given_back))))
+            await self._writer.run(ReleaseDeliveries(tuple(map(HeldDeliveries.of, given_back))))
         except StoreUnavailable as error:
             _log.warning("deliveries_not_given_back", deliveries=len(given_back), error=str(error))
 

@@ -17,7 +17,7 @@ from service.clock import Clock, Randomness
 from service.db.writer import Writer
 from service.deliveries import delivery_claims, ending_store, store
 from service.deliveries.attempts import Tried, broken, judge, next_due_ms
-from service.deliveries.delivery_claims import Held
+from service.deliveries.delivery_claims import HeldDeliveries
 from service.deliveries.ending_store import EndDelivery, EndStale
 from service.deliveries.figures import Figures
 from service.deliveries.lanes.held_bytes import MEMORY, Memory
@@ -126,12 +126,12 @@ class Sender:
     async def send(self, sending: Sending) -> None:
         """Send one delivery that this process holds, and record the attempt."""
         if sending.give_up_at is not None and self._clock.now_ms() >= sending.give_up_at:
-            await self._writer.run(EndDelivery(Held.of(sending), "dead", "result_expired"))
+            await self._writer.run(EndDelivery(HeldDeliveries.of(sending), "dead", "result_expired"))
             return
         target = await self._target(sending)
         if target is None:
             # Most were skipped when the subscription went; this one was claimed or left over then.
-            await self._writer.run(EndDelivery(Held.of(sending), "skipped", "subscription_disabled"))
+            await self._writer.run(EndDelivery(HeldDeliveries.of(sending), "skipped", "subscription_disabled"))
             return
         if sending.event_id in self.recalled:
             return

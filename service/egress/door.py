@@ -27,7 +27,7 @@ from service.egress.connections import PROGRESS, GatedConnector, Progress
 from service.egress.gate import Gate, Network
 from service.egress.http_errors import FAULTS, fault
 from service.egress.names import NOT_FOUND, Lookup, Names, system_lookup
-from service.egress.room import Room
+from service.egress.room import AnswerRoom
 from service.egress.target import Target, is_documentation, read_link, read_target
 from service.errors import EgressCut, EgressError, EgressNotSent, EgressRefused
 
@@ -73,7 +73,7 @@ class Door:
         self._tls = tls
         self._kept: _Clients | None = None
         self._fresh: _Clients | None = None
-        self._room = Room(ROOM_BYTES)
+        self._room = AnswerRoom(ROOM_BYTES)
 
     async def start(self) -> None:
         """Make the clients; no connection yet."""
@@ -324,7 +324,7 @@ class _Body:
     """As `_read`; raw, since httpx would unpack what a server packed against our wish, and a large one only where there is room."""
 
     read_bytes: int
-    room: Room
+    room: AnswerRoom
     truncated: bool = False
     _taken: int = 0
     _size: int = 0

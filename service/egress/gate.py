@@ -17,7 +17,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
-class Verdict(Enum):
+class GateVerdict(Enum):
     """What the gate says to an address."""
 
     OPEN = "open"
@@ -136,7 +136,7 @@ def _is_private(address: Address) -> bool:
     return address not in GLOBAL_V6 or any(address in network for network in PRIVATE_V6)
 
 
-def verdict(address: Address, allow: Iterable[Network]) -> Verdict:
+def verdict(address: Address, allow: Iterable[Network]) -> GateVerdict:
     """Judge one address; an IPv6 address that carries an IPv4 address is judged as that one.
 
     Args:
@@ -146,13 +146,13 @@ def verdict(address: Address, allow: Iterable[Network]) -> Verdict:
     if isinstance(address, IPv6Address):
         address = IPv6Address(int(address))  # without its zone, which would make equal addresses differ
         if not _hidden(address).isdisjoint(METADATA):
-            return Verdict.NEVER
+            return GateVerdict.NEVER
         address = _carried(address) or address
     if address in METADATA:
-        return Verdict.NEVER
+        return GateVerdict.NEVER
     if _is_private(address) and not any(address in network for network in allow):
-        return Verdict.PRIVATE
-    return Verdict.OPEN
+        return GateVerdict.PRIVATE
+    return GateVerdict.OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +170,11 @@ class Gate:
         """
         found = [ip_address(address) for address in addresses]
         verdicts = {verdict(address, self.allow) for address in found}
-        if Verdict.NEVER in verdicts:
+        if GateVerdict.NEVER in verdicts:
             raise EgressRefused(
                 "address_forbidden", f"{host} is a metadata service, which is never reached: use another host"
             )
-        if Verdict.PRIVATE in verdicts:
+        if GateVerdict.PRIVATE in verdicts:
             raise EgressRefused(
                 "address_forbidden",
                 f"{host} has a private or reserved address: use a public host, or let the operator add "
@@ -185,7 +185,7 @@ class Gate:
         """What to allow: named only where the URL itself says the address, since a name's addresses are not told."""
         if host != "localhost" and host not in map(str, addresses):
             return "its network"
-        shut = [address for address in addresses if verdict(address, self.allow) is Verdict.PRIVATE]
+        shut = [address for address in addresses if verdict(address, self.allow) is GateVerdict.PRIVATE]
         loopback = [network for network in LOOPBACK if any(address in network for address in shut)]
         others = [ip_network(address) for address in shut if not any(address in network for network in LOOPBACK)]
         return " and ".join(map(str, [*loopback, *others]))

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 
 
-class Room:
+class AnswerRoom:
     """So many bytes, given out in the order of asking."""
 
     def __init__(self, size_bytes: int) -> None:

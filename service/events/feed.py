@@ -14,7 +14,7 @@ from typing import Final
 
 from service.db.reader import Reader
 from service.errors import TooManyRequests, Unavailable
-from service.events.feed_queries import Page, Wanted, read_page
+from service.events.feed_queries import FeedFilter, FeedPage, read_page
 
 MAX_FOLLOWERS: Final = 2_000  # of all accounts
 MAX_PER_ACCOUNT: Final = 100
@@ -23,7 +23,7 @@ PAGE_EVENTS: Final = 100  # that are read at once
 PAGE_BYTES: Final = 32 * 1024  # likewise: this much a client that stops reading costs us, and its connection's buffer
 SHARED_PAGES: Final = 8  # of an account that are kept for others at the same place
 
-_Place = tuple[int, Wanted]
+_Place = tuple[int, FeedFilter]
 
 
 def _future() -> asyncio.Future[None]:
@@ -38,7 +38,7 @@ class _Channel:
     commits: int = 0
     changed: asyncio.Future[None] = field(default_factory=_future)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    pages: dict[_Place, Page] = field(default_factory=dict)
+    pages: dict[_Place, FeedPage] = field(default_factory=dict)
     pages_at: int = 0  # the commits after which these were read
 
     def wake(self) -> None:
@@ -46,7 +46,7 @@ class _Channel:
         self.changed.set_result(None)
         self.changed = _future()
 
-    async def page(self, reader: Reader, account_id: str, after: int, wanted: Wanted) -> Page:
+    async def page(self, reader: Reader, account_id: str, after: int, wanted: FeedFilter) -> FeedPage:
         # One read of an account at a time: a hundred that are woken together wait for the first and take what it found,
         # and an account with many followers never holds all of the store's readers.
         async with self.reading:
@@ -84,7 +84,7 @@ class Follower:
         """Whether the service stops."""
         return self._hub.closed
 
-    async def page(self, reader: Reader, after: int, wanted: Wanted) -> Page:
+    async def page(self, reader: Reader, after: int, wanted: FeedFilter) -> FeedPage:
         """The next events behind a position; everything that was committed before is seen."""
         return await self._channel.page(reader, self.account_id, after, wanted)
 

@@ -17,7 +17,7 @@ SCAN_MAX: Final = 10_000  # events that one page with filters looks at: some ten
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FeedFilter:
     """Filters; an empty one lets everything pass. Those on jobs leave out events that are about none."""
 
     types: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class FeedPage:
     """Events behind `after`, oldest first, and the position behind which the next page begins."""
 
     after: int
@@ -131,8 +131,8 @@ async def position_of(reader: Reader, account_id: str, event_id: str) -> int | N
 
 
 async def read_page(
-    reader: Reader, account_id: str, after: int, wanted: Wanted, *, limit: int, max_bytes: int, scan: int = SCAN_MAX
-) -> Page:
+    reader: Reader, account_id: str, after: int, wanted: FeedFilter, *, limit: int, max_bytes: int, scan: int = SCAN_MAX
+) -> FeedPage:
     """The next events that pass.
 
     Args:
@@ -161,10 +161,10 @@ async def read_page(
     full = len(entries) >= limit or sum(len(entry.body) for entry in entries) >= max_bytes
     edges = _edges(rows[0])
     position = entries[-1].pos if full else rows[0]["seen"] or after
-    return Page(after, entries, max(position, edges.floor), edges)
+    return FeedPage(after, entries, max(position, edges.floor), edges)
 
 
-def _conditions(wanted: Wanted) -> dict[str, tuple[str, Any]]:
+def _conditions(wanted: FeedFilter) -> dict[str, tuple[str, Any]]:
     """By the name of the parameter: the condition, and the parameter's value."""
     given: Sequence[tuple[str, str, tuple[str, ...]]] = (
         ("types", "e.type IN (SELECT value FROM json_each(:types))", wanted.types),

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from service.jobs.row import MUTABLE
 from service.jobs.transitions.draft import Draft
-from service.ledger.transfers import Kind, Transfer, settlement
+from service.ledger.transfers import Transfer, TransferKind, settlement
 from service.states import FINAL
 
 _CHARGED = MUTABLE.index("cost_charged")
@@ -18,7 +18,7 @@ _CHARGED = MUTABLE.index("cost_charged")
 
 def hold(drafts: Iterable[Draft]) -> list[Transfer]:
     """For new jobs: what each is expected to cost is held, or its ceiling. One without, or with nothing to pay, has no books."""
-    return [_transfer(draft, Kind.HOLD, draft.job.cost_held) for draft in drafts if draft.job.cost_held]
+    return [_transfer(draft, TransferKind.HOLD, draft.job.cost_held) for draft in drafts if draft.job.cost_held]
 
 
 def settle(drafts: Iterable[Draft]) -> list[Transfer]:
@@ -40,6 +40,6 @@ def settle(drafts: Iterable[Draft]) -> list[Transfer]:
     return transfers
 
 
-def _transfer(draft: Draft, kind: Kind, amount: int) -> Transfer:
+def _transfer(draft: Draft, kind: TransferKind, amount: int) -> Transfer:
     job = draft.job
     return Transfer(job.account_id, kind, amount, job_id=job.id, seq=job.seq, basis=job.cost_basis)

@@ -27,7 +27,7 @@ from service.jobs.row import JobRow
 from service.jobs.track import Tracker
 from service.jobs.transitions.draft import Draft
 from service.jobs.view import Links, job_view, shown
-from service.ledger.spending_limits import Limits, Want
+from service.ledger.spending_limits import SpendingLimits, Want
 from service.ledger.transfers import book
 from service.offload import beside, is_large
 from service.providers.documents.longtexts import encoded
@@ -58,7 +58,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Accept(Command[Taken]):
+class AcceptJob(Command[Taken]):
     """Store a new job; `key` and `body_hash` are those of its Idempotency-Key, if it has one.
 
     `job.cost_held` is what to hold for it.
@@ -107,7 +107,7 @@ class Intake:
         registry: Registry,
         egress: Egress,
         tracker: Tracker,
-        limits: Limits,
+        limits: SpendingLimits,
         ids: Ids,
         clock: Clock,
         links: Links,
@@ -125,7 +125,7 @@ class Intake:
         self._links = links
         self._job_ttl_ms = job_ttl_ms
         self._inputs = inputs
-        writer.handle(Accept, self.handle)
+        writer.handle(AcceptJob, self.handle)
 
     async def take(self, caller: Caller, request: JobRequest, key: str | None) -> Taken:
         """Take a job, or give the first answer again.
@@ -200,7 +200,7 @@ class Intake:
         kept = None if drawn.full is None else await self._inputs.keep(job, drawn.full)
         answer = msgspec.json.encode(job_view(job, (), self._links))
         try:
-            taken = await self._writer.run(Accept(job, answer, key, body_hash, kept, drawn.quote.unpriced))
+            taken = await self._writer.run(AcceptJob(job, answer, key, body_hash, kept, drawn.quote.unpriced))
         except RemoraError:
             if not self._writer.closed:  # of a store that failed nobody knows whether it has the job
                 await self._inputs.let_go(kept)
@@ -209,8 +209,8 @@ class Intake:
             await self._inputs.let_go(kept)
         return taken
 
-    async def handle(self, tx: Tx, commands: Sequence[Accept]) -> list[Taken | Exception]:
-        """The writer's handler for `Accept`."""
+    async def handle(self, tx: Tx, commands: Sequence[AcceptJob]) -> list[Taken | Exception]:
+        """The writer's handler for `AcceptJob`."""
         answers: list[Taken | Exception] = []
         drafts: list[Draft] = []
         known = await self._known_keys(tx, commands)
@@ -240,19 +240,19 @@ class Intake:
         await self._tracker.follow(tx, drafts)
         return answers
 
-    async def _judge(self, tx: Tx, commands: Sequence[Accept]) -> dict[str, Problem]:
+    async def _judge(self, tx: Tx, commands: Sequence[AcceptJob]) -> dict[str, Problem]:
         """What does not fit its account's limit, by job."""
         wants = [_want(each.job, each.unpriced) for each in commands]
         return await self._limits.judge(tx, list(filter(self._limits.concern, wants)))
 
-    async def _known_keys(self, tx: Tx, commands: Sequence[Accept]) -> dict[tuple[str, str], Any]:
+    async def _known_keys(self, tx: Tx, commands: Sequence[AcceptJob]) -> dict[tuple[str, str], Any]:
         pairs = [(command.job.account_id, command.key) for command in commands if command.key is not None]
         if not pairs:
             return {}
         found = await tx.rows(_FIND_KEYS, {"pairs": json_set(pairs), "now": tx.now_ms})
         return {(row["account_id"], row["key"]): row for row in found}
 
-    def _remember(self, tx: Tx, commands: Sequence[Accept], stored: set[str]) -> None:
+    def _remember(self, tx: Tx, commands: Sequence[AcceptJob], stored: set[str]) -> None:
         rows = [
             {
                 "account_id": command.job.account_id,

@@ -66,7 +66,7 @@ class JobFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedJobs:
     """Jobs, newest first, and the id behind which the next page begins; None at the end."""
 
     jobs: list[JobRow]
@@ -126,7 +126,7 @@ def _by_status(place: int) -> _Walk:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ListPlan:
     """The statements of one page and their parameters; pure, so that a test can ask the engine what it makes of them."""
 
     walks: tuple[_Walk, ...]  # one, or one for each state
@@ -147,7 +147,7 @@ class Plan:
         return f"ORDER BY {'id' if len(self.walks) > 1 else self.walks[0].id} DESC"
 
 
-def plan_of(account_id: str, wanted: JobFilter, label: int = 0) -> Plan:
+def plan_of(account_id: str, wanted: JobFilter, label: int = 0) -> ListPlan:
     """How a page is read.
 
     Args:
@@ -169,10 +169,10 @@ def plan_of(account_id: str, wanted: JobFilter, label: int = 0) -> Plan:
         high = min(high, earliest("job", wanted.created_before + CLOCK_STEP_MS))
     params |= {"account": account_id, "low": low, "high": high}
     rest = tuple(condition for name, condition in conditions.items() if name not in walks[0].decides)
-    return Plan(walks, rest, params)
+    return ListPlan(walks, rest, params)
 
 
-async def list_jobs(reader: Reader, account_id: str, wanted: JobFilter, limit: int, scan: int = SCAN) -> Listed:
+async def list_jobs(reader: Reader, account_id: str, wanted: JobFilter, limit: int, scan: int = SCAN) -> ListedJobs:
     """The account's jobs that pass, newest first; so many are looked at, at most."""
     plan = plan_of(account_id, wanted, await _rarest(reader, account_id, wanted.labels, scan))
     edge: str | None = None
@@ -182,7 +182,7 @@ async def list_jobs(reader: Reader, account_id: str, wanted: JobFilter, limit: i
     bounds = {"limit": limit + 1} | ({} if edge is None else {"low": edge})
     rows = await reader.rows(plan.page(), {**plan.params, **bounds})
     jobs = [from_row(row) for row in rows[:limit]]
-    return Listed(jobs, jobs[-1].id if len(rows) > limit else edge)
+    return ListedJobs(jobs, jobs[-1].id if len(rows) > limit else edge)
 
 
 async def _rarest(reader: Reader, account_id: str, labels: Sequence[tuple[str, str]], scan: int) -> int:
@@ -218,7 +218,7 @@ def _conditions(wanted: JobFilter, job_id: str) -> tuple[dict[str, str], dict[st
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ExportPage:
     """Some rows of an export; `last` is where the next page begins, None at the end."""
 
     rows: list[Row]
@@ -233,7 +233,9 @@ async def newest_id(reader: Reader, account_id: str) -> str:
     return "" if row is None else str(row["id"])
 
 
-async def export_page(reader: Reader, account_id: str, wanted: JobFilter, part: tuple[str, str], limit: int) -> Page:
+async def export_page(
+    reader: Reader, account_id: str, wanted: JobFilter, part: tuple[str, str], limit: int
+) -> ExportPage:
     """The account's jobs behind an id, up to another one, oldest first; so many are looked at, and those that do not fit are left out.
 
     Looking and not finding is bounded too: no read lasts, however little of a long history is asked for.
@@ -241,7 +243,7 @@ async def export_page(reader: Reader, account_id: str, wanted: JobFilter, part: 
     after, until = part
     params = {"account": account_id, "behind": after, "until": until, "limit": limit}
     rows = await reader.rows(*export_query(wanted, params))
-    return Page([row for row in rows if row["fits"]], rows[-1]["id"] if len(rows) == limit else None)
+    return ExportPage([row for row in rows if row["fits"]], rows[-1]["id"] if len(rows) == limit else None)
 
 
 def export_query(wanted: JobFilter, params: Params) -> tuple[str, Params]:

@@ -23,7 +23,7 @@ from service.ledger.transfers import SPENT_SINCE, began, month_of, shifted
 
 MAX_REMEMBERED: Final = 100_000  # accounts that are known to have no limit
 
-#: The columns of an account that a `Standing` is made of, in its order.
+#: The columns of an account that a `AccountStanding` is made of, in its order.
 STANDING: Final = ("limit_kind", "balance", "held", "budget", "month", "month_spent")
 
 
@@ -36,7 +36,7 @@ class LimitKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AccountStanding:
     """How an account stands; money in micro-USD, see `db.tables.Account`."""
 
     limit_kind: str
@@ -61,12 +61,12 @@ class Standing:
         return began(shifted(max(self.month, month_of(now_ms)), 1))
 
 
-def standing_of(row: Row) -> Standing:
+def standing_of(row: Row) -> AccountStanding:
     """From a row with the columns of `STANDING`."""
-    return Standing(*(row[name] for name in STANDING))
+    return AccountStanding(*(row[name] for name in STANDING))
 
 
-async def trusted(source: Reader | Tx, account_id: str, standing: Standing, now_ms: int) -> Standing:
+async def trusted(source: Reader | Tx, account_id: str, standing: AccountStanding, now_ms: int) -> AccountStanding:
     """The standing, its month counted anew where it is in doubt.
 
     A month further ahead than the next one was opened by a clock that was wrong; after one further back than the last, so
@@ -104,7 +104,7 @@ class SetLimit(Command[None]):
     budget: int | None = None
 
 
-class Limits:
+class SpendingLimits:
     """Judges jobs by their accounts' limits. Accounts without one are remembered, so that they cost nothing."""
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class Limits:
         if refusal is not None:
             raise refusal
 
-    async def _standings(self, tx: Tx, account_ids: set[str]) -> dict[str, Standing]:
+    async def _standings(self, tx: Tx, account_ids: set[str]) -> dict[str, AccountStanding]:
         """Of those accounts that have a limit."""
         sql = f"SELECT id, {', '.join(STANDING)} FROM accounts WHERE id IN (SELECT value FROM json_each(:ids))"
         found = await tx.rows(sql, {"ids": json_set(account_ids)})
@@ -165,7 +165,7 @@ class Limits:
         limited = {account_id: each for account_id, each in standings.items() if account_id not in unlimited}
         return {account_id: await self._trusted(tx, account_id, each) for account_id, each in limited.items()}
 
-    async def _trusted(self, tx: Tx, account_id: str, standing: Standing) -> Standing:
+    async def _trusted(self, tx: Tx, account_id: str, standing: AccountStanding) -> AccountStanding:
         """What was counted anew is kept, so that it is counted once."""
         found = await trusted(tx, account_id, standing, tx.now_ms)
         if found is not standing:
@@ -194,14 +194,14 @@ class Limits:
         return [None if each.account_id in known else NotFound("there is no such account") for each in commands]
 
 
-def _refusal(standing: Standing, want: Want, available: int, now_ms: int) -> Problem | None:
+def _refusal(standing: AccountStanding, want: Want, available: int, now_ms: int) -> Problem | None:
     """Why a job is not taken by an account that has a limit; None: it fits."""
     if want.unpriced:
         return Invalid.of(want.unpriced, code="price_unknown")
     return _too_small(standing, want, available, now_ms) if available < want.price else None
 
 
-def _too_small(standing: Standing, want: Want, available: int, now_ms: int) -> BalanceTooSmall:
+def _too_small(standing: AccountStanding, want: Want, available: int, now_ms: int) -> BalanceTooSmall:
     missing = want.price - available
     more = {
         "limit": standing.limit_kind,

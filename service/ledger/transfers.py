@@ -21,7 +21,7 @@ from service.errors import FieldError, Invalid, NotFound
 from service.ledger.money import MICRO, shown
 
 
-class Kind(StrEnum):
+class TransferKind(StrEnum):
     """What a transfer is for."""
 
     CREDIT = "credit"  # an operator puts money in
@@ -43,14 +43,14 @@ class Book(StrEnum):
 
 
 #: From which book each kind takes, and to which it gives.
-MOVES: Final[dict[Kind, tuple[Book, Book]]] = {
-    Kind.CREDIT: (Book.FUNDING, Book.AVAILABLE),
-    Kind.DEBIT: (Book.AVAILABLE, Book.FUNDING),
-    Kind.HOLD: (Book.AVAILABLE, Book.HELD),
-    Kind.RELEASE: (Book.HELD, Book.AVAILABLE),
-    Kind.CHARGE: (Book.HELD, Book.SPENT),
-    Kind.EXCESS: (Book.AVAILABLE, Book.SPENT),
-    Kind.LATE: (Book.AVAILABLE, Book.SPENT),
+MOVES: Final[dict[TransferKind, tuple[Book, Book]]] = {
+    TransferKind.CREDIT: (Book.FUNDING, Book.AVAILABLE),
+    TransferKind.DEBIT: (Book.AVAILABLE, Book.FUNDING),
+    TransferKind.HOLD: (Book.AVAILABLE, Book.HELD),
+    TransferKind.RELEASE: (Book.HELD, Book.AVAILABLE),
+    TransferKind.CHARGE: (Book.HELD, Book.SPENT),
+    TransferKind.EXCESS: (Book.AVAILABLE, Book.SPENT),
+    TransferKind.LATE: (Book.AVAILABLE, Book.SPENT),
 }
 MAX_BALANCE: Final = 1_000_000_000_000 * MICRO  # either side of zero: far below what the store can count
 _OWNED: Final = (Book.AVAILABLE, Book.HELD)  # together an account's balance
@@ -61,7 +61,7 @@ class Transfer:
     """One movement to be written; the amount in micro-USD is above zero."""
 
     account_id: str
-    kind: Kind
+    kind: TransferKind
     amount: int
     job_id: str | None = None
     seq: int | None = None  # the row of the job's timeline that it goes with
@@ -110,7 +110,7 @@ WHERE accounts.id = v.account
 """
 
 
-def settlement(held: int, charged: int | None, *, is_over: bool, was_over: bool) -> list[tuple[Kind, int]]:
+def settlement(held: int, charged: int | None, *, is_over: bool, was_over: bool) -> list[tuple[TransferKind, int]]:
     """What follows for a job's money.
 
     Args:
@@ -120,19 +120,19 @@ def settlement(held: int, charged: int | None, *, is_over: bool, was_over: bool)
         was_over: It was so before.
     """
     if charged is None:
-        return [(Kind.RELEASE, held)] if is_over and held else []
-    beyond = Kind.LATE if was_over else Kind.EXCESS
+        return [(TransferKind.RELEASE, held)] if is_over and held else []
+    beyond = TransferKind.LATE if was_over else TransferKind.EXCESS
     moves = [
-        (Kind.CHARGE, min(held, charged)),
+        (TransferKind.CHARGE, min(held, charged)),
         (beyond, max(charged - held, 0)),
-        (Kind.RELEASE, max(held - charged, 0)),
+        (TransferKind.RELEASE, max(held - charged, 0)),
     ]
     return [(kind, amount) for kind, amount in moves if amount]
 
 
 def credited(account_id: str, amount: int, reason: str | None, actor: str | None, key: str | None = None) -> Transfer:
     """An operator's credit, or his correction where the amount is negative."""
-    kind = Kind.CREDIT if amount > 0 else Kind.DEBIT
+    kind = TransferKind.CREDIT if amount > 0 else TransferKind.DEBIT
     return Transfer(account_id, kind, abs(amount), reason=reason, actor=actor, key=key)
 
 

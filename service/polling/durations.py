@@ -53,7 +53,7 @@ _ENOUGH = 20  # observations, before the fallback behind callbacks is put off
 _STALE = 25  # observations at most, before a plan is made anew; earlier while there are few
 
 
-class Kind(NamedTuple):
+class TaskKind(NamedTuple):
     """What tasks must have in common for their durations to tell of each other."""
 
     provider: str
@@ -68,10 +68,10 @@ class _Named(msgspec.Struct):
 _named = msgspec.json.Decoder(_Named)
 
 
-def kind_of(provider: str, operation: str, job_input: str) -> Kind:
+def kind_of(provider: str, operation: str, job_input: str) -> TaskKind:
     """The kind of a job, whose input is a JSON object that may name a model."""
     model = _named.decode(job_input).model
-    return Kind(provider, operation, model[:_MOST_MODEL] if isinstance(model, str) else "")
+    return TaskKind(provider, operation, model[:_MOST_MODEL] if isinstance(model, str) else "")
 
 
 class Durations:
@@ -213,13 +213,13 @@ class Learned:
 
     price_ms: float = POLL_PRICE_MS
     most_kinds: int = MOST_KINDS
-    _kinds: OrderedDict[Kind, _Known] = field(default_factory=OrderedDict)
+    _kinds: OrderedDict[TaskKind, _Known] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
         """How many kinds are remembered."""
         return len(self._kinds)
 
-    def record(self, kind: Kind, base: Rules, running_ms: int, done_ms: int) -> None:
+    def record(self, kind: TaskKind, base: Rules, running_ms: int, done_ms: int) -> None:
         """A provider ended a task.
 
         Args:
@@ -232,7 +232,7 @@ class Learned:
         if base.can_poll and done_ms > 0:
             self._known(kind, base).durations.record(min(max(running_ms, 0), done_ms), done_ms, base.poll_every_ms)
 
-    def rules(self, kind: Kind, base: Rules) -> Rules:
+    def rules(self, kind: TaskKind, base: Rules) -> Rules:
         """The rules from card and settings, with what was learned about polling."""
         if not base.can_poll:
             return base
@@ -246,12 +246,12 @@ class Learned:
             known.bounded_at = seen
         return known.rules
 
-    def warm(self, rows: Iterable[tuple[Kind, Rules, int, int]]) -> None:
+    def warm(self, rows: Iterable[tuple[TaskKind, Rules, int, int]]) -> None:
         """After a start, what the store remembers: arguments of `record`, oldest first."""
         for row in rows:
             self.record(*row)
 
-    def _known(self, kind: Kind, base: Rules) -> _Known:
+    def _known(self, kind: TaskKind, base: Rules) -> _Known:
         known = self._kinds.get(kind)
         if known is None:
             known = self._kinds[kind] = _Known(Durations(base.typical_ms), base)

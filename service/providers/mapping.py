@@ -19,7 +19,7 @@ from service.providers.card.forms import FETCH_RESULT, RETRY
 from service.providers.card.observe import Cost, Moment, Observe
 from service.providers.card.rules import ErrorReader, WordsReader
 from service.providers.documents.filelist import file_list
-from service.providers.documents.origins import Origins
+from service.providers.documents.origins import LinkOrigins
 from service.providers.documents.paths import Expression, compiled
 from service.providers.documents.reading import REPLACEMENT, Written
 from service.providers.documents.text import WORD_CHARS, Scrubber, word
@@ -115,7 +115,7 @@ _FAILURE_COSTS: Final = {"free": Money(0, "price_list"), "assumed_free": Money(0
 class Origin:
     """What all documents of one operation have in common: where they come from and how their errors are read."""
 
-    origins: Origins
+    origins: LinkOrigins
     errors: ErrorReader
     scrubber: Scrubber
     failure_cost: Money | None
@@ -211,7 +211,7 @@ class Mapper:
 class OperationMapper:
     """The ways in which a task of one operation is heard of."""
 
-    def __init__(self, operation: Operation, errors: Errors, origins: Origins, scrubber: Scrubber) -> None:
+    def __init__(self, operation: Operation, errors: Errors, origins: LinkOrigins, scrubber: Scrubber) -> None:
         self.errors = ErrorReader(errors, scrubber)
         refetch_when = operation.callback.refetch_when if operation.callback else None
         result = operation.poll.result if operation.poll else None

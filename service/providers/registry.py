@@ -23,7 +23,7 @@ from service.providers.adapters import Adapter, Adapters
 from service.providers.card.card import Card, Operation
 from service.providers.card.input_check import InputCheck
 from service.providers.card.loading import load_card, locate
-from service.providers.card.timing import Timing, seconds, timing_of
+from service.providers.card.timing import OperationTiming, seconds, timing_of
 from service.providers.client import (
     CancelOutcome,
     CancelVerdict,
@@ -118,7 +118,7 @@ class Provider:
         """The operation of that name, if the card has it."""
         return self.card.operations.get(name)
 
-    def timing(self, operation: str) -> Timing:
+    def timing(self, operation: str) -> OperationTiming:
         """The times of one operation."""
         return self._timings[operation]
 

@@ -12,7 +12,7 @@ from service.results.storage import owner_of, thumb_key
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldFile:
     """A result as its link needs it."""
 
     job_id: str
@@ -51,7 +51,7 @@ class DueInput:
 _DUE = 'job_id, idx AS "index", expires_at, storage_key, storage_place, error'
 
 
-async def held(reader: Reader, job_id: str, index: int) -> Held | None:
+async def held(reader: Reader, job_id: str, index: int) -> HeldFile | None:
     """One result; the link that names it is the right to see it."""
     row = await reader.row(
         "SELECT job_id, idx, source_url, expires_at, stored, storage_key, content_type, size_bytes, sha256, error "
@@ -61,7 +61,7 @@ async def held(reader: Reader, job_id: str, index: int) -> Held | None:
     if row is None:
         return None
     columns = dict(row)
-    return Held(index=columns.pop("idx"), stored=bool(columns.pop("stored")), **columns)
+    return HeldFile(index=columns.pop("idx"), stored=bool(columns.pop("stored")), **columns)
 
 
 async def source_url(reader: Reader, job_id: str, index: int) -> str:

@@ -100,7 +100,7 @@ def counted(status: str, created_at: int, finished_at: int | None, charged: int 
     return Counted(finished_at // DAY_MS, status, charged or 0, max(0, finished_at - created_at))
 
 
-class Names:
+class CountedNames:
     """The names that are kept apart, by account and day; a name that has its place keeps it for good.
 
     Args:
@@ -123,7 +123,7 @@ class Names:
         return name
 
 
-def changes(jobs: Iterable[Ended], names: Names) -> dict[tuple[str, Place], Count]:
+def changes(jobs: Iterable[Ended], names: CountedNames) -> dict[tuple[str, Place], Count]:
     """What counting these jobs adds and takes off, by account and place."""
     found: dict[tuple[str, Place], Count] = {}
     for job in jobs:
@@ -136,7 +136,7 @@ def changes(jobs: Iterable[Ended], names: Names) -> dict[tuple[str, Place], Coun
     return {where: count for where, count in found.items() if count != Count()}
 
 
-def _places(job: Ended, as_what: Counted, names: Names) -> Iterable[Place]:
+def _places(job: Ended, as_what: Counted, names: CountedNames) -> Iterable[Place]:
     """Where a job counts: among all, and once for each of its tags."""
     day = as_what.day
     model = names.place(job.account_id, day, "model", job.model)
@@ -151,7 +151,7 @@ def tags_of(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class UsageQuery:
     """What is asked: days from `first` to `last`, narrowed to what is not None, grouped by some of `DIMENSIONS`."""
 
     first: int
@@ -197,7 +197,7 @@ DIMENSIONS: Final[Mapping[str, str]] = {
 
 
 @dataclass(slots=True)
-class Row:
+class UsageRow:
     """One row of the answer. `durations` are those of the completed jobs, or of all of them where the state is asked for."""
 
     group: tuple[str | int, ...]
@@ -206,15 +206,15 @@ class Row:
     durations: Histogram = field(default_factory=Histogram)
 
 
-def grouped(counts: Iterable[tuple[Place, Count]], wanted: Wanted) -> list[Row]:
+def grouped(counts: Iterable[tuple[Place, Count]], wanted: UsageQuery) -> list[UsageRow]:
     """The rows of the answer, the newest day first; rows in which nothing is left are left out."""
     fields = [Place._fields.index(DIMENSIONS[name]) for name in wanted.group_by]
-    rows: dict[tuple[str | int, ...], Row] = {}
+    rows: dict[tuple[str | int, ...], UsageRow] = {}
     for place, count in counts:
         group = tuple([place[at] for at in fields])  # a list first: half the time of a generator
         row = rows.get(group)
         if row is None:
-            row = rows[group] = Row(group)
+            row = rows[group] = UsageRow(group)
         row.jobs[place.status] = row.jobs.get(place.status, 0) + count.jobs
         row.charged += count.charged
         if wanted.times(place.status):

@@ -17,7 +17,7 @@ from service.db.reader import Reader
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.states import FINAL, FINAL_EVENT_TYPES
-from service.usage.counting import Count, Counted, Ended, Names, Place, Wanted, changes, counted, tags_of
+from service.usage.counting import Count, Counted, CountedNames, Ended, Place, UsageQuery, changes, counted, tags_of
 from service.usage.histogram import Histogram
 
 _FINAL_TYPES: Final = ", ".join(f"'{each}'" for each in FINAL_EVENT_TYPES)
@@ -124,18 +124,18 @@ def _job(row: Row) -> Ended:
     )
 
 
-async def names(reader: Reader, jobs: Sequence[Ended]) -> Names:
+async def names(reader: Reader, jobs: Sequence[Ended]) -> CountedNames:
     """The names that are kept apart already, for the accounts and days of these jobs."""
     days = {(job.account_id, each.day) for job in jobs for each in (job.now, job.before) if each is not None}
     if not days:
-        return Names()
+        return CountedNames()
     rows = await reader.rows(
         "SELECT DISTINCT u.account_id, u.day, u.tag, u.model, u.key_id FROM json_each(:days) d CROSS JOIN usage_daily u "
         "ON u.account_id = json_extract(d.value, '$[0]') AND u.day = json_extract(d.value, '$[1]')",
         {"days": json_set(sorted(days))},
     )
     kinds = (("model", "model"), ("key", "key_id"), ("tag", "tag"))
-    return Names((row["account_id"], row["day"], kind, row[column]) for row in rows for kind, column in kinds)
+    return CountedNames((row["account_id"], row["day"], kind, row[column]) for row in rows for kind, column in kinds)
 
 
 async def handle(tx: Tx, commands: Sequence[CountIn]) -> list[Exception | None]:
@@ -214,7 +214,7 @@ def recount(tx: Tx, jobs: Sequence[tuple[str, str]]) -> None:
     )
 
 
-async def usage(reader: Reader, account_id: str, wanted: Wanted) -> list[tuple[Place, Count]]:
+async def usage(reader: Reader, account_id: str, wanted: UsageQuery) -> list[tuple[Place, Count]]:
     """All that was counted of what is asked, and what is not counted yet: exact at once.
 
     One statement, and so one moment, reads both, or jobs that are counted in between would be missed or doubled.
@@ -261,7 +261,7 @@ async def usage(reader: Reader, account_id: str, wanted: Wanted) -> list[tuple[P
     return found
 
 
-def _conditions(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+def _conditions(wanted: UsageQuery) -> tuple[str, dict[str, Any]]:
     where = ["tag = :tag" if wanted.tag is not None or not wanted.by_tag else "tag > ''"]
     params: dict[str, Any] = {"tag": wanted.tag or ""} if where[0].endswith(":tag") else {}
     for name in ("provider", "operation", "model", "key_id"):

@@ -28,7 +28,7 @@ TICK_S = 0.5  # of the duty that finds due work
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class KeptResults:
     """Copies of results; `captures` None: none are made."""
 
     captures: Captures | None
@@ -54,7 +54,7 @@ def captures(base: Base, fetcher: Fetcher) -> Captures | None:
     return Captures(capturer.capture, base.clock, base.owner, _links_live_ms(base.registry), lost)
 
 
-def keeping(base: Base, tracker: Tracker, made: Captures | None, recalled: Recalled, log: LogKeeper) -> Keeping:
+def keeping(base: Base, tracker: Tracker, made: Captures | None, recalled: Recalled, log: LogKeeper) -> KeptResults:
     """The duties around copies, and erasing."""
     store = base.store
     Results(tracker, None if base.storage is None else base.storage.place).register(store.writer)
@@ -68,7 +68,7 @@ def keeping(base: Base, tracker: Tracker, made: Captures | None, recalled: Recal
     ]
     if made is not None:
         duties.insert(0, Duty("capturer", TICK_S, CapturerDuty(store.writer, made, base.owner).run_once))
-    return Keeping(made, sweeper, duties)
+    return KeptResults(made, sweeper, duties)
 
 
 def _links_live_ms(registry: Registry) -> Callable[[str], int | None]:

@@ -24,7 +24,7 @@ from service.jobs.transitions.facts import Fact
 from service.jobs.unfinished import UnfinishedTasks
 from service.jobs.waiters import Waiters
 from service.ledger import transfers
-from service.ledger.spending_limits import Limits
+from service.ledger.spending_limits import SpendingLimits
 from service.moderation.moderation import Moderation
 from service.moderation.moderators import installed, moderators
 from service.polling.pace import Rules
@@ -39,7 +39,7 @@ from service.scheduler.roller import Roller
 from service.usage import store as usage_store
 from service.wiring.base import Base
 from service.wiring.deliveries import deliveries
-from service.wiring.results import Keeping, captures, keeping
+from service.wiring.results import KeptResults, captures, keeping
 from service.workers.capacity import Capacity, SubmitCapacity
 from service.workers.dispatch import Dispatcher
 from service.workers.fetch import Fetcher
@@ -69,7 +69,7 @@ class Stages:
     submits: Dispatcher
     polls: Dispatcher
     cleaner: Cleaner
-    keeping: Keeping
+    keeping: KeptResults
     duties: list[Duty]
 
 
@@ -192,9 +192,9 @@ def _cleaner(base: Base, log: LogKeeper) -> Cleaner:
     return Cleaner(base.store.writer, base.clock, base.settings.retention, base.metrics, log.erased)
 
 
-def _limits(writer: Writer) -> Limits:
+def _limits(writer: Writer) -> SpendingLimits:
     """Judges new jobs, and is told of changed limits; also the books get their credits."""
-    limits = Limits()
+    limits = SpendingLimits()
     limits.register(writer)
     transfers.register(writer)
     return limits

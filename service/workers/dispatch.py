@@ -18,7 +18,7 @@ from service.errors import StoreUnavailable
 from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.jobs.transitions.facts import Fact
-from service.workers.job_claims import ClaimJobs, Room
+from service.workers.job_claims import ClaimJobs, ProviderRoom
 from service.workers.pool import WorkerPool
 
 AT_ONCE: Final = 100  # jobs of one provider in one claim
@@ -120,6 +120,6 @@ class Dispatcher:
         await asyncio.gather(*(self._writer.run(Track(fact)) for fact in facts))
         return len(claimed.jobs)
 
-    def _room(self, provider: str, free: int) -> Room:
+    def _room(self, provider: str, free: int) -> ProviderRoom:
         count = min(AT_ONCE, free)
-        return Room(provider, count, self._turns.get(provider, ""), self.pool.share(provider), free - count)
+        return ProviderRoom(provider, count, self._turns.get(provider, ""), self.pool.share(provider), free - count)

@@ -86,7 +86,7 @@ NO_SHARE: Final = Share()
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class ProviderRoom:
     """What a provider takes.
 
     Args:
@@ -118,7 +118,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedJobs:
     """Jobs that are this process's now.
 
     Args:
@@ -132,25 +132,25 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimJobs(Command[Claimed]):
+class ClaimJobs(Command[ClaimedJobs]):
     """Claim jobs to submit, or to ask their provider for."""
 
     stage: Stage
     owner: str
     lease_ms: int
-    rooms: tuple[Room, ...]
+    rooms: tuple[ProviderRoom, ...]
 
     def lock(self) -> Hashable | None:
         """Two claims never share a batch: each must see what the other took."""
         return ("claim", self.stage)
 
 
-async def handle_claims(tx: Tx, commands: Sequence[ClaimJobs]) -> list[Claimed | Exception]:
+async def handle_claims(tx: Tx, commands: Sequence[ClaimJobs]) -> list[ClaimedJobs | Exception]:
     """The writer's handler for `ClaimJobs`; claims of different stages may share a batch."""
     return [await _claim(tx, command) for command in commands]
 
 
-async def _claim(tx: Tx, command: ClaimJobs) -> Claimed:
+async def _claim(tx: Tx, command: ClaimJobs) -> ClaimedJobs:
     asked = [{"provider": room.provider, "count": room.count + 1, "now": tx.now_ms} for room in command.rooms]
     found = [from_row(row) for row in await tx.rows_each(_OLDEST[command.stage], asked)] if asked else []
     oldest = {provider: list(jobs) for provider, jobs in groupby(found, key=lambda job: job.provider)}
@@ -167,10 +167,10 @@ async def _claim(tx: Tx, command: ClaimJobs) -> Claimed:
             more.add(room.provider)
         jobs += taken
     _lease(tx, jobs, command.owner, command.lease_ms)
-    return Claimed(jobs, frozenset(more), turns)
+    return ClaimedJobs(jobs, frozenset(more), turns)
 
 
-async def _in_turn(tx: Tx, stage: Stage, room: Room, oldest: Sequence[JobRow]) -> tuple[list[JobRow], str]:
+async def _in_turn(tx: Tx, stage: Stage, room: ProviderRoom, oldest: Sequence[JobRow]) -> tuple[list[JobRow], str]:
     """The jobs of the accounts whose turn it is, and the account behind which the next turn begins."""
     accounts = await _turns(tx, stage, room)
     # Who holds too many for the places that are left is no one's turn, or those places would wait for it for ever.
@@ -187,7 +187,7 @@ async def _in_turn(tx: Tx, stage: Stage, room: Room, oldest: Sequence[JobRow]) -
     return taken, taken[-1].account_id
 
 
-async def _turns(tx: Tx, stage: Stage, room: Room) -> list[Row]:
+async def _turns(tx: Tx, stage: Stage, room: ProviderRoom) -> list[Row]:
     """Accounts in the order of their turns: those behind the last one first, then from the beginning."""
     asked = {"provider": room.provider, "now": tx.now_ms}
     behind = await tx.rows(_ACCOUNTS[stage], asked | {"after": room.after, "until": "~"})  # ids have no letter above

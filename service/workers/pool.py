@@ -23,7 +23,7 @@ from service.workers.job_claims import Share, Stage
 _log = structlog.get_logger(__name__)
 
 
-class Limits(Protocol):
+class ProviderLimits(Protocol):
     """What a provider takes of one kind of work."""
 
     def room(self, provider: str) -> int:
@@ -68,7 +68,7 @@ class WorkerPool:
         self,
         kind: Stage,
         work: Callable[[JobRow, Slot], Awaitable[None]],
-        limits: Limits,
+        limits: ProviderLimits,
         *,
         accepts: Callable[[JobRow], bool],
         lease_ms: int,

@@ -13,7 +13,7 @@ from service.accounts import accounts
 from service.errors import BalanceTooSmall, Invalid, NotFound
 from service.jobs.intake import Taken
 from service.jobs.transitions.facts import CallbackHeard, DeadlinePassed, SubmitAnswered
-from service.ledger.spending_limits import LimitKind, SetLimit, Standing
+from service.ledger.spending_limits import AccountStanding, LimitKind, SetLimit
 from service.ledger.transfers import Credit
 from service.providers.client import SubmitOutcome, Verdict
 from service.providers.mapping import Observation, Seen
@@ -193,12 +193,12 @@ async def test_cost_counts_in_the_month_in_which_it_is_charged(till: Till) -> No
 
 def test_clock_stepped_back_opens_no_earlier_month() -> None:
     """Else the budget of January could be spent twice."""
-    january = Standing("monthly", budget=25_000, month=202701, month_spent=20_000)
+    january = AccountStanding("monthly", budget=25_000, month=202701, month_spent=20_000)
 
     assert january.available(ms(2026, 12, 31)) == 5_000
     assert january.resets_at(ms(2026, 12, 31)) == ms(2027, 2, 1)
     assert january.available(ms(2027, 2, 1)) == 25_000
-    assert Standing("monthly", budget=1, month=202612).resets_at(ms(2026, 12, 31)) == ms(2027, 1, 1)
+    assert AccountStanding("monthly", budget=1, month=202612).resets_at(ms(2026, 12, 31)) == ms(2027, 1, 1)
 
 
 async def test_changed_limit_holds_for_the_next_job(till: Till) -> None:

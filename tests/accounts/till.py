@@ -24,13 +24,13 @@ from service.egress import Answer, Call
 from service.errors import EgressNotSent, FieldError
 from service.ids import Ids
 from service.jobs.inputs import Inputs
-from service.jobs.intake import Accept, Intake
+from service.jobs.intake import AcceptJob, Intake
 from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.track import Track, Tracker
 from service.jobs.transitions.facts import Fact, SubmitAbandoned, SubmitBegun
 from service.jobs.waiters import Waiters
 from service.ledger import transfers
-from service.ledger.spending_limits import Limits
+from service.ledger.spending_limits import SpendingLimits
 from service.polling.pace import Rules
 from service.providers.registry import Registry
 from service.states import JobStatus
@@ -137,7 +137,7 @@ class Till:
             fetcher=Willing(),
         )
         self.writer.handle(Track, tracker.handle)
-        limits = Limits()
+        limits = SpendingLimits()
         for register in (accounts.register, transfers.register, limits.register, job_claims.register):
             register(self.writer)
         nowhere = Nowhere()
@@ -198,7 +198,7 @@ class Till:
 
     def accept(
         self, account_id: str, price: int | None, key: str | None = None, *, ceiling: int | None = None
-    ) -> Accept:
+    ) -> AcceptJob:
         """A job of that price, or of a price that nobody knows: with what is held for it, or without."""
         now_ms = self.clock.now_ms()
         job = JobRow(
@@ -216,7 +216,7 @@ class Till:
             cost_held=price or ceiling,
         )
         unpriced = () if price is not None or ceiling else (FieldError("/input/model", "has no known price"),)
-        return Accept(job, b"{}", key, unpriced=unpriced)
+        return AcceptJob(job, b"{}", key, unpriced=unpriced)
 
     async def take(self, account_id: str, price: int | None, *, ceiling: int | None = None) -> str:
         """Take a job; returns its id."""

@@ -19,14 +19,14 @@ from typing import Any
 
 import pytest
 
-from service.api.admission import Admission, Limits, peer_of
-from service.api.buffers import Answers, Bodies
+from service.api.admission import Admission, ConnectionLimits, peer_of
+from service.api.buffers import AnswerBuffers, Bodies
 from service.api.listener import NOTSENT_BYTES, Listener
 from service.api.refusals import RequestRefused, check_size
 from service.errors import Unavailable
 from tests.receiver import PATIENCE_S
 
-QUICK = Limits(
+QUICK = ConnectionLimits(
     head_s=0.2, body_window_s=0.2, body_window_bytes=100, body_s=0.8, keep_alive_s=0.3, write_s=0.3, stop_s=0.2, linger_s=0.2, every_s=0.05
 )  # fmt: skip
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
@@ -42,7 +42,7 @@ class Echo:
     headers: list[list[bytes]] = field(default_factory=list)  # the names of each request's
     gone: int = 0  # requests whose caller left before the body was there
     hold: asyncio.Event = field(default_factory=asyncio.Event)  # `/wait` answers then
-    answers: Answers = field(default_factory=lambda: Answers(64_000_000))
+    answers: AnswerBuffers = field(default_factory=lambda: AnswerBuffers(64_000_000))
     ended: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -105,7 +105,7 @@ class Stand:
 
 
 @contextlib.asynccontextmanager
-async def stand(limits: Limits = QUICK, given: socket.socket | None = None) -> AsyncIterator[Stand]:
+async def stand(limits: ConnectionLimits = QUICK, given: socket.socket | None = None) -> AsyncIterator[Stand]:
     """A server with such limits, on a socket of its own or on a given one."""
     app = Echo()
     listener = Listener(app, "127.0.0.1", 0, limits)
@@ -152,7 +152,7 @@ async def test_upgrade_is_ignored_and_the_body_is_read(protocol: bytes, chunked:
     last = b"POST /two HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
     whole = first + body + last
     places = range(1, len(whole), 7)
-    async with stand(Limits()) as served:
+    async with stand(ConnectionLimits()) as served:
         answers = [await served.say(whole[:at], whole[at:]) for at in places]
 
     assert len(served.app.asked) == 2 * len(places)
@@ -170,7 +170,7 @@ IN_CHUNKS = b"POST /one HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\
 )
 async def test_more_framing_than_content_is_refused(flood: bytes) -> None:
     """What stands around a body is bounded like a body: nobody needs it, and it would be held."""
-    async with stand(Limits()) as served:
+    async with stand(ConnectionLimits()) as served:
         reader, writer = await served.open()
         writer.write(IN_CHUNKS + b"3\r\nabc\r\n")
         writer.write(flood)
@@ -186,7 +186,7 @@ async def test_trailers_are_no_headers() -> None:
     """They are dropped, also where they repeat what must be there once; the next request is read."""
     one = IN_CHUNKS + b"3\r\nabc\r\n0\r\nHost: y\r\nIdempotency-Key: k\r\nUpgrade: h2c\r\n\r\n"
     last = b"POST /two HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
-    async with stand(Limits()) as served:
+    async with stand(ConnectionLimits()) as served:
         answers = await served.say(one + last)
 
     assert [(path, body) for _, path, body in served.app.asked] == [("/one", b"abc"), ("/two", b"hi")]
@@ -197,7 +197,7 @@ async def test_trailers_are_no_headers() -> None:
 @pytest.mark.parametrize("path", [b"/one", b"/wait"])
 async def test_caller_that_closes_its_side_gets_its_answer(path: bytes) -> None:
     """The request was whole; the connection ends behind the answer."""
-    async with stand(Limits()) as served:
+    async with stand(ConnectionLimits()) as served:
         reader, writer = await served.open()
         writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi" % path)
         writer.write_eof()
@@ -213,7 +213,7 @@ async def test_caller_that_closes_its_side_gets_its_answer(path: bytes) -> None:
 
 async def test_request_that_is_cut_off_by_an_end_is_none() -> None:
     """Nobody answers half a body."""
-    async with stand(Limits()) as served:
+    async with stand(ConnectionLimits()) as served:
         reader, writer = await served.open()
         writer.write(b"POST /one HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhi")
         writer.write_eof()
@@ -228,7 +228,7 @@ async def test_request_that_is_cut_off_by_an_end_is_none() -> None:
 
 async def test_drain_stops_accepting_at_once() -> None:
     """Whoever comes back while a restart ends its stream waits in the kernel for the successor, and is not refused."""
-    async with stand(Limits()) as served:
+    async with stand(ConnectionLimits()) as served:
         before = [each.is_serving() for each in served.listener.servers]
         served.listener.begin_drain()
         after = [each.is_serving() for each in served.listener.servers]
@@ -250,7 +250,7 @@ async def test_upgrades_in_a_row_are_all_ignored() -> None:
     one = b"GET /a HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"\r\n"
     two = b"POST /b HTTP/1.1\r\nHost: x\r\n" + UPGRADE + b"Content-Length: 3\r\n\r\nxyz"
     last = b"POST /c HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\nz"
-    async with stand(Limits()) as served:
+    async with stand(ConnectionLimits()) as served:
         together = await served.say(one + two + one + last)
         reader, writer = await served.open()
         for at in range(len(two + last)):
@@ -266,7 +266,7 @@ async def test_upgrades_in_a_row_are_all_ignored() -> None:
 
 async def test_upgrade_with_expect_is_told_to_go_on() -> None:
     """100 comes before the body is sent, and the body arrives."""
-    async with stand(Limits()) as served:
+    async with stand(ConnectionLimits()) as served:
         reader, writer = await served.open()
         writer.write(
             b"POST /x HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + UPGRADE + b"Content-Length: 3\r\n\r\n"
@@ -357,7 +357,7 @@ async def test_refusal_comes_behind_the_answers_before_it() -> None:
     """What was asked in order is answered first; the words never land within another answer."""
     good = b"GET /one HTTP/1.1\r\nHost: x\r\n\r\n"
     for bad, code in ((b"\x00\x01", "not_http"), (CHUNKED + b"zz\r\n", "malformed_chunk")):
-        async with stand(Limits(every_s=0.05, linger_s=0.2)) as served:
+        async with stand(ConnectionLimits(every_s=0.05, linger_s=0.2)) as served:
             answer = await served.say(good * 2 + bad + good)
 
         assert STATUS.findall(answer) == [b"200", b"200", b"400"]
@@ -366,7 +366,7 @@ async def test_refusal_comes_behind_the_answers_before_it() -> None:
 
 async def test_requests_far_ahead_of_their_answers_are_refused() -> None:
     """One is answered, eight wait, the next is told to come again; and nothing behind it is looked at."""
-    async with stand(Limits(every_s=0.05, linger_s=0.2)) as served:
+    async with stand(ConnectionLimits(every_s=0.05, linger_s=0.2)) as served:
         reader, writer = await served.open()
         writer.write(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n" + b"GET /n HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
         await until(lambda: served.app.asked)
@@ -486,7 +486,7 @@ async def test_client_that_reads_slowly_gets_everything() -> None:
 
 async def test_client_that_leaves_ends_what_it_asked_for() -> None:
     """Also the earlier of several requests on a connection: uvicorn tells only the newest."""
-    async with stand(Limits(every_s=0.05)) as served:
+    async with stand(ConnectionLimits(every_s=0.05)) as served:
         _, writer = await served.open()
         writer.write(b"GET /until-gone HTTP/1.1\r\nHost: x\r\n\r\nGET /n HTTP/1.1\r\nHost: x\r\n\r\n")
         await until(lambda: served.app.asked)
@@ -502,7 +502,7 @@ async def test_client_that_leaves_ends_what_it_asked_for() -> None:
 
 async def test_full_house_lets_the_idle_go() -> None:
     """A newcomer takes the place of whoever had nothing in progress for longest; a request that is being answered stays."""
-    async with stand(Limits(connections=16, per_peer=16)) as served:
+    async with stand(ConnectionLimits(connections=16, per_peer=16)) as served:
         busy_reader, busy = await served.open()
         busy.write(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         await until(lambda: served.app.asked)
@@ -523,7 +523,7 @@ async def test_full_house_lets_the_idle_go() -> None:
 
 async def test_one_address_has_its_share() -> None:
     """More connections than that are cut at once, whatever they are about; when one leaves, there is room again."""
-    async with stand(Limits(connections=16, per_peer=2)) as served:
+    async with stand(ConnectionLimits(connections=16, per_peer=2)) as served:
         held = [await served.open() for _ in range(2)]
         await until(lambda: served.open_connections == 2)
         with contextlib.suppress(ConnectionError):
@@ -560,7 +560,7 @@ def test_admission_forgets_who_left() -> None:
         def cut(self) -> None:
             """Nothing to cut."""
 
-    admission = Admission(Limits(connections=4, per_peer=3))
+    admission = Admission(ConnectionLimits(connections=4, per_peer=3))
     ones = [One() for _ in range(3)]
     entered = [admission.enter(one, "a") for one in ones]
     beyond = admission.enter(One(), "a")
@@ -578,7 +578,7 @@ def test_admission_forgets_who_left() -> None:
 
 async def test_stop_waits_for_nobody_who_does_nothing() -> None:
     """Half heads, half bodies and unread answers end soon after the drain begins; what was asked is answered."""
-    limits = Limits(stop_s=0.2, every_s=0.05)
+    limits = ConnectionLimits(stop_s=0.2, every_s=0.05)
     async with stand(limits) as served:
         lines = [
             b"GET / HT",
@@ -636,7 +636,7 @@ def test_bodies_have_one_bound_and_shares_of_it() -> None:
 async def test_answers_beyond_their_bound_end_the_stalest() -> None:
     """Of many clients that do not read, those stay that took something last; one that reads is not disturbed."""
     cut: list[int] = []
-    answers = Answers(250_000)
+    answers = AnswerBuffers(250_000)
 
     def caller(number: int) -> tuple[Any, Any]:
         async def send(_: Any) -> None:

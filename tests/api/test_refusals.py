@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from service.api.refusal_log import LINES_A_KIND, MAX_KINDS, WINDOW_S, Refusals
+from service.api.refusal_log import LINES_A_KIND, MAX_KINDS, WINDOW_S, RefusalLog
 from service.clock import VirtualClock
 from service.jobs.tokens import hash_of
 from tests.api.conftest import ADMIN_KEY, STUCK, Served, serve
@@ -139,7 +139,7 @@ async def test_forged_callback_is_told(tmp_path: Path) -> None:
 def test_flood_is_folded_by_kind() -> None:
     """The first lines of a kind are told, the others counted; another caller's are not hidden by them."""
     clock = VirtualClock()
-    refusals = Refusals(clock)
+    refusals = RefusalLog(clock)
 
     def ask(peer: str) -> None:
         scope: Any = {"headers": [], "client": (peer, 1), "state": {"refused": {"code": "unauthenticated"}}}
@@ -159,7 +159,7 @@ def test_flood_is_folded_by_kind() -> None:
 
 def test_flood_from_everywhere_is_bounded() -> None:
     """Any number of addresses makes twenty lines a second at most, and nothing that grows."""
-    refusals = Refusals(VirtualClock())
+    refusals = RefusalLog(VirtualClock())
     with capture_logs() as lines:
         for number in range(3 * MAX_KINDS):
             scope: Any = {"headers": [], "client": (f"2001:db8::{number:x}", 1), "state": {}}

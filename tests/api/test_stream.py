@@ -18,7 +18,7 @@ from service.api.query import cursor
 from service.api.stream import EventStream
 from service.db.reader import Reader
 from service.db.transaction import Params, Row
-from service.events.feed_queries import Wanted
+from service.events.feed_queries import FeedFilter
 from tests.deliveries.desk import OURS
 from tests.deliveries.eventlog import CountingReader, EventLog, event_log
 from tests.eventsource import EventSource, follow
@@ -34,7 +34,7 @@ class Stand:
 
     log: EventLog
     url: str = ""
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: FeedFilter = field(default_factory=FeedFilter)
     after: int = 0
     told: int | None = None
     write_s: float = 30.0
@@ -153,7 +153,7 @@ async def test_new_stream_tells_its_position_before_any_event(stand: Stand) -> N
 
 async def test_stream_with_filters_tells_its_position_with_the_heartbeat(stand: Stand) -> None:
     """What does not pass moves the position, too: coming back must not begin a million events behind."""
-    stand.wanted, stand.told = Wanted(types=("ping",)), 0
+    stand.wanted, stand.told = FeedFilter(types=("ping",)), 0
     async with follow(stand.url) as stream:
         await stream.comment()
         await stand.log.append(30)

@@ -29,7 +29,7 @@ from service.jobs import queries
 from service.ledger import transfers
 from service.results import queries as result_queries
 from service.usage import store as usage_store
-from service.usage.counting import Wanted
+from service.usage.counting import UsageQuery
 
 A, B = "acc_1", "sub_1"
 #: Tables that have one row, or what is not counted yet: whoever counts empties them every few seconds.
@@ -82,8 +82,8 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
     connection.raw.close()
 
 
-def _feed(*given: bool) -> feed_queries.Wanted:
-    return feed_queries.Wanted(*(("x",) if each else () for each in given))
+def _feed(*given: bool) -> feed_queries.FeedFilter:
+    return feed_queries.FeedFilter(*(("x",) if each else () for each in given))
 
 
 def _questions() -> dict[str, Callable[[Recorder], Awaitable[Any]]]:
@@ -118,7 +118,7 @@ def _questions() -> dict[str, Callable[[Recorder], Awaitable[Any]]]:
             feed_queries.read_page, account_id=A, after=7, wanted=_feed(*given), limit=50, max_bytes=9
         )
     for tag, by_tag in ((None, ()), ("t", ()), (None, ("tag",))):
-        wanted = Wanted(1, 2, by_tag, tag=tag)
+        wanted = UsageQuery(1, 2, by_tag, tag=tag)
         asked[f"usage {tag} {by_tag}"] = partial(usage_store.usage, account_id=A, wanted=wanted)
     return asked
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from service.clock import SeededRandomness, VirtualClock
-from service.deliveries.figures import MAX_LANES, Figure, Figures, Standing
+from service.deliveries.figures import MAX_LANES, DestinationStanding, Figure, Figures
 from service.deliveries.lanes.lane_breaker import BreakerState
 from service.deliveries.lanes.lanes import Lanes
 from service.deliveries.lanes.queue import Sending
@@ -133,4 +133,4 @@ def test_idle_destinations_go_when_another_comes() -> None:
 
 def test_standing_of_a_destination_at_rest() -> None:
     """Nothing is out, and nothing is wrong."""
-    assert figures(VirtualClock(START)).standing("sub_1") == Standing(Figure(), BreakerState("closed"), 0)
+    assert figures(VirtualClock(START)).standing("sub_1") == DestinationStanding(Figure(), BreakerState("closed"), 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.deliveries.backlog_queries import Waiting, backlog, waiting
+from service.deliveries.backlog_queries import WaitingDeliveries, backlog, waiting
 from service.deliveries.figures import Figures
 from service.deliveries.gauges import gauges
 from service.deliveries.lanes.lane_names import origin_lane, path_lane
@@ -49,18 +49,18 @@ async def test_waiting_is_counted_by_lane_and_up_to_ten_thousand(at: Desk) -> No
     found = await waiting(at.store.reader, ["sub_a", "sub_b", "sub_none"])
 
     assert found == {
-        "sub_a": Waiting("sub_a", 3, DUE),
-        "sub_b": Waiting("sub_b", 10_000, DUE),
-        "sub_none": Waiting("sub_none", 0, None),
+        "sub_a": WaitingDeliveries("sub_a", 3, DUE),
+        "sub_b": WaitingDeliveries("sub_b", 10_000, DUE),
+        "sub_none": WaitingDeliveries("sub_none", 0, None),
     }
     empty_store(at)
 
 
 async def test_oldest_due_is_none_while_nothing_is_due(at: Desk) -> None:
     """What waits for its next try is not late."""
-    assert Waiting("sub_a", 1, DUE).overdue_since(DUE - 1) is None
-    assert Waiting("sub_a", 1, DUE).overdue_since(DUE) == DUE
-    assert Waiting("sub_a").overdue_since(DUE) is None
+    assert WaitingDeliveries("sub_a", 1, DUE).overdue_since(DUE - 1) is None
+    assert WaitingDeliveries("sub_a", 1, DUE).overdue_since(DUE) == DUE
+    assert WaitingDeliveries("sub_a").overdue_since(DUE) is None
     assert await waiting(at.store.reader, []) == {}
 
 

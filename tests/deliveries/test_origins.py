@@ -17,7 +17,7 @@ from service.deliveries.lanes.lane_names import (
     PATHS,
     REMEMBERED,
     WELL,
-    Origins,
+    OriginLanes,
     is_shared,
     origin_lane,
     origin_of,
@@ -33,9 +33,9 @@ SHOP = "https://shop.example"
 
 
 @pytest.fixture
-def origins() -> Origins:
+def origins() -> OriginLanes:
     """Nothing is held in memory."""
-    return Origins(VirtualClock(), lambda _: False)
+    return OriginLanes(VirtualClock(), lambda _: False)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_subscription_is_no_origin() -> None:
     assert not is_shared("sub_0199a000-0000-7000-8000-00000000000f")
 
 
-def test_number_of_lanes_is_bounded_for_an_origin_and_not_by_another(origins: Origins) -> None:
+def test_number_of_lanes_is_bounded_for_an_origin_and_not_by_another(origins: OriginLanes) -> None:
     """A thousand paths have 64 lanes of their own and one for the rest; another account and another origin have theirs."""
     lanes = [origins.lane(OURS, f"{SHOP}/job/{number}") for number in range(1_000)]
     others = {origins.lane(THEIRS, f"{SHOP}/job/999"), origins.lane(OURS, "https://other.example/job/999")}
@@ -95,7 +95,7 @@ def test_number_of_lanes_is_bounded_for_an_origin_and_not_by_another(origins: Or
     assert not any(map(is_shared, others))
 
 
-def test_path_that_is_well_keeps_its_lane(origins: Origins) -> None:
+def test_path_that_is_well_keeps_its_lane(origins: OriginLanes) -> None:
     """Neither any number of dead paths takes it away nor any number of paths that are well and used once."""
     for _ in range(2):
         origins.tried(OURS, f"{SHOP}/live", delivered=True)
@@ -110,7 +110,7 @@ def test_path_that_is_well_keeps_its_lane(origins: Origins) -> None:
     assert (origins.lane(OURS, f"{SHOP}/live"), origins.limit(own)) == (own, NEW_IN_FLIGHT)
 
 
-def test_paths_that_are_well_are_bounded_too(origins: Origins) -> None:
+def test_paths_that_are_well_are_bounded_too(origins: OriginLanes) -> None:
     """Of a thousand that are used again and again, the last 32 are remembered."""
     for number in range(1_000):
         for _ in range(2):
@@ -120,7 +120,7 @@ def test_paths_that_are_well_are_bounded_too(origins: Origins) -> None:
     assert known == list(range(1_000 - WELL, 1_000))
 
 
-def test_failed_delivery_leaves_its_lane_only_where_paths_crowd(origins: Origins) -> None:
+def test_failed_delivery_leaves_its_lane_only_where_paths_crowd(origins: OriginLanes) -> None:
     """A few failing paths keep what is theirs; where each job has a path of its own, failed ones make room."""
     url = f"{SHOP}/job/0"
     own = origins.lane(OURS, url)
@@ -136,7 +136,7 @@ def test_failed_delivery_leaves_its_lane_only_where_paths_crowd(origins: Origins
     assert origin_of(again) == new
 
 
-def test_number_of_origins_is_bounded(origins: Origins) -> None:
+def test_number_of_origins_is_bounded(origins: OriginLanes) -> None:
     """A wildcard in DNS makes any number of them."""
     for number in range(REMEMBERED + 100):
         origins.lane(OURS, f"https://{number}.example/hook")

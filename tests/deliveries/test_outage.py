@@ -15,7 +15,7 @@ import pytest
 
 from service.clock import iso
 from service.db.transaction import Tx
-from service.deliveries.delivery_claims import ClaimDeliveries, Claimed, handle_claims
+from service.deliveries.delivery_claims import ClaimDeliveries, ClaimedDeliveries, handle_claims
 from service.deliveries.lanes.held_bytes import MEMORY, PER_DELIVERY
 from service.deliveries.subscribing import queries
 from service.deliveries.subscribing.subscription_request import parse_change, parse_new
@@ -446,9 +446,9 @@ async def test_silent_destination_that_is_down_is_not_asked_about_at_every_tick(
     await at.pass_time(4 * HOUR, step_s=60)
     looked: list[int] = []
 
-    async def watched(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[Claimed | Exception]:
+    async def watched(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[ClaimedDeliveries | Exception]:
         answers = await handle_claims(tx, commands)
-        looked.extend(len(each.wishes) for each in answers if isinstance(each, Claimed))
+        looked.extend(len(each.wishes) for each in answers if isinstance(each, ClaimedDeliveries))
         return answers
 
     at.desk.store.writer.handle(ClaimDeliveries, watched)

@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from service.egress.gate import Gate, Network, Verdict, verdict
+from service.egress.gate import Gate, GateVerdict, Network, verdict
 from service.errors import EgressRefused
 
 
@@ -47,38 +47,38 @@ EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 @pytest.mark.parametrize("address", PRIVATE)
 def test_gate_shuts_special_ranges_at_both_ends(address: str) -> None:
     """Whatever is not the public internet is shut unless the operator opens it."""
-    assert verdict(ip_address(address), ()) is Verdict.PRIVATE
-    assert verdict(ip_address(address), EVERYTHING) is Verdict.OPEN
+    assert verdict(ip_address(address), ()) is GateVerdict.PRIVATE
+    assert verdict(ip_address(address), EVERYTHING) is GateVerdict.OPEN
 
 
 @pytest.mark.parametrize("address", OPEN)
 def test_gate_opens_their_public_neighbours(address: str) -> None:
     """No public address is shut by accident: those just outside of each range pass."""
-    assert verdict(ip_address(address), ()) is Verdict.OPEN
+    assert verdict(ip_address(address), ()) is GateVerdict.OPEN
 
 
 @pytest.mark.parametrize("address", METADATA)
 def test_gate_never_opens_metadata(address: str) -> None:
     """A machine's own credentials stay out of reach, however they are spelt and whatever is allowed."""
-    assert verdict(ip_address(address), ()) is Verdict.NEVER
-    assert verdict(ip_address(address), EVERYTHING) is Verdict.NEVER
+    assert verdict(ip_address(address), ()) is GateVerdict.NEVER
+    assert verdict(ip_address(address), EVERYTHING) is GateVerdict.NEVER
 
 
 @pytest.mark.parametrize(
     ("address", "allow", "expected"),
     [
-        ("10.1.2.3", "10.1.0.0/16", Verdict.OPEN),
-        ("10.2.2.3", "10.1.0.0/16", Verdict.PRIVATE),
-        ("::ffff:10.1.2.3", "10.1.0.0/16", Verdict.OPEN),
-        ("64:ff9b::10.1.2.3", "10.1.0.0/16", Verdict.OPEN),
-        ("2002:a01:203::", "10.1.0.0/16", Verdict.OPEN),
-        ("::ffff:10.1.2.3", "::/0", Verdict.PRIVATE),  # the address that is reached is an IPv4 address
-        ("fd12::1", "fd12::/16", Verdict.OPEN),
-        ("fe80::1%eth0", "fe80::/10", Verdict.OPEN),
-        ("::1", "127.0.0.0/8", Verdict.PRIVATE),
+        ("10.1.2.3", "10.1.0.0/16", GateVerdict.OPEN),
+        ("10.2.2.3", "10.1.0.0/16", GateVerdict.PRIVATE),
+        ("::ffff:10.1.2.3", "10.1.0.0/16", GateVerdict.OPEN),
+        ("64:ff9b::10.1.2.3", "10.1.0.0/16", GateVerdict.OPEN),
+        ("2002:a01:203::", "10.1.0.0/16", GateVerdict.OPEN),
+        ("::ffff:10.1.2.3", "::/0", GateVerdict.PRIVATE),  # the address that is reached is an IPv4 address
+        ("fd12::1", "fd12::/16", GateVerdict.OPEN),
+        ("fe80::1%eth0", "fe80::/10", GateVerdict.OPEN),
+        ("::1", "127.0.0.0/8", GateVerdict.PRIVATE),
     ],
 )
-def test_gate_applies_the_operators_list(address: str, allow: str, expected: Verdict) -> None:
+def test_gate_applies_the_operators_list(address: str, allow: str, expected: GateVerdict) -> None:
     """What is allowed is allowed in each form of the same address, and no further."""
     assert verdict(ip_address(address), (ip_network(allow),)) is expected
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from service.egress import AnswerCut, Call
-from service.egress.room import Room
+from service.egress.room import AnswerRoom
 from tests.egress.raw import Peer, opened, saying, serving
 from tests.egress.test_door import send
 
@@ -110,7 +110,7 @@ async def test_cancelled_calls_leave_their_room() -> None:
 
 async def test_room_is_given_in_turn_and_never_twice() -> None:
     """Who asks first is served first; who goes away while waiting, or as its turn comes, leaves nothing behind."""
-    room, order = Room(10), list[str]()
+    room, order = AnswerRoom(10), list[str]()
 
     async def take(name: str, size: int) -> int:
         taken = await room.take(size)

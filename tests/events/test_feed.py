@@ -11,11 +11,11 @@ import pytest
 from service.db.transaction import Params, Row
 from service.errors import TooManyRequests
 from service.events.feed import Hub
-from service.events.feed_queries import Page, Wanted, position_of, read_edges, read_page
+from service.events.feed_queries import FeedFilter, FeedPage, position_of, read_edges, read_page
 from tests.deliveries.desk import OURS, THEIRS
 from tests.deliveries.eventlog import CountingReader, EventLog, event_log
 
-ALL = Wanted()
+ALL = FeedFilter()
 PATIENCE_S = 10.0
 
 
@@ -26,13 +26,13 @@ async def log(tmp_path: Path) -> AsyncIterator[EventLog]:
         yield opened
 
 
-async def read(log: EventLog, after: int, wanted: Wanted = ALL, **bounds: int) -> Page:
+async def read(log: EventLog, after: int, wanted: FeedFilter = ALL, **bounds: int) -> FeedPage:
     """A page of ours."""
     limits = {"limit": 100, "max_bytes": 1_000_000} | bounds
     return await read_page(log.desk.store.reader, OURS, after, wanted, **limits)
 
 
-def ids(page: Page) -> list[str]:
+def ids(page: FeedPage) -> list[str]:
     """The events of a page."""
     return [entry.id for entry in page.entries]
 
@@ -59,7 +59,7 @@ async def test_same_position_gives_the_same_page(log: EventLog) -> None:
     first = await read(log, 1, limit=2)
     await log.append(4)
 
-    assert await read(log, 1, limit=2) == Page(1, first.entries, 3, (await read_edges(log.desk.store.reader, OURS)))
+    assert await read(log, 1, limit=2) == FeedPage(1, first.entries, 3, (await read_edges(log.desk.store.reader, OURS)))
 
 
 async def test_filter_that_rarely_matches_looks_at_a_bounded_number(log: EventLog) -> None:
@@ -67,7 +67,7 @@ async def test_filter_that_rarely_matches_looks_at_a_bounded_number(log: EventLo
     await log.append(5)
     await log.append(event_type="ping")
     await log.append(5)
-    pings = Wanted(types=("ping",))
+    pings = FeedFilter(types=("ping",))
     pages = [await read(log, 0, pings, scan=4)]
     while not pages[-1].is_last:
         pages.append(await read(log, pages[-1].position, pings, scan=4))
@@ -81,7 +81,7 @@ async def test_page_that_is_full_begins_again_behind_its_last_event(log: EventLo
     for _ in range(4):
         await log.append(event_type="ping")
         await log.append()
-    page = await read(log, 0, Wanted(types=("ping",)), limit=2)
+    page = await read(log, 0, FeedFilter(types=("ping",)), limit=2)
 
     assert [entry.pos for entry in page.entries] == [1, 3]
     assert page.position == 3

@@ -13,7 +13,7 @@ from service.db.migrate import upgrade
 from service.db.writer import Writer
 from service.scheduler.roller import Roller
 from service.usage import store as usage_store
-from service.usage.counting import DAY_MS, Row, Wanted, grouped
+from service.usage.counting import DAY_MS, UsageQuery, UsageRow, grouped
 
 ACCOUNT = "acc_1"
 DAY = 20_000  # 2024-10-04
@@ -101,9 +101,9 @@ class Ledger:
         names = ", ".join(row)
         self.raw.execute(f"INSERT {how} INTO {table} ({names}) VALUES ({', '.join(':' + name for name in row)})", row)
 
-    async def rows(self, *group_by: str, account: str = ACCOUNT, **narrowed: Any) -> list[Row]:
+    async def rows(self, *group_by: str, account: str = ACCOUNT, **narrowed: Any) -> list[UsageRow]:
         """The answer for the days around `DAY`."""
-        wanted = Wanted(DAY - 10, DAY + 10, group_by, **narrowed)
+        wanted = UsageQuery(DAY - 10, DAY + 10, group_by, **narrowed)
         return grouped(await usage_store.usage(self.reader, account, wanted), wanted)
 
     async def jobs(self, *group_by: str, **narrowed: Any) -> dict[tuple[Any, ...], int]:

@@ -17,7 +17,7 @@ import pytest
 from service.db.inline_store import InlineConnection, InlineReader
 from service.db.migrate import migrations_directory, upgrade
 from service.ids import earliest
-from service.jobs.list_queries import JobFilter, Listed, export_page, export_query, list_jobs, plan_of
+from service.jobs.list_queries import JobFilter, ListedJobs, export_page, export_query, list_jobs, plan_of
 from tests.db.test_migrate import upgrade_to
 
 BEGIN = 1_750_000_000_000
@@ -132,7 +132,7 @@ async def _all_pages(archive: Archive, wanted: JobFilter, *, limit: int, scan: i
     found: list[str] = []
     before: str | None = None
     for _ in range(1_000):
-        page: Listed = await list_jobs(archive.reader, "acc_1", replace(wanted, before_id=before), limit, scan)
+        page: ListedJobs = await list_jobs(archive.reader, "acc_1", replace(wanted, before_id=before), limit, scan)
         assert len(page.jobs) <= limit
         assert before is None or page.next_id is None or page.next_id < before
         found += [job.id for job in page.jobs]

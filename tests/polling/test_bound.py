@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.polling.durations import Kind, Learned
+from service.polling.durations import Learned, TaskKind
 from service.polling.pace import Rules, first_poll_ms, next_poll_ms
 
-KIND = Kind("sharkapi", "generate", "sparkpix")
+KIND = TaskKind("sharkapi", "generate", "sparkpix")
 WEEK_MS = 7 * 86_400_000
 HOUR_MS = 3_600_000
 LATEST = 30  # tasks whose quickest says where tasks begin to end

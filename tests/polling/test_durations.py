@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from service.polling.durations import Durations, Kind, Learned, kind_of
+from service.polling.durations import Durations, Learned, TaskKind, kind_of
 from service.polling.pace import Rules, first_poll_ms, next_poll_ms
 
-KIND = Kind("sharkapi", "generate", "sparkpix")
+KIND = TaskKind("sharkapi", "generate", "sparkpix")
 CARD = Rules(can_poll=True, poll_every_ms=2_000, typical_ms=120_000)
 CALLED_BACK = Rules(can_poll=True, called_back=True, fallback_after_ms=60_000, typical_ms=120_000)
 BLIND = Rules(can_poll=False, called_back=True)
@@ -31,7 +31,7 @@ def work(learned: Learned, durations_s: list[float]) -> tuple[float, float]:
     return polls / len(durations_s), delay_ms / 1000 / len(durations_s)
 
 
-def expects(learned: Learned, kind: Kind, age_ms: int) -> bool:
+def expects(learned: Learned, kind: TaskKind, age_ms: int) -> bool:
     """Whether the plan reaches as far as this age; the card's typical duration alone reaches 240 s."""
     schedule = learned.rules(kind, CARD).schedule
     return schedule is not None and schedule.covers(age_ms)
@@ -218,4 +218,4 @@ def test_odd_ages_are_taken_as_they_can_be(running_ms: int, done_ms: int) -> Non
 )
 def test_kind_of_a_job_is_named_by_its_input(job_input: str, model: str) -> None:
     """The model where there is one, cut to what tells models apart."""
-    assert kind_of("sharkapi", "generate", job_input) == Kind("sharkapi", "generate", model)
+    assert kind_of("sharkapi", "generate", job_input) == TaskKind("sharkapi", "generate", model)

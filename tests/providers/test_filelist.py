@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.providers.documents.filelist import MAX_FILES, FileList, file_list
-from service.providers.documents.origins import Origins
+from service.providers.documents.origins import LinkOrigins
 from tests.providers.test_mapping import JSON_VALUES
 
-ORIGINS = Origins("https://api.painter.example/v1")
+ORIGINS = LinkOrigins("https://api.painter.example/v1")
 URL = "https://a.example/1"
 
 

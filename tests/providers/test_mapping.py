@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.providers.documents.origins import Origins
+from service.providers.documents.origins import LinkOrigins
 from service.providers.documents.reading import Written
 from service.providers.mapping import Observation, Seen, task_id
 from service.states import ErrorCode
@@ -163,7 +163,7 @@ def test_task_id_is_a_short_text(value: object, expected: str | None) -> None:
 )
 def test_given_addresses_must_have_the_cards_origin(url: object, expected: str | None) -> None:
     """Our key goes to the provider and nowhere else."""
-    assert Origins("https://api.example").absolute(url) == expected
+    assert LinkOrigins("https://api.example").absolute(url) == expected
 
 
 def test_observation_survives_the_store() -> None:

@@ -24,7 +24,7 @@ def test_schema_names_every_field() -> None:
     assert set(SCHEMA["properties"]) == set(Card.model_fields)
     assert SCHEMA["additionalProperties"] is False
     assert set(SCHEMA["required"]) == {"card", "name", "operations"}
-    assert "in" in SCHEMA["$defs"]["Slot"]["properties"]
+    assert "in" in SCHEMA["$defs"]["CallbackSlot"]["properties"]
     assert "title" in SCHEMA["$defs"]["Operation"]["properties"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.usage import store as usage_store
-from service.usage.counting import DAY_MS, Wanted, grouped
+from service.usage.counting import DAY_MS, UsageQuery, grouped
 from tests.simulation.world import World, world
 
 _BY_STATUS = """
@@ -22,7 +22,7 @@ WHERE pos % 2 = 0 AND id NOT IN (SELECT event_id FROM deliveries WHERE status = 
 
 async def _check(remora: World) -> None:
     today = remora.clock.now_ms() // DAY_MS
-    wanted = Wanted(today - 20, today + 1, ("status",))
+    wanted = UsageQuery(today - 20, today + 1, ("status",))
     rows = grouped(await usage_store.usage(remora.base.store.reader, remora.account_id, wanted), wanted)
 
     assert {(row.group[0], sum(row.jobs.values()), row.charged) for row in rows} == {

@@ -28,7 +28,7 @@ class Queue:
         self.writer = Writer(connection, clock)
         job_claims.register(self.writer)
         self.writer.start()
-        self.last = job_claims.Claimed([])
+        self.last = job_claims.ClaimedJobs([])
 
     def put(self, account: str, count: int, **columns: Any) -> None:
         """Queue jobs of an account, each a millisecond after the one before."""
@@ -63,7 +63,7 @@ class Queue:
         beyond: int = 0,
     ) -> list[str]:
         """Claim so many jobs of provider p."""
-        rooms = (job_claims.Room("p", count, after, share, beyond),)
+        rooms = (job_claims.ProviderRoom("p", count, after, share, beyond),)
         self.last = await self.writer.run(job_claims.ClaimJobs(stage, owner, 60_000, rooms))
         return [job.id for job in self.last.jobs]
 

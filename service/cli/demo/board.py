@@ -20,7 +20,7 @@ PLACE = "demo"
 
 
 @dataclass(slots=True)
-class Row:
+class BoardRow:
     """One job on its way."""
 
     errand: Errand
@@ -71,9 +71,9 @@ class Board:
         errands: list[Errand],
         clock: Clock,
         finished_ms: Callable[[str], int | None],
-        on_arrival: Callable[[Row | None, Arrival, int], None],
+        on_arrival: Callable[[BoardRow | None, Arrival, int], None],
     ) -> None:
-        self.rows = [Row(errand, clock.monotonic()) for errand in errands]
+        self.rows = [BoardRow(errand, clock.monotonic()) for errand in errands]
         self._clock = clock
         self._finished_ms = finished_ms
         self._on_arrival = on_arrival
@@ -103,7 +103,7 @@ class Board:
         """A line for every job that is not as it should be."""
         return [f"{row.errand.title} ({row.job_id}): {row.fault}" for row in self.rows if row.fault]
 
-    def _note(self, row: Row, arrival: Arrival, latency_ms: int) -> None:
+    def _note(self, row: BoardRow, arrival: Arrival, latency_ms: int) -> None:
         row.job_id = row.job_id or arrival.job.id
         if not arrival.verified:
             row.distrusted += 1

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from service.cli.demo.board import PLACE, Board, Row
+from service.cli.demo.board import PLACE, Board, BoardRow
 from service.cli.demo.screen import LiveScreen, PlainScreen, Screen
 from service.cli.demo.script import Errand, plan
 from service.cli.demo.world import LONGEST_S, World, open_world
@@ -116,7 +116,7 @@ async def _operations(world: World) -> list[tuple[str, str]]:
     ]
 
 
-async def _send(world: World, place: int, errand: Errand, row: Row) -> None:
+async def _send(world: World, place: int, errand: Errand, row: BoardRow) -> None:
     body = {
         "provider": errand.provider,
         "operation": errand.operation,

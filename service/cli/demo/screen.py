@@ -17,7 +17,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.demo.board import Board, Row
+from service.cli.demo.board import Board, BoardRow
 from service.cli.demo.subscriber import Arrival
 from service.clock import Clock, iso
 
@@ -45,7 +45,7 @@ class Screen(Protocol):
     def quote(self, text: str) -> None:
         """A line to copy, which is never folded."""
 
-    def arrival(self, row: Row | None, arrival: Arrival, latency_ms: int) -> None:
+    def arrival(self, row: BoardRow | None, arrival: Arrival, latency_ms: int) -> None:
         """An event came."""
 
     def following(self, board: Board) -> contextlib.AbstractAsyncContextManager[None]:
@@ -66,7 +66,7 @@ class PlainScreen:
         """See `Screen`."""
         self.say(text)
 
-    def arrival(self, row: Row | None, arrival: Arrival, latency_ms: int) -> None:
+    def arrival(self, row: BoardRow | None, arrival: Arrival, latency_ms: int) -> None:
         """See `Screen`."""
         self.say(event_line(row, arrival, latency_ms).plain)
 
@@ -98,7 +98,7 @@ class LiveScreen:
         """See `Screen`."""
         self._console.print(Text(text), soft_wrap=True)
 
-    def arrival(self, row: Row | None, arrival: Arrival, latency_ms: int) -> None:
+    def arrival(self, row: BoardRow | None, arrival: Arrival, latency_ms: int) -> None:
         """See `Screen`; the table has its row, a later job has a line."""
         if not self._live:
             self._console.print(event_line(row, arrival, latency_ms, self._console.width), soft_wrap=True)
@@ -137,7 +137,7 @@ class LiveScreen:
             table.add_row(*self._cells(row, wide=wide))
         return Group(table, Text(), self._summary(board))
 
-    def _cells(self, row: Row, *, wide: bool) -> list[RenderableType]:
+    def _cells(self, row: BoardRow, *, wide: bool) -> list[RenderableType]:
         middle = [Text(f"{row.errand.provider}/{row.errand.operation}"), _state(row)] if wide else []
         return [
             self._mark(row),
@@ -148,12 +148,12 @@ class LiveScreen:
             _signature(row),
         ]
 
-    def _mark(self, row: Row) -> RenderableType:
+    def _mark(self, row: BoardRow) -> RenderableType:
         if row.final is None and not row.distrusted:
             return self._spinner if row.job_id else Text("·", "dim")
         return Text("✗", "bold red") if row.fault else Text("✓", "bold green")
 
-    def _progress(self, row: Row, *, wide: bool) -> RenderableType:
+    def _progress(self, row: BoardRow, *, wide: bool) -> RenderableType:
         if row.final is not None:
             return Text(row.story, _STYLES.get(row.status, ""))
         share = min(0.97, (self._clock.monotonic() - row.began) / self._typical_s)
@@ -172,7 +172,7 @@ class LiveScreen:
         return line
 
 
-def event_line(row: Row | None, arrival: Arrival, latency_ms: int, width: int | None = None) -> Text:
+def event_line(row: BoardRow | None, arrival: Arrival, latency_ms: int, width: int | None = None) -> Text:
     """One event on one line: when, what, for which job, how fast, whether it can be believed, and what it shows.
 
     Args:
@@ -213,13 +213,13 @@ def _flowed(columns: list[Text], width: int | None) -> Text:
     return line
 
 
-def _state(row: Row) -> Text:
+def _state(row: BoardRow) -> Text:
     """Our word, and the provider's where it has another."""
     state = Text(row.status, _STYLES.get(row.status, ""))
     return state.append(f" · {row.provider_status}", "dim") if row.provider_status not in {None, row.status} else state
 
 
-def _signature(row: Row) -> Text:
+def _signature(row: BoardRow) -> Text:
     if row.distrusted:
         return Text("✗", "bold red")
     return Text("✓", "green") if row.final else Text("")  # what does not verify never becomes the final one

@@ -82,12 +82,12 @@ class Memory:
         self.bytes -= cost
         less(self._bytes_by, sending.account_id, cost)
 
-    def plan(self) -> Plan:
+    def plan(self) -> MemoryPlan:
         """For what is not held yet."""
-        return Plan(self)
+        return MemoryPlan(self)
 
 
-class Plan:
+class MemoryPlan:
     """What would be held, one delivery after the other."""
 
     def __init__(self, memory: Memory) -> None:

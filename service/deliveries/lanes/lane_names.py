@@ -116,7 +116,7 @@ class _Origin:
                 group.popitem(last=False)
 
 
-class Origins:
+class OriginLanes:
     """The origins that callback_urls lead to.
 
     Args:

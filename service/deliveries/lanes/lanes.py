@@ -17,7 +17,7 @@ from service.clock import Clock, Randomness
 from service.deliveries.lanes.cooling import Cooling
 from service.deliveries.lanes.held_bytes import Memory
 from service.deliveries.lanes.lane_breaker import BreakerState, LaneBreakers
-from service.deliveries.lanes.lane_names import Origins, origin_of
+from service.deliveries.lanes.lane_names import OriginLanes, origin_of
 from service.deliveries.lanes.queue import Lane, Sending
 from service.deliveries.lanes.quota import Shares
 from service.deliveries.lanes.turns import Turns
@@ -63,7 +63,7 @@ class Lanes:
         self._open = True
         self._turns = Turns[tuple[Lane, Sending]](self._run)
         self.breakers = LaneBreakers(clock, randomness)
-        self.origins = Origins(clock, self._holds)
+        self.origins = OriginLanes(clock, self._holds)
         self.hungry: set[str] = set()  # lanes with room whose backlog is in the store
         self.wake_refill = asyncio.Event()
 

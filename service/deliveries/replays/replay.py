@@ -17,7 +17,7 @@ from service.db.reader import Reader
 from service.db.transaction import Row
 from service.db.writer import Writer
 from service.deliveries.replays import replay_queries
-from service.deliveries.replays.replay_queries import REPLAYABLE_TYPES, STATUSES, Wanted
+from service.deliveries.replays.replay_queries import REPLAYABLE_TYPES, STATUSES, ReplaySelection
 from service.deliveries.replays.replay_store import PENDING, AdvanceReplay, CancelReplay, StartReplay, no_replay
 from service.deliveries.subscribing.changes import no_subscription
 from service.errors import MAX_ERRORS, FieldError, Invalid
@@ -175,7 +175,7 @@ class Replays:
         await self.writer.run(CancelReplay(replay_id, account_id))
         return await self.show(account_id, replay_id)
 
-    async def _wanted(self, account_id: str, subscription_id: str, asked: ReplayRequest) -> Wanted:
+    async def _wanted(self, account_id: str, subscription_id: str, asked: ReplayRequest) -> ReplaySelection:
         row = await replay_queries.filters_of(self.reader, account_id, subscription_id)
         if row is None:
             raise no_subscription()

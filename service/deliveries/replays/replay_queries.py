@@ -76,7 +76,7 @@ FROM replays
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ReplaySelection:
     """Which events of an account one subscription is to have again.
 
     Args:
@@ -110,10 +110,10 @@ class Wanted:
 
 def wanted(
     subscription: Row, *, since: int, until: int, types: tuple[str, ...], statuses: tuple[str, ...], of: str = "id"
-) -> Wanted:
+) -> ReplaySelection:
     """What a replay means, by its own fields and the subscription's row; no types: the subscription's own."""
     own = effective_events(msgspec.json.decode(subscription["events"], type=list[str]))
-    return Wanted(
+    return ReplaySelection(
         account_id=subscription["account_id"],
         subscription_id=subscription[of],
         since=since,
@@ -135,7 +135,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ReplayLook:
     """What one look found: the events to queue, how many events of the range were looked at, and where to go on."""
 
     found: tuple[Found, ...]
@@ -184,7 +184,7 @@ async def total(reader: Reader, account_id: str, *, since: int, until: int, firs
     return inside
 
 
-async def count(reader: Reader, meant: Wanted, first_pos: int, last_pos: int) -> Counter[str]:
+async def count(reader: Reader, meant: ReplaySelection, first_pos: int, last_pos: int) -> Counter[str]:
     """How many events a replay would queue now, by what became of them here."""
     counted: Counter[str] = Counter()
     params = {**meant.params(), "window": await _affordable(reader, meant.account_id)}
@@ -198,7 +198,7 @@ async def count(reader: Reader, meant: Wanted, first_pos: int, last_pos: int) ->
     return counted
 
 
-async def look(reader: Reader, meant: Wanted, next_pos: int, last_pos: int, most: int) -> Look:
+async def look(reader: Reader, meant: ReplaySelection, next_pos: int, last_pos: int, most: int) -> ReplayLook:
     """Look for what is to be queued next.
 
     Args:
@@ -211,14 +211,14 @@ async def look(reader: Reader, meant: Wanted, next_pos: int, last_pos: int, most
     params = {**meant.params(), "window": await _affordable(reader, meant.account_id)}
     window = await reader.row(_WINDOW, {**params, "next": next_pos, "last": last_pos})
     if window is None or not window["seen"]:
-        return Look((), 0, last_pos + 1)
+        return ReplayLook((), 0, last_pos + 1)
     end = int(window["last"]) if window["seen"] == params["window"] else last_pos
     rows = await reader.rows(_CANDIDATES, {**params, "next": next_pos, "last": end, "most": most})
     if len(rows) == most and rows[-1]["pos"] < end:
         end = rows[-1]["pos"]
         window = await reader.row(_WINDOW, {**params, "next": next_pos, "last": end}) or window
     found = tuple(Found(row["event_id"], row["type"], row["job_id"], row["delivery_id"]) for row in rows)
-    return Look(found, window["inside"], end + 1)
+    return ReplayLook(found, window["inside"], end + 1)
 
 
 async def _affordable(reader: Reader, account_id: str) -> int:

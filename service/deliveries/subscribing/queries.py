@@ -10,8 +10,8 @@ from service.clock import iso
 from service.db.reader import Reader
 from service.db.sealing import SecretBox
 from service.db.transaction import Row
-from service.deliveries.backlog_queries import COUNTED, Waiting, waiting
-from service.deliveries.figures import Standing, Standings
+from service.deliveries.backlog_queries import COUNTED, WaitingDeliveries, waiting
+from service.deliveries.figures import DestinationStanding, Standings
 from service.deliveries.recorded import MASK
 from service.signing import encode_public_key
 from service.subscriptions.destinations import effective_events
@@ -91,7 +91,7 @@ def _subscription_view(row: Row, box: SecretBox, health: dict[str, Any], now_ms:
     }
 
 
-def _health(row: Row, waits: Waiting, standing: Standing, now_ms: int) -> dict[str, Any]:
+def _health(row: Row, waits: WaitingDeliveries, standing: DestinationStanding, now_ms: int) -> dict[str, Any]:
     hour, breaker = standing.hour, standing.breaker
     return {
         "last_success_at": iso(row["last_success_at"]),

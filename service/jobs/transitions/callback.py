@@ -18,7 +18,7 @@ from service.states import JobStatus, ResolvedBy, Source
 NOTED_CALLBACKS = 100
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class WaitingCallback(msgspec.Struct, frozen=True):
     """A callback that came while the submit's answer was still out."""
 
     observation: Observation
@@ -45,7 +45,9 @@ def heard(draft: Draft, fact: CallbackHeard, rules: Rules) -> bool:
         if fact.signed is False:
             return True  # a forged one proves nothing of what the provider took
         if job.waiting is None or _says_more(observation, job.waiting):
-            job.waiting = msgspec.json.encode(Waiting(observation, fact.evidence, fact.at_ms, fact.adoptable)).decode()
+            job.waiting = msgspec.json.encode(
+                WaitingCallback(observation, fact.evidence, fact.at_ms, fact.adoptable)
+            ).decode()
         return True
     return follow(draft, fact, rules)
 
@@ -54,7 +56,7 @@ def _says_more(observation: Observation, waiting: str) -> bool:
     """Whether a callback tells more than the one that waits for the submit's answer: an end, or the task's id."""
     if observation.seen in {Seen.COMPLETED, Seen.FAILED, Seen.CANCELLED}:
         return True
-    known = msgspec.json.decode(waiting, type=Waiting).observation
+    known = msgspec.json.decode(waiting, type=WaitingCallback).observation
     return observation.task_id is not None and known.task_id is None and known.seen is None
 
 

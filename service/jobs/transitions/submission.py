@@ -7,7 +7,7 @@ import msgspec
 from service.backoff import exponential, honouring
 from service.clock import iso
 from service.jobs.transitions import callback, observed
-from service.jobs.transitions.callback import Waiting
+from service.jobs.transitions.callback import WaitingCallback
 from service.jobs.transitions.draft import Draft
 from service.jobs.transitions.facts import (
     CallbackHeard,
@@ -26,7 +26,7 @@ from service.providers.mapping import Observation, Seen
 from service.states import ErrorCode, JobStatus, ResolvedBy, Source
 
 
-class Refusals(msgspec.Struct):
+class RefusalCounts(msgspec.Struct):
     """Tries in a row of which the provider took none, by verdict: each verdict has one row on the timeline, with its count.
 
     A provider may refuse for days. `since_ms` is when the first of them was refused.
@@ -36,7 +36,7 @@ class Refusals(msgspec.Struct):
     since_ms: int
 
 
-_refusals = msgspec.json.Decoder(dict[str, Refusals])
+_refusals = msgspec.json.Decoder(dict[str, RefusalCounts])
 
 
 def begin(draft: Draft, fact: SubmitBegun, rules: Rules) -> bool:
@@ -122,7 +122,7 @@ def answered(draft: Draft, fact: SubmitAnswered, rules: Rules) -> bool:
     _close_submission(draft, fact.submission_id, outcome)
     if fact.submission_id != job.submission_id or job.status not in {JobStatus.SUBMITTING, JobStatus.SUBMIT_UNKNOWN}:
         return _answered_late(draft, fact, rules)
-    waiting = msgspec.json.decode(job.waiting, type=Waiting) if job.waiting else None
+    waiting = msgspec.json.decode(job.waiting, type=WaitingCallback) if job.waiting else None
     job.waiting = None
     refusals, job.refusals = job.refusals, None
     if outcome.verdict is Verdict.ACCEPTED:
@@ -255,7 +255,7 @@ def _own_wait_s(tries: int, fact: SubmitAnswered) -> float:
 
 def _note_refusal(draft: Draft, outcome: SubmitOutcome, wait_s: float) -> None:
     known = _refusals.decode(draft.job.refusals) if draft.job.refusals else {}
-    same = known.setdefault(outcome.verdict.value, Refusals(0, draft.now_ms))
+    same = known.setdefault(outcome.verdict.value, RefusalCounts(0, draft.now_ms))
     same.count += 1
     draft.job.refusals = msgspec.json.encode(known).decode()
     detail = {"reason": outcome.message, "http_status": outcome.http_status, "retry_in_s": round(wait_s, 3)}

@@ -53,7 +53,7 @@ class Auth(Part):
         return self
 
 
-class Slot(Part):
+class CallbackSlot(Part):
     """Where the provider wants the callback URL, and the body's field for the secret that it should sign with."""
 
     place: Literal["body", "query"] = Field(default="body", alias="in")
@@ -70,7 +70,7 @@ class Callback(Part):
         refetch_when: A callback of which this holds is only a hint, whoever signed it.
     """
 
-    slot: Slot
+    slot: CallbackSlot
     observe: Observe | None = None
     verify: Verify = "fetch"
     refetch_when: Expression | None = None

@@ -13,7 +13,7 @@ _IN_PROCESS_S: Final = 60.0  # what a provider inside this process may take
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class OperationTiming:
     """The times of one operation that tracking needs, in seconds, with the operator's settings applied.
 
     Args:
@@ -33,12 +33,12 @@ class Timing:
     overdue_after_s: float | None
 
 
-def timing_of(operation: Operation, settings: ProviderSettings) -> Timing:
+def timing_of(operation: Operation, settings: ProviderSettings) -> OperationTiming:
     """The times of an operation."""
     submit, poll, callback = operation.submit, operation.poll, operation.callback
     fallback = callback.fallback_after.total_seconds() if callback else 0.0
     every = poll.every.total_seconds() if poll else 0.0
-    return Timing(
+    return OperationTiming(
         submit_timeout_s=submit.timeout.total_seconds() if submit else _IN_PROCESS_S,
         poll_timeout_s=poll.timeout.total_seconds() * (2 if poll.result else 1) if poll else 0.0,
         fallback_after_s=_either(settings.fallback_after, fallback),

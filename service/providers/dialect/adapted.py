@@ -18,7 +18,7 @@ from service.providers.card.card import Auth, Card, Operation
 from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict
 from service.providers.dialect.answers import Answers, read_answer
 from service.providers.dialect.build import Bound, Requests
-from service.providers.documents.origins import Origins
+from service.providers.documents.origins import LinkOrigins
 from service.providers.documents.text import Scrubber
 from service.providers.mapping import NOTHING, Observation
 from service.providers.signatures import Judged
@@ -79,7 +79,7 @@ class AdaptedAnswers(Answers):
         card: Card,
         operation: Operation,
         *,
-        origins: Origins,
+        origins: LinkOrigins,
         scrubber: Scrubber,
         clock: Clock,
     ) -> None:

@@ -17,7 +17,7 @@ from service.egress import Answer
 from service.providers.card.card import Card, Operation
 from service.providers.card.rules import Meaning, Submitted, status_fits
 from service.providers.client import CancelOutcome, CancelVerdict, PollOutcome, PollVerdict, SubmitOutcome, Verdict
-from service.providers.documents.origins import Origins
+from service.providers.documents.origins import LinkOrigins
 from service.providers.documents.paths import compiled
 from service.providers.documents.reading import Reading, read, read_callback
 from service.providers.documents.text import Scrubber
@@ -30,7 +30,9 @@ from service.states import ErrorCode
 class Answers:
     """How the answers of one operation are read."""
 
-    def __init__(self, card: Card, operation: Operation, origins: Origins, scrubber: Scrubber, clock: Clock) -> None:
+    def __init__(
+        self, card: Card, operation: Operation, origins: LinkOrigins, scrubber: Scrubber, clock: Clock
+    ) -> None:
         self._name = card.name
         self._accept = operation.spoken.accept
         self._cancel = operation.cancel

@@ -14,7 +14,7 @@ from service.egress import Call
 from service.providers.card.card import Auth, Cancel, Operation, Poll, Result
 from service.providers.card.forms import PLACEHOLDER, Template
 from service.providers.documents.longtexts import encoded
-from service.providers.documents.origins import Origins
+from service.providers.documents.origins import LinkOrigins
 
 _PATH_SAFE: Final = "/:~"  # kept as they are in an input's value inside a path, such as the model `fal-ai/flux/dev`
 
@@ -31,7 +31,7 @@ class Bound:
 
     base_url: str
     secret: str | None
-    origins: Origins
+    origins: LinkOrigins
     webhook_secret: str | None = None
 
 

@@ -29,7 +29,7 @@ from service.providers.client import (
 from service.providers.dialect.adapted import AdaptedAnswers, AdaptedRequests
 from service.providers.dialect.answers import Answers
 from service.providers.dialect.build import Bound, Requests
-from service.providers.documents.origins import Origins
+from service.providers.documents.origins import LinkOrigins
 from service.providers.documents.reading import beside
 from service.providers.documents.text import Scrubber
 from service.providers.documents.unpacking import MOST_BYTES
@@ -64,7 +64,7 @@ class CardDialect:
         self._egress = egress
         self._clock = clock
         self._scrubber = Scrubber(secret, *webhook_secrets)
-        origins = Origins(base_url, card.trusted_origins)
+        origins = LinkOrigins(base_url, card.trusted_origins)
         bound = Bound(base_url, secret, origins, next(iter(webhook_secrets), None))
         self._requests: dict[str, Requests] = {}
         self._answers: dict[str, Answers] = {}

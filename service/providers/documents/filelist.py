@@ -11,7 +11,7 @@ from operator import length_hint
 from typing import Final
 
 from service.fileurls import trimmed
-from service.providers.documents.origins import Origins
+from service.providers.documents.origins import LinkOrigins
 
 #: A link that needs no reading: what it says is what is sent. Nearly all are such, and every callback pays for the reading.
 _PLAIN: Final = re.compile(
@@ -46,7 +46,7 @@ def _is_plain(entry: object) -> bool:
     return isinstance(entry, str) and _PLAIN.fullmatch(entry) is not None
 
 
-def file_list(value: object, origins: Origins) -> FileList:
+def file_list(value: object, origins: LinkOrigins) -> FileList:
     """Read what an expression found: a text, or a list of texts."""
     if value is None:
         return NO_FILES

@@ -16,7 +16,7 @@ MAX_CHARS: Final = 8192  # of a URL that a provider gives
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-class Origins:
+class LinkOrigins:
     """The origins of one provider.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from service.results.formats.source import Source
+from service.results.formats.source import ByteSource
 
 _MAX_BOXES: Final = 10_000  # on one level
 _AVIF: Final = frozenset({b"avif", b"avis"})
@@ -24,7 +24,7 @@ class _Box:
     end: int
 
 
-def read(source: Source) -> tuple[str, int, int] | str:
+def read(source: ByteSource) -> tuple[str, int, int] | str:
     """Type, width and height; or in a word what is wrong."""
     top = list(_boxes(source, 0, source.size_bytes))
     if not top or top[0].name != b"ftyp":
@@ -40,7 +40,7 @@ def read(source: Source) -> tuple[str, int, int] | str:
     return (("video/quicktime" if brands[:4] == _QUICKTIME else "video/mp4"), *size) if size else _WRONG
 
 
-def _boxes(source: Source, start: int, end: int) -> Iterator[_Box]:
+def _boxes(source: ByteSource, start: int, end: int) -> Iterator[_Box]:
     """The boxes of one level; the last one may reach beyond the end of a file that was cut."""
     for _ in range(_MAX_BOXES):
         head = source.read(start, 16)
@@ -60,7 +60,7 @@ def _boxes(source: Source, start: int, end: int) -> Iterator[_Box]:
         start = stop
 
 
-def _inside(source: Source, boxes: list[_Box], name: bytes, skip: int = 0) -> list[_Box]:
+def _inside(source: ByteSource, boxes: list[_Box], name: bytes, skip: int = 0) -> list[_Box]:
     """What lies in the boxes of that name; `skip` bytes of version and flags come first in some."""
     return [
         inner
@@ -70,7 +70,7 @@ def _inside(source: Source, boxes: list[_Box], name: bytes, skip: int = 0) -> li
     ]
 
 
-def _picture(source: Source, top: list[_Box]) -> tuple[int, int] | None:
+def _picture(source: ByteSource, top: list[_Box]) -> tuple[int, int] | None:
     """The largest of the sizes that are declared: thumbnails and tiles have their own."""
     properties = _inside(source, _inside(source, _inside(source, top, b"meta", 4), b"iprp"), b"ipco")
     sizes = [
@@ -81,7 +81,7 @@ def _picture(source: Source, top: list[_Box]) -> tuple[int, int] | None:
     return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
-def _video(source: Source, top: list[_Box]) -> tuple[int, int] | None:
+def _video(source: ByteSource, top: list[_Box]) -> tuple[int, int] | None:
     """The size of the first track that has one: sound has none."""
     for box in _inside(source, _inside(source, top, b"moov"), b"trak"):
         if box.name != b"tkhd" or box.end - box.start < 84:

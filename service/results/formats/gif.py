@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from service.results.formats.source import Source
+from service.results.formats.source import ByteSource
 
 _MAX_PARTS: Final = 100_000  # blocks that are walked through
 _EXTENSION: Final = 0x21
@@ -14,7 +14,7 @@ _WRONG: Final = "wrong_type"
 _TRUNCATED: Final = "truncated"
 
 
-def read(source: Source) -> tuple[str, int, int] | str:
+def read(source: ByteSource) -> tuple[str, int, int] | str:
     """Type, width and height; or in a word what is wrong."""
     head = source.read(0, 13)
     if len(head) < 13:
@@ -32,7 +32,7 @@ def _table_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _picture(source: Source, offset: int) -> str | None:
+def _picture(source: ByteSource, offset: int) -> str | None:
     """What is wrong with the first picture; extensions may stand before it."""
     for _part in range(_MAX_PARTS):
         block = source.read(offset, 10)
@@ -51,7 +51,7 @@ def _picture(source: Source, offset: int) -> str | None:
     return _WRONG
 
 
-def _after_blocks(source: Source, offset: int) -> int:
+def _after_blocks(source: ByteSource, offset: int) -> int:
     for _part in range(_MAX_PARTS):
         size = source.read(offset, 1)
         if not size or not size[0]:

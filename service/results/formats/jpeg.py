@@ -6,7 +6,7 @@ import re
 import struct
 from typing import Final
 
-from service.results.formats.source import Source
+from service.results.formats.source import ByteSource
 
 #: A progressive picture has ten or so. Each costs a walk over all pixels, however few bytes it has, so that a file of a
 #: megabyte with tens of thousands keeps whoever opens it busy for minutes.
@@ -23,7 +23,7 @@ _TRUNCATED: Final = "truncated"
 _MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 
 
-def read(source: Source) -> tuple[str, int, int] | str:
+def read(source: ByteSource) -> tuple[str, int, int] | str:
     """Type, width and height; or in a word what is wrong."""
     offset, scans = 2, 0
     size: tuple[int, int] | None = None
@@ -55,13 +55,13 @@ def read(source: Source) -> tuple[str, int, int] | str:
     return _WRONG
 
 
-def _end(source: Source, size: tuple[int, int] | None, scans: int, *, marked: bool) -> tuple[str, int, int] | str:
+def _end(source: ByteSource, size: tuple[int, int] | None, scans: int, *, marked: bool) -> tuple[str, int, int] | str:
     if size is None or not scans:
         return _WRONG if marked else _TRUNCATED
     return (_TYPE, *size) if marked or source.length_known else _TRUNCATED
 
 
-def _after_scan(source: Source, offset: int) -> int:
+def _after_scan(source: ByteSource, offset: int) -> int:
     """Where the next marker stands; the end where there is none."""
     while chunk := source.read(offset, _CHUNK_BYTES):
         found = _MARKER.search(chunk)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from service.results.formats import boxes, gif, jpeg, webm, webp
-from service.results.formats.source import Source
+from service.results.formats.source import ByteSource
 
 MAX_PIXELS: Final = 200_000_000  # of a picture; a few kilobytes can claim to be more, and break whoever opens them
 MAX_SIDE: Final = 65_535
@@ -56,7 +56,7 @@ def examine(file: BinaryIO, size_bytes: int, *, length_known: bool) -> Look | st
         size_bytes: Of all of it.
         length_known: The server said how long it is; else formats that end with a mark must have it.
     """
-    source = Source(file, size_bytes, length_known)
+    source = ByteSource(file, size_bytes, length_known)
     head = source.read(0, _HEAD_BYTES)
     for fits, read in _READERS:
         if fits(head):
@@ -71,7 +71,7 @@ def _bounded(look: Look) -> Look | str:
     return TOO_MANY_PIXELS if look.width * look.height > MAX_PIXELS else look
 
 
-def _png(source: Source) -> Look | str:
+def _png(source: ByteSource) -> Look | str:
     """The first chunk must be a sound IHDR, and the walk over all chunks must end at IEND."""
     head = source.read(8, 25)
     if len(head) < 25:
@@ -101,7 +101,7 @@ _BMP_PADDING: Final = 8  # bytes that may follow
 _BMP_PLAIN: Final = frozenset({0, 3, 6})  # kinds of compression that are none: so many pixels, so many bytes
 
 
-def _bmp(source: Source) -> Look | str:
+def _bmp(source: ByteSource) -> Look | str:
     """Two letters are a weak sign, so that the whole header has to make sense."""
     head = source.read(0, 34)
     if len(head) < 34:
@@ -119,20 +119,20 @@ def _bmp(source: Source) -> Look | str:
     return Look("image/bmp", width, abs(height)) if source.size_bytes - size <= _BMP_PADDING else WRONG_TYPE
 
 
-def _by(reader: Callable[[Source], tuple[str, int, int] | str]) -> Callable[[Source], Look | str]:
-    def read(source: Source) -> Look | str:
+def _by(reader: Callable[[ByteSource], tuple[str, int, int] | str]) -> Callable[[ByteSource], Look | str]:
+    def read(source: ByteSource) -> Look | str:
         found = reader(source)
         return found if isinstance(found, str) else Look(*found)
 
     return read
 
 
-def _webm(source: Source) -> Look | str:
+def _webm(source: ByteSource) -> Look | str:
     found = webm.read(source)
     return found if isinstance(found, str) else Look("video/webm", *found)
 
 
-_READERS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[Source], Look | str]], ...]] = (
+_READERS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[ByteSource], Look | str]], ...]] = (
     (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), _png),
     (lambda head: head.startswith(b"\xff\xd8\xff"), _by(jpeg.read)),
     (lambda head: head.startswith((b"GIF87a", b"GIF89a")), _by(gif.read)),

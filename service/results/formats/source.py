@@ -9,7 +9,7 @@ MOST_READS: Final = 50_000  # of one file: a maze of tiny parts ends here, as if
 
 
 @dataclass(slots=True)
-class Source:
+class ByteSource:
     """Reads anywhere; beyond the end there is nothing."""
 
     file: BinaryIO

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from service.results.formats.source import Source
+from service.results.formats.source import ByteSource
 
 _MAX_ELEMENTS: Final = 10_000  # on one level
 _EBML: Final = 0x1A45DFA3
@@ -27,7 +27,7 @@ class _Element:
     open_end: bool  # a live recording does not know its size
 
 
-def read(source: Source) -> tuple[int, int] | str:
+def read(source: ByteSource) -> tuple[int, int] | str:
     """Width and height; or in a word what is wrong."""
     top = list(_elements(source, 0, source.size_bytes))
     header = [element for element in top if element.number == _EBML]
@@ -44,7 +44,7 @@ def read(source: Source) -> tuple[int, int] | str:
     return (widths[0], heights[0]) if widths and heights else "wrong_type"
 
 
-def _inside(source: Source, elements: list[_Element], outer: int, inner: int) -> list[_Element]:
+def _inside(source: ByteSource, elements: list[_Element], outer: int, inner: int) -> list[_Element]:
     return [
         each
         for element in elements
@@ -54,7 +54,7 @@ def _inside(source: Source, elements: list[_Element], outer: int, inner: int) ->
     ]
 
 
-def _elements(source: Source, start: int, end: int) -> Iterator[_Element]:
+def _elements(source: ByteSource, start: int, end: int) -> Iterator[_Element]:
     for _ in range(_MAX_ELEMENTS):
         head = source.read(start, 12)
         if start >= end or len(head) < 2:
@@ -74,5 +74,5 @@ def _elements(source: Source, start: int, end: int) -> Iterator[_Element]:
         start = stop
 
 
-def _number(source: Source, element: _Element) -> int:
+def _number(source: ByteSource, element: _Element) -> int:
     return int.from_bytes(source.read(element.start, min(element.end - element.start, 4)), "big")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from service.results.formats.source import Source
+from service.results.formats.source import ByteSource
 
 _MAX_CHUNKS: Final = 10_000
 _PICTURES: Final = frozenset({b"VP8 ", b"VP8L", b"ANMF"})
@@ -15,7 +15,7 @@ _WRONG: Final = "wrong_type"
 _TRUNCATED: Final = "truncated"
 
 
-def read(source: Source) -> tuple[str, int, int] | str:
+def read(source: ByteSource) -> tuple[str, int, int] | str:
     """Type, width and height; or in a word what is wrong."""
     head = source.read(0, 30)
     if len(head) < 26 or struct.unpack("<I", head[4:8])[0] + 8 > source.size_bytes:
@@ -36,7 +36,7 @@ def read(source: Source) -> tuple[str, int, int] | str:
             return _WRONG
 
 
-def _picture(source: Source, end: int) -> str | None:
+def _picture(source: ByteSource, end: int) -> str | None:
     """What is wrong with the first picture; other chunks may stand before it."""
     offset = 12
     for _chunk in range(_MAX_CHUNKS):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.cli.demo.board import PLACE, Board, Row
+from service.cli.demo.board import PLACE, Board, BoardRow
 from service.cli.demo.script import DOCUMENTED, Errand, plan
 from service.cli.demo.subscriber import Arrival, ErrorSeen, JobSeen
 from service.clock import SystemClock, VirtualClock, iso
@@ -36,7 +36,7 @@ def arrival(event_type: str = "job.completed", **changes: Any) -> Arrival:
     return replace(Arrival("evt_1", event_type, timestamp, NOW_MS, verified=True, job=job), **changes)
 
 
-def only_row(given: Board) -> Row:
+def only_row(given: Board) -> BoardRow:
     return given.rows[0]
 
 
@@ -107,7 +107,7 @@ def test_board_tells_what_happened_instead_of_the_lesson() -> None:
 @pytest.mark.parametrize("metadata", [{}, {PLACE: "7"}, {PLACE: "-1"}, {PLACE: "²"}, {PLACE: "x"}])
 def test_board_leaves_foreign_jobs_alone(metadata: dict[str, str]) -> None:
     """A job that a spectator sent has no row, whatever its metadata."""
-    heard: list[Row | None] = []
+    heard: list[BoardRow | None] = []
     given = Board([ERRAND], VirtualClock(NOW_MS), lambda _: None, lambda row, *_: heard.append(row))
     job = JobSeen("job_9", "sandbox", "generate", "completed", metadata=metadata)
     given.arrived(arrival(job=job))
