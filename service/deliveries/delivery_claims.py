@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from service.db.leases import LAPSED, VOID, Leased, free
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.deliveries.lanes.held_bytes import Memory
@@ -118,7 +119,7 @@ d.id, d.event_id, d.account_id, d.job_id, d.lane, d.url, d.subscription_id, d.at
     length(e.body) AS size, CASE WHEN length(e.body) <= {SMALL_BODY} THEN e.body END AS body
 """
 _BODIES = "SELECT id, body FROM events WHERE id IN (SELECT value FROM json_each(:ids))"
-_FREE = "d.status = 'pending' AND (d.lease_until IS NULL OR d.lease_until <= :now)"
+_FREE = f"d.status = 'pending' AND {free('d')}"
 _FIRST_ROW = f"""
 SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id
 WHERE d.id = :first AND d.lane = :lane AND d.due_at <= :now AND {_FREE}
@@ -126,10 +127,7 @@ WHERE d.id = :first AND d.lane = :lane AND d.due_at <= :now AND {_FREE}
 _IS_DUE = "d.due_at <= :now"
 # For a destination that is back: what waits for its turn on the schedule is taken ahead of it.
 _IS_WAITING = "(d.due_at <= :now OR d.attempted_at < :catch_up_to)"
-_LEASE = """
-UPDATE deliveries SET lease_owner = :owner, lease_until = :until, lease_epoch = lease_epoch + 1
-WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
-"""
+_LEASED = Leased("deliveries", ("id",), "status = 'pending'")
 
 
 async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[ClaimedDeliveries | Exception]:
@@ -142,8 +140,7 @@ async def handle_claims(tx: Tx, commands: Sequence[ClaimDeliveries]) -> list[Cla
         return [ClaimedDeliveries([], [])]
     until = tx.now_ms + command.lease_ms
     found, cut = _that_fit(await _free_rows(tx, wishes, until), command.memory)
-    leases = [{"owner": command.owner, "until": until, "id": row["id"], "epoch": row["lease_epoch"]} for row in found]
-    tx.write(_LEASE, leases, expect=len(leases))
+    _LEASED.claim(tx, found, command.owner, command.lease_ms)
     settle_lanes(tx, [wish.lane for wish in wishes])
     return [ClaimedDeliveries(found, wishes, await _bodies(tx, found, command.memory), cut)]
 
@@ -254,17 +251,10 @@ class ReleaseDeliveries(Command[None]):
     held: tuple[HeldDeliveries, ...]
 
 
-# The epoch stays with the row that was claimed again meanwhile: its new holder's word counts.
-_RELEASE = """
-UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1
-WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
-"""
-
-
 async def handle_releases(tx: Tx, commands: Sequence[ReleaseDeliveries]) -> list[Exception | None]:
     """The writer's handler for `ReleaseDeliveries`."""
     held = sorted((each for command in commands for each in command.held), key=lambda each: each.lane)
-    tx.write(_RELEASE, [{"id": each.id, "epoch": each.epoch} for each in held])
+    _LEASED.release(tx, [{"id": each.id, "epoch": each.epoch} for each in held])
     wake_lanes(tx, list(_woken(held)))
     return [None for _ in commands]
 
@@ -283,11 +273,11 @@ class RescueLanes(Command[None]):
 async def handle_rescues(tx: Tx, commands: Sequence[RescueLanes]) -> list[Exception | None]:
     """The writer's handler for `RescueLanes`."""
     lapsed = await tx.rows(
-        "SELECT lane, account_id, min(due_at) AS due_at FROM deliveries WHERE lease_until <= :now GROUP BY lane, account_id",
+        f"SELECT lane, account_id, min(due_at) AS due_at FROM deliveries WHERE {LAPSED} GROUP BY lane, account_id",
         {"now": tx.now_ms},
     )
     tx.write(
-        "UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE lease_until <= :now",
+        f"UPDATE deliveries SET {VOID} WHERE {LAPSED}",
         [{"now": tx.now_ms}] if lapsed else [],
     )
     wake_lanes(tx, [dict(row) for row in lapsed])
@@ -302,7 +292,7 @@ class VoidDeliveryLeases(Command[list[str]]):
 async def handle_void(tx: Tx, commands: Sequence[VoidDeliveryLeases]) -> list[list[str] | Exception]:
     """The writer's handler for `VoidDeliveryLeases`."""
     tx.write(
-        "UPDATE deliveries SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE lease_until IS NOT NULL",
+        f"UPDATE deliveries SET {VOID} WHERE lease_until IS NOT NULL",
         [{}],
     )
     tx.write("DELETE FROM lanes", [{}])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from service.db.leases import RELEASED, STILL_HELD
 from service.db.transaction import Tx, json_set
 from service.db.writer import Command, Writer
 from service.deliveries.delivery_claims import HeldDeliveries
@@ -24,8 +25,8 @@ class EndDelivery(Command[None]):
 async def handle_ends(tx: Tx, commands: Sequence[EndDelivery]) -> list[Exception | None]:
     """The writer's handler for `EndDelivery`."""
     tx.write(
-        "UPDATE deliveries SET status = :status, reason = :reason, finished_at = :now, due_at = NULL, lease_owner = NULL, "
-        "lease_until = NULL WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch",
+        f"UPDATE deliveries SET status = :status, reason = :reason, finished_at = :now, due_at = NULL, {RELEASED} "
+        f"WHERE id = :id AND status = 'pending' AND {STILL_HELD}",
         [
             {
                 "id": each.held.id,

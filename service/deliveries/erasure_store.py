@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from service.db.leases import VOID
 from service.db.transaction import Tx, json_set
 from service.deliveries.recalled import Recalled
 
@@ -24,9 +25,8 @@ WHERE event_id IN (SELECT id FROM events WHERE job_id IN (SELECT value FROM json
     # An answer may repeat what it was sent.
     f"DELETE FROM attempts WHERE delivery_id IN ({_OF_JOBS})",
     "DELETE FROM deliveries WHERE job_id IN (SELECT value FROM json_each(:ids)) AND status <> 'pending'",
-    """
-UPDATE deliveries SET status = 'skipped', reason = 'erased', finished_at = :now, due_at = NULL, lease_owner = NULL,
-    lease_until = NULL, lease_epoch = lease_epoch + 1
+    f"""
+UPDATE deliveries SET status = 'skipped', reason = 'erased', finished_at = :now, due_at = NULL, {VOID}
 WHERE job_id IN (SELECT value FROM json_each(:ids)) AND status = 'pending'
 """,
 )

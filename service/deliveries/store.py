@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from service.db.leases import RELEASED, STILL_HELD, VOID
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.errors import UNTIMED, Conflict, NotFound, Timing
@@ -45,17 +46,17 @@ FROM (VALUES (:id, :at, :status_code, :error, :error_class, :duration_ms, :dns_m
 """
 # That it arrived is a fact, whoever brings it and whatever became of the lease meanwhile. What was erased stays `skipped`:
 # nothing of it can be shown or sent again, and its attempts tell what was out before.
-_DELIVERED = """
+_DELIVERED = f"""
 UPDATE deliveries SET status = 'delivered', attempt_count = attempt_count + 1, finished_at = :now, due_at = NULL,
-    reason = NULL, lease_owner = NULL, lease_until = NULL
+    reason = NULL, {RELEASED}
 WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'delivered' AND (reason IS NULL OR reason <> 'erased')
 """
 # That it did not is news only from whoever still holds the lease.
-_FAILED = """
+_FAILED = f"""
 UPDATE deliveries SET status = :status, attempt_count = attempt_count + 1, schedule_base = schedule_base + :uncounted,
     attempted_at = :attempted_at, finished_at = :finished_at, due_at = :due_at, reason = :reason, lane = :lane,
-    lease_owner = NULL, lease_until = NULL
-WHERE id = :id AND status = 'pending' AND lease_epoch = :epoch
+    {RELEASED}
+WHERE id = :id AND status = 'pending' AND {STILL_HELD}
 """
 _HEALTHY = "UPDATE subscriptions SET last_success_at = :now, failing_since = NULL WHERE id = :id"
 _FAILING = """
@@ -213,7 +214,7 @@ async def handle_retries(
             again.append({"id": row["id"], "lane": row["lane"], "account_id": row["account_id"], "due_at": tx.now_ms})
     tx.write(
         "UPDATE deliveries SET status = 'pending', due_at = :due_at, finished_at = NULL, schedule_base = attempt_count, "
-        "retried_at = :due_at, give_up_at = NULL, reason = NULL, lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 WHERE id = :id",
+        f"retried_at = :due_at, give_up_at = NULL, reason = NULL, {VOID} WHERE id = :id",
         [{"id": row["id"], "due_at": row["due_at"]} for row in again],
     )
     tx.write(_WAKE_LANE, [{name: row[name] for name in ("lane", "account_id", "due_at")} for row in again])

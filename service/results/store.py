@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.db.leases import RELEASED, STILL_HELD, VOID, Leased, free
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.jobs.track import Tracker
@@ -126,7 +127,7 @@ SELECT r.job_id, r.idx, CASE WHEN length(r.source_url) > {LONG_URL} THEN '' ELSE
     j.operation, j.provider_task_id, j.poll_url, r.expires_at, r.link_dies_at, r.lease_epoch, r.tries, r.dead_tries,
     r.refreshed, substr(r.source_url, 1, {_HOST_CHARS}) AS start
 FROM results r JOIN jobs j ON j.id = r.job_id
-WHERE r.due_at <= :now AND (r.lease_until IS NULL OR r.lease_until <= :now)
+WHERE r.due_at <= :now AND {free("r")}
     AND NOT EXISTS (
         SELECT 1 FROM json_each(:full) f
         WHERE lower(substr(r.source_url, instr(r.source_url, '://') + 3, length(f.value))) = f.value
@@ -134,42 +135,38 @@ WHERE r.due_at <= :now AND (r.lease_until IS NULL OR r.lease_until <= :now)
     )
 ORDER BY r.link_dies_at LIMIT :count
 """
-_LEASE = """
-UPDATE results SET lease_owner = :owner, lease_until = :until, lease_epoch = lease_epoch + 1
-WHERE job_id = :job_id AND idx = :idx AND lease_epoch = :epoch
-"""
+_LEASED = Leased("results", ("job_id", "idx"), "due_at IS NOT NULL")
 _OF_JOBS = """
 SELECT job_id, idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error, storage_key,
     lease_epoch, due_at, sweep_at
 FROM results WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx
 """
-_COPY = """
+_COPY = f"""
 UPDATE results SET stored = 1, storage_key = :storage_key, storage_place = :storage_place,
     content_type = :content_type, size_bytes = :size_bytes, sha256 = :sha256, width = :width, height = :height,
-    source_url = :source_url, error = NULL, due_at = NULL, lease_owner = NULL, lease_until = NULL
-WHERE job_id = :job_id AND idx = :idx AND lease_epoch = :epoch AND due_at IS NOT NULL
+    source_url = :source_url, error = NULL, due_at = NULL, {RELEASED}
+WHERE job_id = :job_id AND idx = :idx AND {STILL_HELD} AND due_at IS NOT NULL
 """
-_MISS = """
+_MISS = f"""
 UPDATE results SET due_at = :due_at, error = :error, tries = :tries, dead_tries = :dead_tries, refreshed = :refreshed,
-    source_url = coalesce(:source_url, source_url), lease_owner = NULL, lease_until = NULL
-WHERE job_id = :job_id AND idx = :idx AND lease_epoch = :epoch AND due_at IS NOT NULL
+    source_url = coalesce(:source_url, source_url), {RELEASED}
+WHERE job_id = :job_id AND idx = :idx AND {STILL_HELD} AND due_at IS NOT NULL
 """
 _WARNED = "UPDATE results SET sweep_at = expires_at WHERE job_id = :job_id AND idx = :idx"
-_GONE = """
+_GONE = f"""
 UPDATE results SET stored = 0, storage_key = CASE WHEN :again IS NULL THEN NULL ELSE storage_key END,
     error = CASE WHEN due_at IS NULL THEN error ELSE 'result_gone' END,
-    sweep_at = :again, due_at = NULL, lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1
+    sweep_at = :again, due_at = NULL, {VOID}
 WHERE job_id = :job_id AND idx = :idx
 """
-_VOID = """
-UPDATE results SET lease_owner = NULL, lease_until = NULL WHERE due_at IS NOT NULL AND lease_owner IS NOT NULL
+_VOID = f"""
+UPDATE results SET {VOID} WHERE due_at IS NOT NULL AND lease_owner IS NOT NULL
 RETURNING idx
 """
 # What our copies held goes at once; the files themselves when the sweep comes by, which is now. A result that was ever
 # claimed may have a file that no row knows.
-_ERASE = """
-UPDATE results SET stored = 0, source_url = '', error = :error, due_at = NULL, lease_owner = NULL, lease_until = NULL,
-    lease_epoch = lease_epoch + 1, sweep_at = CASE WHEN storage_key IS NULL AND lease_epoch = 0 THEN NULL ELSE :now END
+_ERASE = f"""
+UPDATE results SET stored = 0, source_url = '', error = :error, due_at = NULL, {VOID}, sweep_at = CASE WHEN storage_key IS NULL AND lease_epoch = 0 THEN NULL ELSE :now END
 WHERE job_id = :job_id
 """
 
@@ -198,22 +195,8 @@ class Results:
     async def claim(self, tx: Tx, commands: Sequence[ClaimCaptures]) -> list[list[Capture] | Exception]:
         """See `ClaimCaptures`."""
         [command] = commands
-        until = tx.now_ms + command.lease_ms
         found = await _claimable(tx, command)
-        tx.write(
-            _LEASE,
-            [
-                {
-                    "owner": command.owner,
-                    "until": until,
-                    "job_id": row["job_id"],
-                    "idx": row["idx"],
-                    "epoch": row["lease_epoch"],
-                }
-                for row in found
-            ],
-            expect=len(found),
-        )
+        until = _LEASED.claim(tx, found, command.owner, command.lease_ms)
         return [[_capture(row, until) for row in found]]
 
     async def copied(self, tx: Tx, commands: Sequence[RecordCopy]) -> list[bool | Exception]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
 from typing import Final, Literal
 
+from service.db.leases import VOID, Leased, free
 from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.jobs.row import COLUMNS, JobRow, from_row
@@ -27,11 +28,8 @@ _WAITS: Final[dict[Stage, str]] = {
     "submit": "status = 'queued'",
     "poll": "due_at IS NOT NULL AND status NOT IN ('queued', 'submitting')",
 }
-_FREE = "(lease_until IS NULL OR lease_until <= :now)"
-_LEASE = """
-UPDATE jobs SET lease_owner = :owner, lease_until = :until, lease_epoch = lease_epoch + 1
-WHERE id = :id AND lease_epoch = :epoch
-"""
+_LEASED: Final = Leased("jobs", ("id",))
+_FREE: Final = free()
 
 
 def _oldest(waits: str) -> str:
@@ -197,12 +195,7 @@ async def _turns(tx: Tx, stage: Stage, room: ProviderRoom) -> list[Row]:
 
 
 def _lease(tx: Tx, jobs: list[JobRow], owner: str, lease_ms: int) -> None:
-    until = tx.now_ms + lease_ms
-    tx.write(
-        _LEASE,
-        [{"owner": owner, "until": until, "id": job.id, "epoch": job.lease_epoch} for job in jobs],
-        expect=len(jobs),
-    )
+    until = _LEASED.claim(tx, [{"id": job.id, "lease_epoch": job.lease_epoch} for job in jobs], owner, lease_ms)
     for job in jobs:
         job.lease_owner = owner
         job.lease_until = until
@@ -221,7 +214,7 @@ async def handle_void(tx: Tx, commands: Sequence[VoidLeases]) -> list[int | Exce
     is_active = "status IN ('queued', 'submitting', 'submit_unknown', 'running')"
     [held] = await tx.rows(f"SELECT count(*) AS n FROM {active} WHERE {is_active} AND lease_owner IS NOT NULL", {})
     tx.write(
-        f"UPDATE {active} SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1, "
+        f"UPDATE {active} SET {VOID}, "
         "due_at = CASE WHEN status = 'submitting' THEN :now ELSE due_at END "
         f"WHERE {is_active} AND (lease_owner IS NOT NULL OR status = 'submitting')",
         [{"now": tx.now_ms}],

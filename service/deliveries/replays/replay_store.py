@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from service.db.leases import RELEASED, STILL_HELD, TAKEN, VOID
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.deliveries import store
@@ -53,8 +54,8 @@ _DUE: Final = """
 SELECT min(id) AS id, subscription_id FROM replays WHERE status = 'running' GROUP BY subscription_id
 HAVING min(due_at) <= :now AND max(coalesce(lease_until, 0)) <= :now ORDER BY min(due_at) LIMIT :count
 """
-_LEASE: Final = """
-UPDATE replays SET lease_owner = :owner, lease_until = :until, lease_epoch = lease_epoch + 1
+_LEASE: Final = f"""
+UPDATE replays SET {TAKEN}
 WHERE status = 'running' AND subscription_id IN (SELECT value FROM json_each(:subscriptions))
 """
 _CLAIMED: Final = """
@@ -65,15 +66,15 @@ SELECT r.id, r.account_id, r.subscription_id, r.since, r.until, r.types, r.statu
 FROM replays r LEFT JOIN subscriptions s ON s.id = r.subscription_id AND s.account_id = r.account_id
 WHERE r.status = 'running' AND r.id = :id
 """
-_RELEASE: Final = """
-UPDATE replays SET lease_owner = NULL, lease_until = NULL, due_at = :due_at WHERE status = 'running' AND subscription_id = :subscription
+_RELEASE: Final = f"""
+UPDATE replays SET {RELEASED}, due_at = :due_at WHERE status = 'running' AND subscription_id = :subscription
 """
-_ADVANCE: Final = """
+_ADVANCE: Final = f"""
 UPDATE replays SET next_pos = :next_pos, looked_at = looked_at + :looked_at, queued = queued + :queued
-WHERE id = :id AND status = 'running' AND lease_epoch = :epoch
+WHERE id = :id AND status = 'running' AND {STILL_HELD}
 """
-_END: Final = """
-UPDATE replays SET status = :status, reason = :reason, finished_at = :now, due_at = NULL, lease_owner = NULL, lease_until = NULL
+_END: Final = f"""
+UPDATE replays SET status = :status, reason = :reason, finished_at = :now, due_at = NULL, {RELEASED}
 WHERE id = :id AND status = 'running'
 """
 # What was found may be pending or without its bytes by now.
@@ -87,9 +88,9 @@ _HAD: Final = """
 SELECT event_id FROM deliveries
 WHERE subscription_id = :subscription AND id >= :since AND event_id IN (SELECT value FROM json_each(:ids))
 """
-_AGAIN: Final = """
+_AGAIN: Final = f"""
 UPDATE deliveries SET status = 'pending', due_at = :now, retried_at = :now, schedule_base = attempt_count, finished_at = NULL,
-    give_up_at = NULL, reason = NULL, lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1
+    give_up_at = NULL, reason = NULL, {VOID}
 WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'pending'
 """
 
@@ -372,8 +373,7 @@ class VoidReplayLeases(Command[None]):
 async def handle_void(tx: Tx, commands: Sequence[VoidReplayLeases]) -> list[Exception | None]:
     """The writer's handler for `VoidReplayLeases`."""
     tx.write(
-        "UPDATE replays SET lease_owner = NULL, lease_until = NULL, lease_epoch = lease_epoch + 1 "
-        "WHERE status = 'running' AND lease_owner IS NOT NULL",
+        f"UPDATE replays SET {VOID} WHERE status = 'running' AND lease_owner IS NOT NULL",
         [{}],
     )
     return [None for _ in commands]

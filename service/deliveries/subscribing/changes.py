@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from service.clock import iso
+from service.db.leases import VOID
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Writer
 from service.deliveries import store
@@ -77,9 +78,8 @@ UPDATE subscriptions SET status = 'disabled', disabled_reason = :reason WHERE id
 """
 # A subscription's lane has its id, so that this walks the index for claims. The epoch leaves a request that is out
 # without a say, unless it arrived.
-_SKIP: Final = """
-UPDATE deliveries SET status = 'skipped', reason = :reason, finished_at = :now, due_at = NULL, lease_owner = NULL, lease_until = NULL,
-    lease_epoch = lease_epoch + 1
+_SKIP: Final = f"""
+UPDATE deliveries SET status = 'skipped', reason = :reason, finished_at = :now, due_at = NULL, {VOID}
 WHERE id IN (SELECT id FROM deliveries WHERE lane = :id AND status = 'pending' ORDER BY due_at LIMIT :count)
 """
 _INSERT_EVENT: Final = """
