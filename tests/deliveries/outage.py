@@ -98,12 +98,15 @@ class Outage:
 
     async def settle(self) -> None:
         """Until nothing goes on without time going on."""
-        for _ in range(3):
+        quiet, before = 0, None
+        while quiet < 2:  # a claim may be under way while nothing is out: what it brings is seen in the next round
             await self.sender.lanes.settle()
             await self.sender.run_once()
             while self.sender.lanes.wake_refill.is_set():  # noqa: ASYNC110 - until the refiller has taken the signal
                 await asyncio.sleep(0)
             await self.sender.lanes.settle()
+            now = len(self.web.asked), self.statuses()
+            quiet, before = (quiet + 1 if now == before else 0), now
 
     async def pass_time(self, seconds: float, *, step_s: float) -> None:
         """Time goes on, and every step ends with a tick."""
