@@ -20,7 +20,6 @@ from service.deliveries.figures import Figures
 from service.egress import Egress
 from service.events.feed import Hub
 from service.ids import Ids
-from service.jobs.cancel import Canceller
 from service.jobs.counts import JobCounts
 from service.jobs.intake import Intake
 from service.jobs.waiters import Waiters
@@ -31,6 +30,7 @@ from service.results.storage import Storage
 from service.results.thumbnails import Thumbnails
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.workers.cancel import Canceller
 
 
 class Receiver(Protocol):

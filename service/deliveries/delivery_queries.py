@@ -9,7 +9,7 @@ from typing import Any, Final
 from service.clock import iso
 from service.db.reader import Reader
 from service.db.transaction import Params, Row
-from service.deliveries.attempts import kept_and_cut
+from service.deliveries.classify import kept_and_cut
 from service.deliveries.recorded import request_headers, url_of
 
 DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from service.clock import Clock, iso
-from service.deliveries.attempts import Tried
+from service.deliveries.classify import Tried
 from service.deliveries.lanes.lane_breaker import LaneBreakers
 from service.deliveries.lanes.lane_names import is_shared
 from service.deliveries.lanes.queue import Sending

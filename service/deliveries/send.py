@@ -16,17 +16,17 @@ from service.backoff import JITTER
 from service.clock import Clock, Randomness
 from service.db.writer import Writer
 from service.deliveries import delivery_claims, ending_store, store
-from service.deliveries.attempts import Tried, broken, judge, next_due_ms
+from service.deliveries.classify import Tried, broken, classify, next_due_ms
 from service.deliveries.delivery_claims import HeldDeliveries
 from service.deliveries.ending_store import EndDelivery, EndStale
 from service.deliveries.figures import Figures
+from service.deliveries.lane_feedback import Outcomes
 from service.deliveries.lanes.held_bytes import MEMORY, Memory
 from service.deliveries.lanes.lane_names import is_one_off, origin_of
 from service.deliveries.lanes.lanes import Lanes
 from service.deliveries.lanes.queue import Sending
 from service.deliveries.lanes.quota import SOCKETS, Shares
 from service.deliveries.log_lines import Lines
-from service.deliveries.outcomes import Outcomes
 from service.deliveries.recalled import Recalled
 from service.deliveries.recorded import CONTENT_TYPE, described
 from service.deliveries.refill import Refill
@@ -152,7 +152,7 @@ class Sender:
         except EgressError as error:
             tried = broken(error)
         else:
-            tried = judge(answer, self._clock.wall_ms())
+            tried = classify(answer, self._clock.wall_ms())
         duration_ms = round((self._clock.monotonic() - started) * 1000)
         turned: bool | None = None
         if not tried.delivered and await self._is_outdated(sending, target):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ import msgspec
 
 from service.clock import Clock
 from service.db.reader import Reader
-from service.db.transaction import Tx, json_set
+from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.egress import Egress
 from service.errors import Conflict, EgressRefused, FieldError, Invalid, Problem, RemoraError
 from service.ids import Ids
 from service.jobs import costs, store
+from service.jobs.idempotency import FirstUse, first_use, first_uses, remember
 from service.jobs.inputs import KEPT, Inputs, KeptInput
 from service.jobs.job_request import JobRequest
 from service.jobs.row import JobRow
@@ -37,7 +38,6 @@ from service.states import JobStatus, Source
 from service.usage.counting import model_of
 
 SHOWN_INPUT_BYTES = 64 * 1024  # of an input in answers and events; of a larger one only its digest is shown
-KEY_LIFE_MS = 24 * 3_600_000  # an idempotency key is remembered for a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +83,6 @@ class _Drawn:
     job: JobRow
     quote: Quote
     full: bytes | None
-
-
-_FIND_KEYS = """
-SELECT account_id, key, body_hash, job_id, answer FROM idempotency
-WHERE (account_id, key) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:pairs))
-    AND expires_at > :now
-"""
-_REMEMBER_KEY = """
-INSERT OR REPLACE INTO idempotency (account_id, key, body_hash, job_id, answer, expires_at)
-VALUES (:account_id, :key, :body_hash, :job_id, :answer, :expires_at)
-"""
 
 
 class Intake:
@@ -213,7 +202,7 @@ class Intake:
         """The writer's handler for `AcceptJob`."""
         answers: list[Taken | Exception] = []
         drafts: list[Draft] = []
-        known = await self._known_keys(tx, commands)
+        known = await first_uses(tx, [(each.job.account_id, each.key) for each in commands if each.key is not None])
         refused = await self._judge(
             tx, [each for each in commands if (each.job.account_id, each.key or "") not in known]
         )
@@ -236,7 +225,7 @@ class Intake:
         book(tx, transfers)
         taken = {draft.job.id for draft in drafts}
         store.insert_inputs(tx, [each.kept for each in commands if each.kept is not None and each.job.id in taken])
-        self._remember(tx, commands, {draft.job.id for draft in drafts})
+        remember(tx, _uses(each for each in commands if each.job.id in taken))
         await self._tracker.follow(tx, drafts)
         return answers
 
@@ -245,33 +234,8 @@ class Intake:
         wants = [_want(each.job, each.unpriced) for each in commands]
         return await self._limits.judge(tx, list(filter(self._limits.concern, wants)))
 
-    async def _known_keys(self, tx: Tx, commands: Sequence[AcceptJob]) -> dict[tuple[str, str], Any]:
-        pairs = [(command.job.account_id, command.key) for command in commands if command.key is not None]
-        if not pairs:
-            return {}
-        found = await tx.rows(_FIND_KEYS, {"pairs": json_set(pairs), "now": tx.now_ms})
-        return {(row["account_id"], row["key"]): row for row in found}
-
-    def _remember(self, tx: Tx, commands: Sequence[AcceptJob], stored: set[str]) -> None:
-        rows = [
-            {
-                "account_id": command.job.account_id,
-                "key": command.key,
-                "body_hash": command.body_hash,
-                "job_id": command.job.id,
-                "answer": command.answer,
-                "expires_at": tx.now_ms + KEY_LIFE_MS,
-            }
-            for command in commands
-            if command.key is not None and command.job.id in stored
-        ]
-        tx.write(_REMEMBER_KEY, rows)
-
     async def _first_answer(self, caller: Caller, key: str, body_hash: bytes) -> Taken | None:
-        row = await self._reader.row(
-            "SELECT body_hash, job_id, answer FROM idempotency WHERE account_id = :account AND key = :key AND expires_at > :now",
-            {"account": caller.account_id, "key": key, "now": self._clock.now_ms()},
-        )
+        row = await first_use(self._reader, caller.account_id, key, self._clock.now_ms())
         if row is None:
             return None
         first = _replay(row, body_hash)
@@ -357,6 +321,12 @@ def _seen(given: dict[str, Any], encode: Callable[[Any], bytes]) -> tuple[str, b
 
 def _want(job: JobRow, unpriced: tuple[FieldError, ...]) -> Want:
     return Want(job.id, job.account_id, job.cost_held or 0, unpriced)
+
+
+def _uses(commands: Iterable[AcceptJob]) -> Iterator[FirstUse]:
+    for each in commands:
+        if each.key is not None:
+            yield FirstUse(each.job.account_id, each.key, each.body_hash, each.job.id, each.answer)
 
 
 def _replay(row: Any, body_hash: bytes) -> Taken | Exception:

@@ -14,7 +14,7 @@ from itertools import takewhile
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.ids import earliest
-from service.jobs.intake import KEY_LIFE_MS
+from service.jobs.idempotency import KEY_LIFE_MS
 
 ROWS = 200  # that one command removes of a kind
 JOBS = 20  # that one command removes, each with a timeline of ten rows or so

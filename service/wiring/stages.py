@@ -14,7 +14,6 @@ from service.deliveries.fanout_store import FanoutsDuty
 from service.deliveries.send import Sender
 from service.events.feed import Hub
 from service.jobs import retention as job_retention
-from service.jobs.cancel import Canceller
 from service.jobs.inputs import Inputs
 from service.jobs.intake import Intake
 from service.jobs.row import JobRow
@@ -40,6 +39,7 @@ from service.usage import store as usage_store
 from service.wiring.base import Base
 from service.wiring.deliveries import deliveries
 from service.wiring.results import KeptResults, captures, keeping
+from service.workers.cancel import Canceller
 from service.workers.capacity import Capacity, SubmitCapacity
 from service.workers.dispatch import Dispatcher
 from service.workers.fetch import Fetcher

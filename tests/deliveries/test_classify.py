@@ -6,7 +6,7 @@ import pytest
 
 from service.backoff import retry_after_s
 from service.clock import SeededRandomness
-from service.deliveries.attempts import broken, judge, kept_and_cut, next_due_ms
+from service.deliveries.classify import broken, classify, kept_and_cut, next_due_ms
 from service.egress import Answer
 from service.errors import EgressCut, EgressNotSent, Timing
 
@@ -42,12 +42,12 @@ def answer(status: int, **headers: str) -> Answer:
 )
 def test_only_2xx_is_success(status: int, delivered: bool) -> None:
     """Everything else is a failed attempt, redirects too."""
-    assert judge(answer(status), NOW).delivered is delivered
+    assert classify(answer(status), NOW).delivered is delivered
 
 
 def test_gone_ends_the_destination() -> None:
     """410: never again."""
-    tried = judge(answer(410), NOW)
+    tried = classify(answer(410), NOW)
 
     assert tried.gone
     assert next_due_ms(tried, 1, SCHEDULE, NOW, SeededRandomness(1)) is None
@@ -56,9 +56,9 @@ def test_gone_ends_the_destination() -> None:
 @pytest.mark.parametrize("status", [429, 502, 504])
 def test_overload_slows_the_lane(status: int) -> None:
     """These say that the destination, not the request, is the trouble."""
-    assert judge(answer(status), NOW).slow_s == 5
-    assert judge(answer(status, retry_after="60"), NOW).slow_s == 60
-    assert judge(answer(500), NOW).slow_s == 0
+    assert classify(answer(status), NOW).slow_s == 5
+    assert classify(answer(status, retry_after="60"), NOW).slow_s == 60
+    assert classify(answer(500), NOW).slow_s == 0
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_schedule_is_followed_with_jitter_and_ends() -> None:
     """Each wait within ±20 %, then None."""
     waits = []
     for failed in range(1, 5):
-        due = next_due_ms(judge(answer(500), NOW), failed, SCHEDULE, NOW, SeededRandomness(failed))
+        due = next_due_ms(classify(answer(500), NOW), failed, SCHEDULE, NOW, SeededRandomness(failed))
         waits.append(None if due is None else (due - NOW) / 1000)
 
     assert waits[0] is not None
@@ -101,8 +101,8 @@ def test_schedule_is_followed_with_jitter_and_ends() -> None:
 
 def test_retry_after_lengthens_a_wait_and_never_shortens_it() -> None:
     """The destination's word counts when it is longer."""
-    longer = next_due_ms(judge(answer(503, retry_after="100"), NOW), 1, SCHEDULE, NOW, SeededRandomness(1))
-    shorter = next_due_ms(judge(answer(503, retry_after="1"), NOW), 2, SCHEDULE, NOW, SeededRandomness(1))
+    longer = next_due_ms(classify(answer(503, retry_after="100"), NOW), 1, SCHEDULE, NOW, SeededRandomness(1))
+    shorter = next_due_ms(classify(answer(503, retry_after="1"), NOW), 2, SCHEDULE, NOW, SeededRandomness(1))
 
     assert longer == NOW + 100_000
     assert shorter is not None
@@ -136,7 +136,7 @@ def test_no_answer_is_told_by_its_class() -> None:
 )
 def test_answer_has_a_stable_word(status: int, word: str | None) -> None:
     """A few words for all answers, so that they can be counted; success has none."""
-    assert judge(answer(status), NOW).error_class == word
+    assert classify(answer(status), NOW).error_class == word
 
 
 def test_timing_goes_into_the_log_with_and_without_an_answer() -> None:
@@ -145,7 +145,7 @@ def test_timing_goes_into_the_log_with_and_without_an_answer() -> None:
     error = EgressCut("timeout", "shop.example gave no whole answer in time")
     error.timing = timing
 
-    assert judge(Answer(200, {}, b"", truncated=False, duration_ms=9, timing=timing), NOW).timing == timing
+    assert classify(Answer(200, {}, b"", truncated=False, duration_ms=9, timing=timing), NOW).timing == timing
     assert broken(error).timing == timing
 
 
@@ -165,12 +165,15 @@ def test_timing_goes_into_the_log_with_and_without_an_answer() -> None:
 )
 def test_answer_is_kept_up_to_16_kib_and_the_rest_is_told(body: bytes, kept: str | None, cut: bool) -> None:
     """What fits is whole, and what is shown in part says so."""
-    assert kept_and_cut(judge(Answer(500, {}, body, truncated=False, duration_ms=1), NOW).response_body) == (kept, cut)
+    assert kept_and_cut(classify(Answer(500, {}, body, truncated=False, duration_ms=1), NOW).response_body) == (
+        kept,
+        cut,
+    )
 
 
 def test_binary_answer_is_kept_as_text() -> None:
     """Whatever bytes come, the log can be stored and shown; at most 16 KiB of text, and a mark."""
-    tried = judge(Answer(500, {}, b"\xff\x00" * 20_000, truncated=True, duration_ms=1), NOW)
+    tried = classify(Answer(500, {}, b"\xff\x00" * 20_000, truncated=True, duration_ms=1), NOW)
 
     assert tried.response_body is not None
     assert "\x00" not in tried.response_body

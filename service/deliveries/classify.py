@@ -43,7 +43,7 @@ class Tried:
         return self.status_code is None or self.status_code in NOBODY_THERE
 
 
-def judge(answer: Answer, wall_ms: int) -> Tried:
+def classify(answer: Answer, wall_ms: int) -> Tried:
     """Only 2xx is success; a redirect is a failure like any other."""
     text = _kept(answer.body)
     if 200 <= answer.status < 300:

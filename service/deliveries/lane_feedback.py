@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.deliveries.attempts import Tried
+from service.deliveries.classify import Tried
 from service.deliveries.lanes.lane_names import IN_FLIGHT, NEW_IN_FLIGHT, is_shared, shared_lanes
 from service.deliveries.lanes.lanes import Lanes
 from service.deliveries.lanes.queue import Sending
