@@ -119,7 +119,7 @@ class Service:
         if path is None:
             message = "REMORA_DATABASE_URL: PostgreSQL is not served by this version; use sqlite:///path"
             raise SettingsInvalid([message])
-        lock = await asyncio.to_thread(hold, path)  # before the port: whoever has both should hear of the database
+        lock = await asyncio.to_thread(hold, path)  # before the port: if both are taken, the database is what matters
         self._undo.callback(lock.release)
         self._take_port(listening)
         store = await self._open_store(path, lock)

@@ -155,7 +155,7 @@ class VirtualClock(SlewedClock):
         await future
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and wake whoever slept until then."""
+        """Let time pass, and wake what slept until then."""
         self._uptime_ms += round(seconds * 1000)
         now = self.monotonic()
         due = [entry for entry in self._sleepers if entry[0] <= now]

@@ -49,7 +49,7 @@ class Stopping:
         ticker: Makes things due.
         drain_s: See `drain_s`.
         delivery_s: The deadline of one delivery.
-        port_stays: Whoever started the process keeps the port open.
+        port_stays: The port stays open without this process (systemd's socket).
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Accounts: made by an admin with a first key, listed, and given a new signing secret.
 
-Every secret is shown once, by whoever made it. It must not know how money moves nor when it runs out (`ledger`).
+Every secret is shown once, in the answer to the request that made it. It must not know how money moves nor when it runs out
+(`ledger`).
 """
 
 from __future__ import annotations

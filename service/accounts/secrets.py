@@ -1,4 +1,4 @@
-"""The accounts' default signing secrets: sealed at rest, opened for whoever signs."""
+"""The accounts' default signing secrets: sealed at rest, opened for signing."""
 
 from __future__ import annotations
 

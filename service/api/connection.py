@@ -147,7 +147,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """See asyncio: a caller that has asked may close its side, and read on."""
         running = self._running
         if self._stage is not _Stage.NOTHING or running is None or running.response_started:
-            return False  # a request that is cut off; or whoever reads a stream has gone
+            return False  # a request that is cut off; or the reader of a stream has gone
         self.cycle.keep_alive = False
         return True
 
@@ -205,7 +205,7 @@ class GuardedProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            # Whoever waits for a 100 may never send the body, and nobody could tell it from the next request.
+            # A client that waits for a 100 may never send the body, and it could not be told from the next request.
             keep_alive=parser.should_keep_alive()
             and not (self._stopping or self.expect_100_continue or version == "1.0"),
             on_response=self.on_response_complete,

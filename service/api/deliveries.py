@@ -42,7 +42,7 @@ async def get_delivery(request: Request[Any, Any, Any], delivery_id: FromPath[st
 
 @post("/v1/deliveries/{delivery_id:str}/retry", opt=needs(Scope.DELIVERIES))
 async def retry_delivery(request: Request[Any, Any, Any], delivery_id: FromPath[str]) -> Response[bytes]:
-    """Send it again now, whatever became of it (202); its schedule begins anew."""
+    """Send it again now, in any state (202); its schedule begins anew."""
     _check_id(delivery_id)
     fields_of(await optional_body(request) or {}, _NOTHING)
     again = await use_cases(context_of(request)).retry(principal_of(request).account_id, delivery_id)

@@ -1,4 +1,4 @@
-"""What every exchange has in common, whatever became of it: its id, its headers, its line in the log, its metrics.
+"""What every exchange has in common, successful or not: its id, its headers, its line in the log, its metrics.
 
 It stands outside Litestar's routing, since what no route takes is an exchange too. It must not know what routes do.
 """

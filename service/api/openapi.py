@@ -59,7 +59,7 @@ _PAGE_HEADERS: Final = {
 
 @get("/")
 async def root(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The way to the description, for whoever has only the address; the dashboard will be here."""
+    """The way to the description, for a visitor who has only the address; the dashboard will be here."""
     if _is_browser(request):
         return empty_answer(302, {"Location": "/schema", **_VARY})
     shown = {"service": "remora", "version": __version__, "schema": f"{_prefix(request)}/schema"}

@@ -22,7 +22,7 @@ _SEALED: Final = re.compile(r"[A-Za-z0-9_-]{32}")  # a place and a tag of 16 byt
 
 
 def looks_sealed(text: str) -> bool:
-    """Whether a text has the form of a cursor, whoever gave it."""
+    """Whether a text has the form of a cursor; it may be anybody's."""
     return _SEALED.fullmatch(text) is not None
 
 

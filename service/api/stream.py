@@ -147,7 +147,7 @@ class EventStream:
         return _HEARTBEAT + self._mark(self.after)
 
     def _mark(self, position: int) -> bytes:
-        """Tells a position without an event: whoever comes back with it misses nothing."""
+        """Tells a position without an event: a client that comes back with it misses nothing."""
         return b"id: %s\n\n" % self.cursor(position).encode()
 
     async def _write(self, send: Send, text: bytes | None) -> None:

@@ -200,7 +200,9 @@ def _public_url(settings: Settings) -> Finding:
         return Finding(Mark.HINT, "public URL", says)
     if parts.scheme != "https":
         return Finding(
-            Mark.HINT, "public URL", f"{url} is not encrypted: whoever listens can forge callbacks; use https"
+            Mark.HINT,
+            "public URL",
+            f"{url} is not encrypted: anybody on the way can read callback addresses and forge callbacks; use https",
         )
     return Finding(Mark.FINE, "public URL", f"{url} (whether the internet reaches it shows at the first callback)")
 

@@ -19,7 +19,7 @@ class Barrier:
         self._opened: asyncio.Event | None = None  # … and once it is open again
 
     async def enter(self) -> None:
-        """Begin a read, with a connection in hand: whoever still waits for one is no reader yet."""
+        """Begin a read, with a connection: a read that still waits for one has not begun."""
         while self._opened is not None:
             await self._opened.wait()
         self._reading += 1

@@ -1,6 +1,6 @@
 """Leases: who works on a row, until when, and how often that changed. Every statement that touches one is made from these parts.
 
-A table of work has `lease_owner`, `lease_until` (ms UTC) and `lease_epoch`. Claiming a row raises its epoch, and whoever holds it
+A table of work has `lease_owner`, `lease_until` (ms UTC) and `lease_epoch`. Claiming a row raises its epoch, and its holder
 writes only while the epoch is still that of the claim: a holder that is late changes nothing. What is due, in which order, and whose
 turn it is, is each table's own.
 """

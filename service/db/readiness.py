@@ -40,7 +40,7 @@ class Readiness:
 
     async def trouble(self) -> str | None:
         """Why nothing can be written now; None where it can."""
-        async with self._lock:  # whoever asks meanwhile shares the answer
+        async with self._lock:  # those who ask meanwhile share the answer
             if self._clock.monotonic() >= self._next:
                 with suppress(StoreUnavailable):
                     await self._writer.run(Probe(ROOM_BYTES if self._writer.trouble is not None else 0))

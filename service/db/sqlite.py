@@ -146,7 +146,7 @@ class SQLiteTx:
 
     def __init__(self, connection: WriteConnection, now_ms: int) -> None:
         self.now_ms = now_ms
-        self.durable = False  # SQLite committed it, whatever became of the news
+        self.durable = False  # SQLite committed it, even if nobody was told
         self._connection = connection
         self._pos = connection.last_pos
         self._pending: list[tuple[str, Sequence[Params], int | None]] = []
@@ -223,7 +223,7 @@ class SQLiteTx:
 
         try:
             await self._connection.on_thread(work)
-        finally:  # what was reserved for this transaction is free again, whatever became of the engine
+        finally:  # what was reserved for this transaction is free again, even if the engine failed
             for action in [] if self.durable else self._on_rollback:
                 action()
 

@@ -37,7 +37,7 @@ class Tx(Protocol):
         """Run this once everything is durable, before the callers are answered."""
 
     def on_rollback(self, action: Callable[[], None]) -> None:
-        """Run this if the transaction comes to nothing."""
+        """Run this if the transaction is rolled back."""
 
 
 def json_set(values: Iterable[object]) -> str:

@@ -203,7 +203,7 @@ class Writer:
         """Apply a batch and answer it.
 
         Raises:
-            StoreUnavailable: The engine is not able now; whoever has no answer yet has written nothing.
+            StoreUnavailable: The engine is not able now; commands without an answer have written nothing.
             StoreFailed: It can no longer be trusted.
         """
         try:
@@ -236,7 +236,7 @@ class Writer:
                 return await self._apply([command])
             except (StoreUnavailable, StoreFailed):
                 raise
-            except Exception as again:  # as in the caller: it belongs to whoever sent the command
+            except Exception as again:  # as in the caller: it belongs to the sender of the command
                 error = again
         return error
 

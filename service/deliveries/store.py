@@ -44,14 +44,14 @@ SELECT d.id, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v
 FROM (VALUES (:id, :at, :status_code, :error, :error_class, :duration_ms, :dns_ms, :connect_ms, :tls_ms, :first_byte_ms, :sent,
     :response_body)) v JOIN deliveries d ON d.id = v.column1
 """
-# That it arrived is a fact, whoever brings it and whatever became of the lease meanwhile. What was erased stays `skipped`:
+# That it arrived is a fact, even if the lease was lost meanwhile. What was erased stays `skipped`:
 # nothing of it can be shown or sent again, and its attempts tell what was out before.
 _DELIVERED = f"""
 UPDATE deliveries SET status = 'delivered', attempt_count = attempt_count + 1, finished_at = :now, due_at = NULL,
     reason = NULL, {RELEASED}
 WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'delivered' AND (reason IS NULL OR reason <> 'erased')
 """
-# That it did not is news only from whoever still holds the lease.
+# That it did not arrive counts only from the holder of the lease.
 _FAILED = f"""
 UPDATE deliveries SET status = :status, attempt_count = attempt_count + 1, schedule_base = schedule_base + :uncounted,
     attempted_at = :attempted_at, finished_at = :finished_at, due_at = :due_at, reason = :reason, lane = :lane,
@@ -188,7 +188,7 @@ def _failure(command: RecordAttempt, now_ms: int) -> Params:
 
 @dataclass(frozen=True, slots=True)
 class RetryDelivery(Command[None]):
-    """Send a delivery again now, whatever became of it; its schedule begins anew. NotFound for another account's."""
+    """Send a delivery again now, in any state; its schedule begins anew. NotFound for another account's."""
 
     delivery_id: str
     account_id: str

@@ -18,7 +18,7 @@ from service.errors import UNTIMED, EgressCut, Timing
 class Answer:
     """What a server said: its body ends at the byte cap, and is as it was sent (never unpacked).
 
-    Large ones share a room in memory; whoever asks for more than 4 MiB calls `close` when the answer was read.
+    Large ones share a room in memory; a caller that asks for more than 4 MiB calls `close` when it has read the answer.
     """
 
     status: int

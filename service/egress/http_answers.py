@@ -142,7 +142,7 @@ class AnswerHandler(ResponseHandler):
             self._should_close = True
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """See `ResponseHandler`, which tells whoever waits whether an answer had begun."""
+        """See `ResponseHandler`, which tells the waiting request whether an answer had begun."""
         if self._begun and self._parser is not None and not self._over:
             begun, self._begun = self._begun, b""
             super().data_received(begun)

@@ -96,7 +96,7 @@ async def handle_callbacks(tx: Tx, commands: Sequence[RemoveCallbacks]) -> list[
 async def erase_inputs(tx: Tx, job_ids: Sequence[str], before: int) -> int:
     """Empty the inputs of those jobs that ended before this moment (ms UTC); returns of how many.
 
-    Large inputs that lie in the storage are marked, for whoever may delete files. A job whose files live on does not count
+    Large inputs that lie in the storage are marked; the sweeper deletes their files. A job whose files live on does not count
     as erased yet: who asks for that still has them removed.
     """
     found = await tx.rows(

@@ -130,8 +130,8 @@ def insert(tx: Tx, jobs: Sequence[JobRow]) -> None:
 def _update_of(changed: tuple[str, ...]) -> str:
     """The update that writes these columns, guarded by the state and the number of the last timeline row.
 
-    Only what changed is written: SQLite rewrites the index of every column that an UPDATE names. The guard makes that
-    whatever was decided on another version of the row changes nothing.
+    Only what changed is written: SQLite rewrites the index of every column that an UPDATE names. Because of the
+    guard a decision on another version of the row changes nothing.
     """
     names = ("id", "old_status", "old_seq", *(f"new_{name}" for name in changed))
     columns = ", ".join(f"{name} = v.new_{name}" for name in changed)

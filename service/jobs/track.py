@@ -171,7 +171,7 @@ class Tracker:
         await self.follow(tx, drafts)
 
     async def follow(self, tx: Tx, drafts: list[Draft]) -> None:
-        """Write the timelines, let the followers add what belongs to the events, and tell whoever waits after the commit."""
+        """Write the timelines, let the followers add what belongs to the events, and tell those who wait after the commit."""
         events = store.insert_events(tx, drafts, self.ids)
         if events:
             for follower in self.followers:

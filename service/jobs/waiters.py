@@ -7,7 +7,7 @@ from collections import defaultdict
 
 
 class Waiters:
-    """Wakes whoever waits for a job when its final state is committed."""
+    """Wakes the requests that wait for a job when its final state is committed."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)

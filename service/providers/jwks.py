@@ -1,7 +1,7 @@
 """The public keys with which a provider signs its callbacks, fetched from where it publishes them.
 
-A callback is judged without waiting for anybody: it uses what is here, and says when that was not enough. Whoever talks
-to the provider next, to submit or to poll, brings what is wanted. It must not know what is signed.
+A callback is verified without waiting for anybody: it uses what is here, and says when that was not enough. The
+next request to the provider, a submit or a poll, also fetches the missing keys. It must not know what is signed.
 """
 
 from __future__ import annotations

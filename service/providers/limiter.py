@@ -1,7 +1,7 @@
 """How many requests of one kind a provider gets at once and in a time, and the pauses that it asked for.
 
 Counted in memory, on a clock that is passed in. It must not know jobs, accounts or who waits in which order: it says how
-many may begin now. Whoever begins holds a `Slot` and gives it back; nobody waits while holding one.
+many may begin now. A request holds a `Slot` and gives it back; nothing waits while holding one.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Limiter:
         return max(0, room)
 
     def enter(self) -> Slot:
-        """Take a slot; whoever asks has seen that there is room."""
+        """Take a slot; the caller has seen that there is room."""
         self._in_use += 1
         self._unsent += 1
         return Slot(self)

@@ -1,4 +1,4 @@
-"""Making our copy of one result: fetch it, put it away, record it; and what to do where that comes to nothing."""
+"""Making our copy of one result: fetch it, put it away, record it; and what to do when that fails."""
 
 from __future__ import annotations
 

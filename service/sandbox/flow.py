@@ -141,7 +141,7 @@ class Flow:
         try:
             await self._record.until(done, timeout_s=TIMEOUT_S + task.plan.number("late-callback"))
         except TimeoutError:
-            return  # the submit's answer is due, whatever became of the callback
+            return  # the submit's answer is due, also where the callback failed
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but not beyond the server's end."""

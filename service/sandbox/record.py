@@ -62,7 +62,7 @@ class Record:
         self.notify()
 
     def notify(self) -> None:
-        """Wake whoever waits for a change."""
+        """Wake all that wait for a change."""
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)

@@ -200,7 +200,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals belong to whoever runs the loop."""
+        """Signals belong to the program that runs the loop."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -19,7 +19,7 @@ from service.sandbox.faults import Channel, Plan
 from service.sandbox.record import Record
 
 #: A task takes that long at speed 1, queue and work together: within what sharkai-images.txt states (10-180 s). The 30-120 s
-#: of sharkapi-image.txt are left to a lower speed, so that whoever tries things out does not wait for one card alone.
+#: of sharkapi-image.txt are left to a lower speed, so that a trial of several cards does not wait for one of them.
 DURATION_S: Final = (10.0, 30.0)
 _QUEUE_SHARE: Final = 0.2  # of the duration
 _KEPT: Final = 50_000  # tasks; the oldest are forgotten

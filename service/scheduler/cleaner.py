@@ -40,7 +40,7 @@ class Cleaner:
     retention: Retention
     observer: Observer
     erased: Callable[[], None] = lambda: None  # something was: what still holds it must go
-    closing: bool = False  # the service stops: whoever waits for the run should not wait long
+    closing: bool = False  # the service stops: the run should end soon
     _left: dict[str, Sweep] = field(default_factory=dict)  # where the last run had to stop, by kind
 
     async def run_once(self) -> Counter[str]:

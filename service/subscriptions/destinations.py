@@ -143,7 +143,7 @@ class _Account:
 class DestinationCache:
     """The subscriptions that were asked for, each until it changes.
 
-    The fan-out needs all of an account, which are read once; whoever sends needs one, which is read alone. A change makes
+    The fan-out needs all of an account, which are read once; the sender needs one, which is read alone. A change makes
     one of them outdated, never its neighbours. Accounts that were not asked for the longest make room.
 
     Args:
@@ -189,7 +189,7 @@ class DestinationCache:
         return found if found is not None and found.enabled else None
 
     def changing(self, tx: Tx, account_id: str, subscription_ids: Iterable[str]) -> None:
-        """These are outdated now, when the transaction is committed, and when it comes to nothing.
+        """These are outdated now, when the transaction is committed, and when it is rolled back.
 
         Now, since what follows in the transaction must see the change; at its end, since the transaction may have brought
         in what never came to be. In between, readers are given what is committed, and keep none of it.

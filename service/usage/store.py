@@ -139,7 +139,7 @@ async def names(reader: Reader, jobs: Sequence[Ended]) -> CountedNames:
 
 
 async def handle(tx: Tx, commands: Sequence[CountIn]) -> list[Exception | None]:
-    """The writer's handler for `CountIn`; the guard makes that nothing is counted that somebody else counted."""
+    """The writer's handler for `CountIn`; jobs that another process has counted are not counted again."""
     for command in commands:
         what = command.what
         tx.write(

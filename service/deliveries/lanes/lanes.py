@@ -307,7 +307,7 @@ class Lanes:
                 return True
             sending = lane.queue.popleft()
             if sending.lease_until < self._clock.now_ms() + self._timeout_ms:
-                # It waited here too long: its lease ends, and whoever claims it next would send it a second time.
+                # It waited here too long: its lease ends, and the next holder would send it a second time.
                 self.memory.let_go(sending)
                 lane.backlog = True
                 continue

@@ -1,6 +1,6 @@
 """What follows from a fact: pure decisions on a draft, no store and no network.
 
-The state machine of contract 2 lives here and in `states.MOVES`; whoever brings a fact, it ends here.
+The state machine of contract 2 lives here and in `states.MOVES`; every fact comes here, from all sources.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What can happen to a job: facts, brought by whoever saw them. Plain values; `decide` says what follows from them.
+"""What can happen to a job: facts, brought by the code that saw them. Plain values; `decide` says what follows from them.
 
-`spread` is a factor around 1, drawn by whoever brings the fact, so that deciding stays pure and waits do not align.
+`spread` is a factor around 1, drawn by the code that brings the fact, so that deciding stays pure and waits do not align.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class SubmitAnswered:
 
 @dataclass(frozen=True, slots=True)
 class SubmitAbandoned:
-    """Whoever had the request in flight is gone: a crash, or a lease that ran out."""
+    """The process that had the request in flight is gone: a crash, or a lease that ran out."""
 
     job_id: str
     submission_id: str | None

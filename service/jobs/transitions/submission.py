@@ -64,7 +64,7 @@ def begin(draft: Draft, fact: SubmitBegun, rules: Rules) -> bool:
         job.overdue_at = overdue_at(draft, rules)
     detail = {"try": job.submit_tries, "submission_id": fact.submission_id}
     draft.note("job.submitting", Source.SUBMIT, detail, repeats=job.refusals is not None)
-    # The lease outlasts the provider's deadline; should it lapse all the same, whoever held it is gone.
+    # The lease outlasts the provider's deadline; if it lapses all the same, the process that held it is gone.
     job.due_at = job.lease_until = draft.now_ms + fact.lease_ms
     job.lease_owner = owner
     return True

@@ -67,7 +67,7 @@ class Callback(Part):
     Args:
         observe: As in poll unless given.
         verify: How callbacks are signed; `trust` believes what is neither signed nor fetched.
-        refetch_when: A callback of which this holds is only a hint, whoever signed it.
+        refetch_when: A callback of which this holds is only a hint, signed or not.
     """
 
     slot: CallbackSlot

@@ -171,7 +171,7 @@ class Static(Part):
 
     @property
     def proves_body(self) -> bool:
-        """Never: whoever has seen one callback can write another."""
+        """Never: who has seen one callback can write another."""
         return False
 
 

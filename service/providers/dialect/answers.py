@@ -171,7 +171,7 @@ class Answers:
         said = self._mapper.callback.read(document)
         refetch_when = self._mapper.refetch_when
         if said.awaits_result or (refetch_when is not None and refetch_when.read(document)):
-            return replace(said, seen=None, urls=())  # a hint, whoever signed it
+            return replace(said, seen=None, urls=())  # a hint, signed or not
         return said
 
     def _said(self, status: int, meaning: Meaning, fault: str | None) -> str:

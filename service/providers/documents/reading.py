@@ -193,7 +193,7 @@ def _count(data: bytes, most: int) -> None:
 
 
 def _found(document: Any, fault: str | None) -> Reading:
-    """A document that came whole. Whatever became of the rest of the body: an object or a list that ends is all there is."""
+    """A document that came whole. An object or a list that ends is complete, even if the body breaks off behind it."""
     if fault is None or isinstance(document, dict | list):
         return Reading(document)
     return Reading(None, fault)

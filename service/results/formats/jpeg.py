@@ -9,7 +9,7 @@ from typing import Final
 from service.results.formats.source import ByteSource
 
 #: A progressive picture has ten or so. Each costs a walk over all pixels, however few bytes it has, so that a file of a
-#: megabyte with tens of thousands keeps whoever opens it busy for minutes.
+#: megabyte with tens of thousands keeps the program that opens it busy for minutes.
 MAX_SCANS: Final = 100
 _MAX_SEGMENTS: Final = 10_000
 _CHUNK_BYTES: Final = 1 << 18
@@ -29,7 +29,7 @@ def read(source: ByteSource) -> tuple[str, int, int] | str:
     size: tuple[int, int] | None = None
     for _segment in range(_MAX_SEGMENTS):
         marker = source.read(offset, 9)
-        if len(marker) < 4 or (marker[0] != 0xFF and scans):  # whoever shows it makes of the rest what he can
+        if len(marker) < 4 or (marker[0] != 0xFF and scans):  # a viewer shows what there is
             return _end(source, size, scans, marked=b"\xff\xd9" in marker)
         if marker[0] != 0xFF:
             return _WRONG
