@@ -26,7 +26,7 @@ POLLS_S: Final = 15.0  # a poll that is cut off is asked again after the next st
 FILES_S: Final = 5.0  # files that are being fetched are fetched again
 LAST_REQUESTS_S: Final = 1.0  # in which callers leave their connections, where the port outlives the process
 SAME_SIGNAL_S: Final = 1.0  # a terminal, and a wrapper that forwards what it gets, signal twice in a moment
-TELL_EVERY_S: Final = 5.0
+TELL_EVERY_S: Final = 5.0  # seconds between lines about what a stop waits for
 TOLD_JOBS: Final = 20  # names in a log line
 
 _log = structlog.get_logger(__name__)

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from service.metrics import METRICS
 from service.providers.card.schema import card_schema
@@ -110,6 +111,60 @@ def with_packages(page: str) -> str:
     return _between("packages", packages_table(), page)
 
 
+_TUNING_INTRO = """\
+# What the service is tuned by
+
+<!-- Made from the constants of the modules by `python -m tests.generated`; change them there. -->
+
+Settings are what operators change ([settings.md](settings.md)). What follows is fixed in the code: batch sizes, bounds and intervals,
+each at the top of the module that uses it. `_S` and `_MS` are seconds and milliseconds.
+
+"""
+
+
+def _constants(path: Path) -> Iterable[tuple[str, str, str]]:
+    """Name, value and meaning of a module's numbers."""
+    text = path.read_text("utf-8")
+    lines = text.splitlines()
+    for node in ast.parse(text).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = getattr(node, "value", None)
+        if not isinstance(target, ast.Name) or value is None or not re.fullmatch(r"[A-Z][A-Z0-9_]*", target.id):
+            continue
+        if not all(isinstance(part, _NUMBERS) for part in ast.walk(value)) or not _is_number(value):
+            continue
+        behind = lines[node.lineno - 1].partition("  # ")[2]
+        above = lines[node.lineno - 2].partition("#: ")[2] or lines[node.lineno - 2].partition("# ")[2]
+        yield target.id, ast.get_source_segment(text, value) or "", (behind or above).replace("|", "\\|")
+
+
+_NUMBERS: Final = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop)
+
+
+def _is_number(value: ast.expr) -> bool:
+    constants = [part.value for part in ast.walk(value) if isinstance(part, ast.Constant)]
+    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in constants)
+
+
+def tuning_page() -> str:
+    """docs/tuning.md: every number that the service is tuned by, and where it stands."""
+    packages: dict[str, list[tuple[str, str, str, str]]] = {}
+    for path in sorted((ROOT / "service").rglob("*.py")):
+        place = path.relative_to(ROOT / "service")
+        if place.parts[0] in {"sandbox", "cli"}:
+            continue
+        package = ".".join(place.parent.parts) or "service"
+        packages.setdefault(package, []).extend(
+            (f"`{place.stem}`", f"`{name}`", f"`{value}`", meaning) for name, value, meaning in _constants(path)
+        )
+    tables = (
+        f"## {package}\n\n{_table(('module', 'constant', 'value', 'what it is'), rows)}"
+        for package, rows in sorted(packages.items())
+        if rows
+    )
+    return _TUNING_INTRO + "\n".join(tables)
+
+
 def _between(name: str, text: str, page: str) -> str:
     """The page with what stands between two markers replaced."""
     found = re.compile(rf"(<!-- {name} -->\n)(.*?)(<!-- /{name} -->)", re.DOTALL)
@@ -161,6 +216,7 @@ def main() -> None:
     (ROOT / "docs" / "card.schema.json").write_text(card_schema_text(), "utf-8")
     (ROOT / "docs" / "settings.md").write_text(settings_page(), "utf-8")
     (ROOT / "docs" / "states.md").write_text(states_page(), "utf-8")
+    (ROOT / "docs" / "tuning.md").write_text(tuning_page(), "utf-8")
     operations = ROOT / "docs" / "operations.md"
     operations.write_text(with_metrics(operations.read_text("utf-8")), "utf-8")
     architecture = ROOT / "docs" / "architecture.md"

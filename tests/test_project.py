@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from service.metrics import METRICS
-from tests.generated import ROOT, card_schema_text, settings_page, states_page, with_metrics, with_packages
+from tests.generated import ROOT, card_schema_text, settings_page, states_page, tuning_page, with_metrics, with_packages
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SCRIPTS = Path(sys.executable).parent
@@ -246,6 +246,15 @@ def test_table_of_packages_is_current() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 
     assert with_packages(page) == page
+
+
+def test_tuning_page_is_current_and_tells_what_each_number_is() -> None:
+    """docs/tuning.md lists the numbers of all modules, each with its meaning; `just docs` makes it so."""
+    page = (ROOT / "docs" / "tuning.md").read_text("utf-8")
+
+    assert tuning_page() == page
+    assert page.count("\n| `") > 300
+    assert re.findall(r"^\| `\w+` \| `(\w+)` \| `[^`]+` \|  \|$", page, re.MULTILINE) == []
 
 
 def test_packages_stay_small() -> None:

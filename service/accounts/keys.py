@@ -234,7 +234,7 @@ class Keys:
         digest = KeyText(text).hash
         known = self._known.get(digest) or await self._load(digest)
         now_ms = self._clock.now_ms()
-        # The index found the row by its hash, which tells nothing of the key; comparing the whole hash again takes no time that a caller could measure.
+        # The index found the row by its hash, which tells nothing of the key. This comparison takes the same time for every hash.
         if known is None or not hmac.compare_digest(known.hash, digest):
             raise _not_valid("unknown")
         if known.expires_at is not None and known.expires_at <= now_ms:

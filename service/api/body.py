@@ -23,7 +23,7 @@ from service.providers.documents.longtexts import TooMuch, parsed
 
 T = TypeVar("T")
 
-BODY_MAX_BYTES: Final = 1024 * 1024
+BODY_MAX_BYTES: Final = 1024 * 1024  # of any other request's body
 JOB_BODY_MAX_BYTES: Final = 16 * 1024 * 1024  # base64 images of up to 10 MB
 MAX_DEPTH: Final = 32  # nested lists and objects
 MAX_VALUES: Final = 50_000  # in one body: decoding must not hold up everybody else

@@ -17,7 +17,7 @@ from service.errors import Unavailable
 
 FREE_BYTES: Final = 16 * 1024  # of each body, so that a small one always passes
 WAIT_S: Final = 10.0  # for room; the rest of the body waits in the network, and its deadlines go on
-RETRY_AFTER_S: Final = 1
+RETRY_AFTER_S: Final = 1  # told to those who found no room
 _HELD: Final = "body_memory"  # where the scope's state keeps what a request holds
 
 

@@ -33,10 +33,10 @@ from service.jobs.list_queries import JobFilter
 PAGE: Final = 500  # jobs that are read at a time
 SLICE: Final = 100  # jobs that are written at a time, so that nobody else waits for long
 WRITE_S: Final = 30.0  # for a client to take what was written
-MAX_ROWS: Final = 10_000_000
+MAX_ROWS: Final = 10_000_000  # of one export
 AT_ONCE: Final = 8  # exports of the process
 OF_ACCOUNT: Final = 2  # of these, so that one account's slow readers leave room for others
-RETRY_AFTER_S: Final = 10
+RETRY_AFTER_S: Final = 10  # told to those who found too many exports under way
 _FILTERS: Final = frozenset({"status", "provider", "operation", "tag", "created_after", "created_before"})
 _KNOWN: Final = _FILTERS | {"format", "after", "limit"}
 _RUNNING: Final = "exports"  # in the application's state

@@ -16,7 +16,7 @@ from service.errors import Unavailable
 from service.results.queries import backlog
 
 _NO_STORE = {"Cache-Control": "no-store"}
-RETRY_AFTER_S = 5
+RETRY_AFTER_S = 5  # told by a `/readyz` that is not ready
 CLOCK_OFFSET_S = 1.0  # that is told
 
 

@@ -19,7 +19,7 @@ from service.errors import Unavailable
 T = TypeVar("T")
 
 WAIT_S: Final = 10.0  # for one's turn
-RETRY_AFTER_S: Final = 1
+RETRY_AFTER_S: Final = 1  # told to those who waited too long for a page
 PIECE: Final = 16  # entries that are made at once: half a millisecond; a page that is no longer waits for nobody
 PART_S: Final = 0.01  # of a part that counts for the rest behind it, at most: a slow disk is no reason to rest
 REST: Final = 19  # times as long as a part took, at most: a crowd of pages has a twentieth of the time

@@ -33,7 +33,7 @@ from service.errors import (
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
-STORE_RETRY_AFTER_S: Final = 5
+STORE_RETRY_AFTER_S: Final = 5  # told when the store takes no writes
 
 _log = structlog.get_logger(__name__)
 

@@ -23,10 +23,10 @@ from service.ids import Prefix, is_id
 
 T = TypeVar("T")
 
-LIMIT_DEFAULT: Final = 50
-LIMIT_MAX: Final = 200
+LIMIT_DEFAULT: Final = 50  # entries of a page
+LIMIT_MAX: Final = 200  # entries of a page
 MAX_BYTES: Final = 8_192  # of a query string
-MAX_PARAMETERS: Final = 50
+MAX_PARAMETERS: Final = 50  # in a query
 MAX_VALUE: Final = 1_024  # characters
 PAGING: Final = frozenset({"limit", "cursor"})
 _TIMES: Final = range(253_402_300_800_000)  # milliseconds from 1970 to the end of the year 9999

@@ -18,7 +18,7 @@ from service.errors import Problem
 from service.telemetry import SparingLog
 
 LINES_A_KIND: Final = 5  # within a window: the first are told, and the others counted
-WINDOW_S: Final = 60.0
+WINDOW_S: Final = 60.0  # seconds in which equal refusals are one line
 MAX_KINDS: Final = 1_000  # that are remembered; a stranger can invent any number
 _MAX_FIELDS: Final = 3  # pointers that are told
 _MAX_POINTER: Final = 80  # characters of one: its names are the caller's

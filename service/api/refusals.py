@@ -19,7 +19,7 @@ MAX_TARGET_BYTES: Final = 32 * 1024  # path and query
 MAX_HEADER_BYTES: Final = 64 * 1024  # of one request, its target included
 MAX_FRAMING_BYTES: Final = 64 * 1024  # chunk sizes and trailers, beside as many bytes as the body has
 MAX_AHEAD: Final = 8  # requests that a connection may send ahead of their answers
-RETRY_AFTER_S: Final = 1
+RETRY_AFTER_S: Final = 1  # told by a 503 of the listening server
 _REQUEST_LINE: Final = re.compile(rb"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/[0-9.]+\r?\n")
 _TLS_RECORD: Final = b"\x16\x03"
 

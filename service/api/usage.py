@@ -19,9 +19,9 @@ from service.states import FINAL, JobStatus
 from service.usage import store as usage_store
 from service.usage.counting import DAY_MS, DIMENSIONS, OTHER, UsageQuery, UsageRow, cut_model, grouped
 
-DEFAULT_DAYS: Final = 30
-MAX_DAYS: Final = 366
-MAX_ROWS: Final = 10_000
+DEFAULT_DAYS: Final = 30  # of usage, where none are named
+MAX_DAYS: Final = 366  # of usage in one answer
+MAX_ROWS: Final = 10_000  # of usage in one answer
 _FILTERS: Final = frozenset({"provider", "operation", "model", "status", "key", "tag"})
 _KNOWN: Final = _FILTERS | {"from", "to", "group_by"}
 _FINAL: Final = tuple(status.value for status in JobStatus if status in FINAL)

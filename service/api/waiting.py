@@ -12,7 +12,7 @@ from service.api.context import Context
 from service.jobs import queries
 from service.jobs.row import JobRow
 
-MAX_WAIT_S: Final = 60
+MAX_WAIT_S: Final = 60  # of `Prefer: wait`
 _WAIT: Final = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?', re.IGNORECASE)
 
 

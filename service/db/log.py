@@ -19,7 +19,7 @@ from service.db.writer import Writer
 FIRST_WAIT_S: Final = 0.05  # for the reads that run; twice as long at every further try
 FIRST_PAUSE_S: Final = 1.0  # between two tries; twice as long at every further one …
 MAX_PAUSE_S: Final = 30.0  # … up to this
-TRIES_TO_WARN: Final = 3
+TRIES_TO_WARN: Final = 3  # at cutting the log, before the operator is told
 
 _log = structlog.get_logger(__name__)
 

@@ -22,7 +22,7 @@ PAGES: Final = 4  # connections for callers; each has a thread of its own
 WORK: Final = 2  # connections for everything else
 BUSY_TIMEOUT_MS: Final = 3_000  # an operator's shell may hold the file for a moment; the setting's default
 INTERRUPT_EVERY_S: Final = 0.005  # a statement that had not begun is not interrupted the first time
-RETRY_AFTER_S: Final = 5
+RETRY_AFTER_S: Final = 5  # told to those whose read took too long
 
 
 class SQLiteReader:

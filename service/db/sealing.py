@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from service.clock import Randomness
 from service.errors import RemoraError
 
-NONCE_BYTES = 12
-MIN_KEY_BYTES = 32
+NONCE_BYTES = 12  # of AES-GCM
+MIN_KEY_BYTES = 32  # of a root secret
 
 
 class SecretKeyWrong(RemoraError):

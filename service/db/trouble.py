@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-DAY_MS: Final = 86_400_000
+DAY_MS: Final = 86_400_000  # milliseconds
 TRIED_OFTEN: Final = 5  # failures in a row open a destination's breaker
 
 

@@ -13,8 +13,8 @@ from service.db.reader import Reader
 from service.db.transaction import json_set
 
 COUNTED: Final = 10_000  # of one destination
-COUNTED_OF_ALL: Final = 1_000_000
-LANES_LOOKED_AT: Final = 20_000
+COUNTED_OF_ALL: Final = 1_000_000  # deliveries that are counted before a backlog is "at least"
+LANES_LOOKED_AT: Final = 20_000  # lanes in one count
 WORST: Final = 50  # destinations that have figures of their own in the metrics
 
 _OF_LANES: Final = """

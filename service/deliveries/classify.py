@@ -11,7 +11,7 @@ from service.deliveries.store import KEPT_RESPONSE_BYTES
 from service.egress import Answer
 from service.errors import UNTIMED, EgressError, Timing
 
-GONE = 410
+GONE = 410  # the status of a destination that wants nothing any more
 SLOW_DOWN = frozenset({429, 502, 504})  # the destination says that it is overloaded
 NOBODY_THERE = frozenset({502, 503, 504})
 SLOW_DOWN_S = 5.0  # seconds without a new request in its lane, unless it asks for more

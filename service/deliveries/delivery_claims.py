@@ -17,7 +17,7 @@ from service.deliveries.lanes.lane_breaker import MAX_REMEMBERED
 from service.deliveries.lanes.queue import Sending
 from service.deliveries.store import rest_lanes, settle_lanes, wake_lanes
 
-LANES_AT_ONCE = 200
+LANES_AT_ONCE = 200  # due lanes that one claim fills
 MANY_LANES = 1_000  # that are due: beyond, not all are looked at
 LOOKED_AT = 1_000  # due lanes of one claim: those whose destination is left alone go to rest and give way to others
 PER_LANE = 64  # deliveries of one claim, unless the lane asked for more itself

@@ -18,8 +18,8 @@ from service.deliveries.lanes.lane_breaker import BreakerState
 from service.deliveries.lanes.lanes import Lanes
 
 SLOT_S: Final = 300  # the hour moves on in such steps
-SLOTS: Final = 12
-MAX_LANES: Final = 20_000
+SLOTS: Final = 12  # parts of an hour that are counted apart
+MAX_LANES: Final = 20_000  # destinations that are remembered
 #: Upper bounds in ms, half a power of two apart, up to a minute: what is told is at most 42 % off.
 BOUNDS_MS: Final = tuple(2 ** (step / 2) for step in range(33))
 

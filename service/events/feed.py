@@ -17,8 +17,8 @@ from service.errors import TooManyRequests, Unavailable
 from service.events.feed_queries import FeedFilter, FeedPage, read_page
 
 MAX_FOLLOWERS: Final = 2_000  # of all accounts
-MAX_PER_ACCOUNT: Final = 100
-RETRY_AFTER_S: Final = 10
+MAX_PER_ACCOUNT: Final = 100  # streams that an account may have open
+RETRY_AFTER_S: Final = 10  # told to those who have too many streams
 PAGE_EVENTS: Final = 100  # that are read at once
 PAGE_BYTES: Final = 32 * 1024  # likewise: this much a client that stops reading costs us, and its connection's buffer
 SHARED_PAGES: Final = 8  # of an account that are kept for others at the same place

@@ -16,10 +16,10 @@ from service.states import EVENT_TYPES
 MAX_METADATA = 50  # pairs
 MAX_METADATA_NAME = 64  # characters
 MAX_METADATA_VALUE = 1_024  # characters
-MAX_TAGS = 10
+MAX_TAGS = 10  # of a job
 MAX_TAG = 64  # characters
 EXPIRES_IN_S = (60, 604_800)
-MAX_EVENT_TYPES = 50
+MAX_EVENT_TYPES = 50  # in `callback_events`
 JOB_EVENT_TYPES = tuple(name for name in EVENT_TYPES if name.startswith(("job.", "result.")))
 
 _FIELDS = frozenset(

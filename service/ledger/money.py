@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 MICRO: Final = 1_000_000  # micro-USD in a dollar
-PLACES: Final = 6
+PLACES: Final = 6  # behind the decimal point
 MAX_USD: Final = 1_000_000_000  # of one amount that somebody names
 _AMOUNT: Final = re.compile(r"(-?)([0-9]{1,10})(?:\.([0-9]{1,6}))?", re.ASCII)
 

@@ -19,7 +19,7 @@ from service.clock import Clock, Randomness, iso
 from service.providers.breaker import Breaker
 
 MAX_CHARS: Final = 200_000  # of all texts of an input; nobody judges more
-MAX_CATEGORIES: Final = 50
+MAX_CATEGORIES: Final = 50  # of a verdict that are kept
 MAX_CATEGORY: Final = 100  # characters
 MAX_URL: Final = 8_192  # characters; what is longer is judged
 _MIN_FILE: Final = 256  # characters of base64; what is shorter may as well be judged

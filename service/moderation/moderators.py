@@ -30,7 +30,7 @@ GROUP: Final = "remora.moderators"
 LISTED: Final = "word list"  # the category of what the list holds
 LOOK_S: Final = 1.0  # between two looks at the list's file
 INLINE_CHARS: Final = 8_192  # of texts that are judged at once; longer ones must not hold up everybody else
-MAX_ANSWER_BYTES: Final = 256 * 1024
+MAX_ANSWER_BYTES: Final = 256 * 1024  # of a moderation service's answer
 HIDDEN: Final = "[hidden]"
 _KEY_PIECE: Final = 12  # characters of our key in a row that nobody may see
 

@@ -19,7 +19,7 @@ import re2
 MAX_BYTES: Final = 2 * 1024 * 1024  # of a list
 MAX_LINE: Final = 500  # characters
 MAX_TOKENS: Final = 50  # of a phrase: bounds how far is looked from each place of a text
-MAX_EXPRESSIONS: Final = 1_000
+MAX_EXPRESSIONS: Final = 1_000  # in a word list
 MAX_TOLD: Final = 20  # lines that are told of one text
 _EXPRESSION_BYTES: Final = 1 << 20  # of memory for one
 

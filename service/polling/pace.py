@@ -15,11 +15,11 @@ MISSING_RETRY_MS = 15_000  # completed without a file: ask again this often …
 MISSING_LIMIT_MS = 300_000  # … for five minutes
 CANNOT_ASK_MS = 300_000  # until the next look whether a provider whose key or card is missing can be asked again
 FAILURE_FIRST_S = 2.0  # seconds after a poll that failed
-FAILURE_CAP_S = 600.0
+FAILURE_CAP_S = 600.0  # seconds between polls that fail, at most
 NOT_SENT_FIRST_S = 1.0  # seconds after a submit that provably never left
-NOT_SENT_CAP_S = 300.0
+NOT_SENT_CAP_S = 300.0  # seconds between submissions that cannot be sent, at most
 REFUSED_FIRST_S = 2.0  # seconds after a submit that the provider refused for the moment
-REFUSED_CAP_S = 300.0
+REFUSED_CAP_S = 300.0  # seconds between submissions that are refused, at most
 #: 404s in a row, after the grace, that are the provider's word that there is no such task. With the waits between failed polls they
 #: take about an hour: a gateway that loses its way for minutes must not cost paid results.
 NOT_FOUND_LIMIT = 14

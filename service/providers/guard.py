@@ -21,7 +21,7 @@ from service.clock import Clock
 from service.errors import AdapterFailed
 
 MAX_MICRO_USD: Final = 10**12  # a million dollars: a higher cost of one task is a slip
-MAX_WAIT_S: Final = 86_400.0 * 366
+MAX_WAIT_S: Final = 86_400.0 * 366  # a year; a longer `Retry-After` of an adapter is a fault
 MAX_MS: Final = 4_102_444_800_000  # the year 2100
 _FRAMES: Final = 8  # of a traceback, the innermost ones
 

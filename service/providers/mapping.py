@@ -25,7 +25,7 @@ from service.providers.documents.reading import REPLACEMENT, Written
 from service.providers.documents.text import WORD_CHARS, Scrubber, word
 from service.states import ErrorCode
 
-MAX_TASK_ID_CHARS: Final = 1_024
+MAX_TASK_ID_CHARS: Final = 1_024  # of a provider's task id
 _MAX_USD: Final = Decimal(1_000_000)  # a higher price of one task is a misread field
 _TIMES_MS: Final = range(946_684_800_000, 4_102_444_800_000)  # 2000 to 2100: anything else is a misread unit
 _MICRO: Final = Decimal(1_000_000)

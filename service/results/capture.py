@@ -23,7 +23,7 @@ from service.results.store import Capture, RecordCopy, RecordMiss
 from service.telemetry import SparingLog
 
 STORE_TRIES: Final = 20  # for a row whose file is in its place; then the lease runs out and it is fetched again
-STORE_RETRY_S: Final = 2.0
+STORE_RETRY_S: Final = 2.0  # seconds between tries to record a copy
 
 #: Asks a provider for a job's files again: provider, operation, task, address. None: nothing was learnt now; an empty
 #: answer: it cannot be asked, or has none. As `Observation.results`.

@@ -19,7 +19,7 @@ from service.results.storage import Storage, thumb_key
 
 TYPE: Final = "image/webp"
 MAX_FILE_BYTES: Final = 64 << 20  # of the picture that is decoded
-MAX_THUMB_BYTES: Final = 1 << 20
+MAX_THUMB_BYTES: Final = 1 << 20  # of a small picture
 LONGEST_S: Final = 10.0  # for one picture; its share of the processor is bounded more tightly, by `shrink.CPU_S`
 REMEMBERED: Final = 4_096  # pictures that nothing can be made of
 _FORMATS: Final = {

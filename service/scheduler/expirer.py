@@ -14,9 +14,7 @@ from service.jobs.track import Track
 from service.jobs.transitions.facts import DeadlinePassed, Fact, OverdueNoticed, SubmitAbandoned
 
 BATCH = 200  # jobs of one kind at a time …
-BATCHES = (
-    50  # … and so many times in one sweep: what ten thousand jobs have in common must not hold up the next one's end
-)
+BATCHES = 50  # … and so many of them in one sweep, so that ten thousand jobs do not hold up the end of others
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ import msgspec
 from service.states import FINAL
 from service.usage.histogram import Histogram
 
-DAY_MS: Final = 86_400_000
+DAY_MS: Final = 86_400_000  # milliseconds
 MAX_MODEL: Final = 100  # characters of a model's name
 OTHER: Final = "other"  # stands for all names beyond the first ones of a day
 #: How many different names of a kind are kept apart for an account's day. Callers choose them, so they must be bounded.

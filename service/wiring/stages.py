@@ -50,7 +50,7 @@ SUBMIT_LEASE_MS = 600_000  # longer than moderation and loading an input may tak
 POLL_LEASE_MS = 120_000  # longer than any poll may take
 TICK_S = 0.5  # of the duties that find due work
 SWEEP_S = 1.0  # of the duties that end what is over
-CLEAN_S = 60.0
+CLEAN_S = 60.0  # seconds between runs of retention
 COUNT_S = 5.0  # of counting what ended
 
 

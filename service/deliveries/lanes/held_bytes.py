@@ -15,7 +15,7 @@ from typing import Final
 from service.deliveries.lanes.queue import Sending
 
 MEMORY: Final = 128 << 20  # bytes, unless a setting says otherwise
-PER_DELIVERY: Final = (
+PER_DELIVERY: Final = (  # bytes that a delivery takes beside its body
     1_600  # bytes beside the body, while it waits; the default has room for 40,000 and twice as many firsts
 )
 

@@ -28,7 +28,7 @@ WELL: Final = 32  # paths that have lanes of their own beside them: the last del
 WELL_ONCE: Final = 16  # the same where a single one arrived, so that paths that are used once displace no others
 #: Requests at once in a lane; as a path of the first kind has fewer, an account has 628 out at one origin at most.
 IN_FLIGHT: Final = 10
-NEW_IN_FLIGHT: Final = 2
+NEW_IN_FLIGHT: Final = 2  # requests at once to a path that has not answered yet
 REMEMBERED: Final = 10_000  # origins
 RECOUNT_S: Final = 1.0  # between two looks at the store for an origin that seems crowded
 DIGEST_BYTES: Final = 12  # of a path, which may be long and may hold a token

@@ -23,8 +23,8 @@ from service.deliveries.subscribing.changes import no_subscription
 from service.errors import Conflict, NotFound
 from service.ids import Ids, earliest
 
-RUNNING_OF_SUBSCRIPTION: Final = 10
-RUNNING_OF_ACCOUNT: Final = 100
+RUNNING_OF_SUBSCRIPTION: Final = 10  # replays at once
+RUNNING_OF_ACCOUNT: Final = 100  # replays at once
 KEPT_OF_ACCOUNT: Final = 1_000  # ended ones; older ones are forgotten when a new one begins
 PENDING: Final = 1_000  # deliveries in a lane, above which a replay waits: what is live never waits behind more
 FULL_MS: Final = 500  # until a full lane is looked at again

@@ -41,9 +41,7 @@ _log = structlog.get_logger(__name__)
 
 MENDING: Final = frozenset({"url", "headers"})  # a change of these may end a destination's trouble
 SKIPPED_AT_ONCE: Final = 2_000  # deliveries, in the transaction that disables or deletes
-MAX_SUBSCRIPTIONS: Final = (
-    1_000  # of one account, unless the settings say otherwise: each event is held against all of them
-)
+MAX_SUBSCRIPTIONS: Final = 1_000  # of an account, unless the settings say otherwise: each event is held against all
 
 _FIND: Final = """
 SELECT id, account_id, url, description, status, failing_since, last_failure_at FROM subscriptions

@@ -19,18 +19,18 @@ MAX_DESCRIPTION: Final = 500  # characters
 MAX_REASON: Final = 200  # characters
 MAX_FILTERS: Final = 50  # entries of one list
 MAX_FILTER: Final = 64  # characters of one of them
-MAX_HEADERS: Final = 20
+MAX_HEADERS: Final = 20  # of a subscription
 MAX_HEADER_NAME: Final = 100  # characters
 MAX_HEADER_VALUE: Final = 2_048  # characters
 RATE_PER_S: Final = (0.1, 1_000.0)
-MAX_IN_FLIGHT: Final = 1_000
-DEFAULT_IN_FLIGHT: Final = 10
+MAX_IN_FLIGHT: Final = 1_000  # requests at once that a subscription may ask for
+DEFAULT_IN_FLIGHT: Final = 10  # requests at once to a subscription
 MAX_WAITS: Final = 50  # entries of a schedule
 WAIT_S: Final = (0.1, 7 * 86_400.0)  # seconds of one of them
 SIGNATURES: Final = ("v1", "v1a")
 DEFAULT_SIGNATURES: Final = ("v1",)
 GRACE_S: Final = (0, 604_800)
-DEFAULT_GRACE_S: Final = 86_400
+DEFAULT_GRACE_S: Final = 86_400  # seconds for which a secret that was replaced still signs
 
 #: What may be set at creation and changed later, by the names that the table's columns have too; `secret` is set only at
 #: creation, and rotated later.

@@ -12,9 +12,8 @@ from service.providers.client import PollVerdict
 from service.providers.mapping import Observation, Seen
 from service.states import ErrorCode, JobStatus, ResolvedBy, Source
 
-PATIENT_FAILURES = (
-    8  # failed polls in a row that are repeated by their own backoff; afterwards the usual pace is the least
-)
+#: Failed polls in a row that are repeated by their own backoff; afterwards the usual pace is the least.
+PATIENT_FAILURES = 8
 
 
 def polled(draft: Draft, fact: Polled, rules: Rules) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote
 
-MESSAGE_CHARS: Final = 500
-WORD_CHARS: Final = 64
+MESSAGE_CHARS: Final = 500  # of a provider's message that are kept
+WORD_CHARS: Final = 64  # of a provider's state word that are kept
 HIDDEN: Final = "[secret]"
 
 HEAD_CHARS: Final = 2_048  # of an answer's head

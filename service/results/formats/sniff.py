@@ -15,10 +15,8 @@ from typing import BinaryIO, Final
 from service.results.formats import boxes, gif, jpeg, webm, webp
 from service.results.formats.source import ByteSource
 
-MAX_PIXELS: Final = (
-    200_000_000  # of a picture; a few kilobytes can claim to be more, and break the program that opens them
-)
-MAX_SIDE: Final = 65_535
+MAX_PIXELS: Final = 200_000_000  # of a picture; a few kilobytes can claim more, and break a viewer
+MAX_SIDE: Final = 65_535  # pixels of a picture
 _MAX_PARTS: Final = 100_000  # chunks that are walked through
 _HEAD_BYTES: Final = 64
 
