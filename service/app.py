@@ -260,7 +260,7 @@ class Service:
         if self.stopping.asked.is_set():
             reasons.append("the service is stopping")
         try:
-            await self._base.store.reader.row("SELECT 1 FROM jobs LIMIT 1")
+            await queries.any_job(self._base.store.reader)
         except Exception as error:  # whatever the store says, this question is answered
             reasons.append(f"the store does not answer: {error}")
         if trouble := await self._readiness.trouble():

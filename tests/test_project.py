@@ -342,3 +342,46 @@ def test_class_names_tell_classes_apart() -> None:
                 places.setdefault(node.name, []).append("/".join(parts))
 
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+_SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE FROM|WITH|REPLACE)\b.*\b(FROM|INTO|SET|SELECT)\b", re.DOTALL)
+
+
+def _with_sql(root: Path) -> set[str]:
+    """Modules outside `db`, `store`s and `queries` that hold text of a statement."""
+    found = set()
+    for path in (root / "service").rglob("*.py"):
+        name = path.relative_to(root / "service").as_posix()
+        if name.startswith("db/") or re.search(r"(^|_)(store|queries)$", path.stem):
+            continue
+        texts = [node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)]
+        if any(isinstance(text, str) and _SQL.match(text) for text in texts):
+            found.add(name)
+    return found
+
+
+def test_statements_stand_where_one_looks_for_them(tmp_path: Path) -> None:
+    """In `db`, a `store` or `queries`; the concepts of one file that have their own are named here, and may only become fewer."""
+    own = {
+        "accounts/accounts.py",
+        "accounts/bootstrap.py",
+        "accounts/keys.py",
+        "accounts/secrets.py",
+        "callbacks/inbox.py",
+        "deliveries/delivery_claims.py",
+        "deliveries/retention.py",
+        "deliveries/subscribing/changes.py",
+        "jobs/idempotency.py",
+        "jobs/inputs.py",
+        "jobs/retention.py",
+        "ledger/spending_limits.py",
+        "ledger/transfers.py",
+        "subscriptions/destinations.py",
+        "workers/job_claims.py",
+    }
+    planted = tmp_path / "service" / "planted.py"
+    planted.parent.mkdir()
+    planted.write_text('"""Planted."""\nSQL = "SELECT 1 FROM jobs"\n', "utf-8")
+
+    assert _with_sql(ROOT) ^ own == set()
+    assert _with_sql(tmp_path) == {"planted.py"}

@@ -64,6 +64,11 @@ async def timeline(reader: Reader, job_id: str, after_seq: int, limit: int) -> l
     ]
 
 
+async def any_job(reader: Reader) -> bool:
+    """Whether there is a job; also the question that shows that the store answers."""
+    return await reader.row("SELECT 1 FROM jobs LIMIT 1") is not None
+
+
 async def has_token(reader: Reader, token_hash: bytes) -> bool:
     """Whether any submission has this callback token."""
     return await reader.row("SELECT 1 FROM submissions WHERE token_hash = :hash", {"hash": token_hash}) is not None
