@@ -73,6 +73,7 @@ def test_import_contracts_hold() -> None:
         ("telemetry.py", "import sqlalchemy", "SQL only in db, store.py, queries.py and accounts"),
         ("telemetry.py", "import apscheduler", "APScheduler only in scheduler"),
         ("accounts/planted.py", "import service.jobs.store", "jobs.store and deliveries.store only"),
+        ("api/planted.py", "import service.deliveries.ending_store", "jobs.store and deliveries.store only"),
         ("sandbox/planted.py", "import service.providers.card.card", "The sandbox knows nothing"),
         ("states.py", "import socket", "states, backoff, ids, notation"),
     ],
@@ -385,3 +386,16 @@ def test_statements_stand_where_one_looks_for_them(tmp_path: Path) -> None:
 
     assert _with_sql(ROOT) ^ own == set()
     assert _with_sql(tmp_path) == {"planted.py"}
+
+
+def test_documents_name_files_that_exist() -> None:
+    """A path in a document leads somewhere, from the top or from `service/`."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    named = {
+        (page.name, name)
+        for page in pages
+        for name in re.findall(r"(?<![\w/.])(?:[a-z_0-9]+/)+[a-z_0-9]+\.py\b", page.read_text("utf-8"))
+    }
+
+    assert len(named) > 100
+    assert {each for each in named if not any((top / each[1]).exists() for top in (ROOT, ROOT / "service"))} == set()
