@@ -63,6 +63,9 @@ class Refill:
         self._lanes = lanes
         self._owner = owner
         self._lease_ms = lease_ms
+        self.claiming = (
+            False  # what was claimed for hungry lanes is still on its way to them; for tests and simulations
+        )
         self._given_back: list[Sending] = []
         self._refiller: asyncio.Task[None] | None = None
 
@@ -90,6 +93,7 @@ class Refill:
         while True:
             await self._lanes.wake_refill.wait()
             self._lanes.wake_refill.clear()
+            self.claiming = True
             hungry = sorted(self._lanes.hungry)[:HUNGRY_AT_ONCE]
             self._lanes.hungry.difference_update(hungry)
             try:
@@ -103,6 +107,7 @@ class Refill:
             except Exception:  # the loop's outermost guard: lanes would run empty for ever
                 self._lanes.hungry.update(hungry)
                 _log.exception("refill_broke")
+            self.claiming = False
 
     def _wish(self, lanes: Iterable[str]) -> tuple[Wish, ...]:
         wishes = (Wish(each, *self._lanes.wants(each)) for each in lanes)
