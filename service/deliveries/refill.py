@@ -123,13 +123,12 @@ class Refill:
             full = tuple(lane for lane, room in rooms.items() if not room)
             narrow = self._wish(lane for lane, room in rooms.items() if room)
             command = replace(command, full=full, narrow=narrow, most=self._lanes.left(), failing=self._failing)
-        stamps = {wish.lane: self._lanes.stamp(wish.lane) for wish in wishes}
+        stamp = self._lanes.stamp()
         claimed = await self._writer.run(command)
         taken = Counter(row["lane"] for row in claimed.rows)
         for row in claimed.rows:
             self._lanes.give(await self._sending(row, claimed.bodies[row["event_id"]]), reserved=False)
         for wish in claimed.wishes:
-            stamp = stamps.get(wish.lane, self._lanes.stamp(wish.lane))
             more = taken[wish.lane] >= wish.count or wish.lane in claimed.cut
             self._lanes.refilled(wish.lane, more=more, stamp=stamp)
         return len(claimed.rows)
