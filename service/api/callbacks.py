@@ -9,7 +9,7 @@ from typing import Final
 
 from litestar import asgi
 from litestar.enums import ScopeType
-from litestar.exceptions import MethodNotAllowedException
+from litestar.exceptions import MethodNotAllowedException, NotFoundException
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from service.api.context import Context
@@ -69,6 +69,8 @@ async def _stored(context: Context, scope: Scope, body: bytes) -> bool:
 @asgi("/callbacks", is_mount=True, copy_scope=False)
 async def receive_callback(scope: Scope, receive: Receive, send: Send) -> None:
     """Say what is wrong with what `serve_callback` did not take."""
+    if scope["raw_path"].partition(b"/callbacks")[2][:1] not in {b"", b"/"}:
+        raise NotFoundException  # the mount takes `/callbacksome`, too
     if scope["type"] != ScopeType.HTTP or scope["method"] not in {"POST", "OPTIONS"}:
         raise MethodNotAllowedException(headers={"allow": _ALLOWED})
     if scope["method"] == "OPTIONS":

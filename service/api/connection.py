@@ -147,7 +147,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """See asyncio: a caller that has asked may close its side, and read on."""
         running = self._running
         if self._stage is not _Stage.NOTHING or running is None or running.response_started:
-            return False  # a request that is cut off; or whoever reads a stream has gone
+            return False  # a request that is cut off; or the reader of a stream has gone
         self.cycle.keep_alive = False
         return True
 

@@ -48,7 +48,7 @@ DELETE FROM replays WHERE account_id = :account AND status <> 'running'
     AND id < (SELECT id FROM replays WHERE account_id = :account ORDER BY id DESC LIMIT 1 OFFSET :kept)
 """
 # Each subscription's oldest replay, those first that went on longest ago. A lease is on all replays of a subscription,
-# and the claim raises the epoch of all: whoever still works on one of them under a lapsed lease gets nothing done.
+# and the claim raises the epoch of all: a holder whose lease has lapsed can write nothing any more.
 _DUE: Final = """
 SELECT min(id) AS id, subscription_id FROM replays WHERE status = 'running' GROUP BY subscription_id
 HAVING min(due_at) <= :now AND max(coalesce(lease_until, 0)) <= :now ORDER BY min(due_at) LIMIT :count
@@ -204,7 +204,7 @@ async def handle_cancels(tx: Tx, commands: Sequence[CancelReplay]) -> list[Excep
         answers.append(_not_cancellable(row))
         if row is not None and row["status"] == "running":
             _end(tx, row, "cancelled", "cancelled")
-            # The lease is on all of the subscription's; the batch that may be out for this one comes to nothing.
+            # The lease is on all of the subscription's; a batch of this one that is under way will be refused.
             tx.write(_RELEASE, [{"subscription": row["subscription_id"], "due_at": tx.now_ms}])
     return answers
 

@@ -39,7 +39,7 @@ class ResultLinks:
     Args:
         key: Derived from the root secret for this purpose; with another root all links die.
         base_url: Where this service is reached, without a slash at the end.
-        certain: The operator said so; else it is a guess, and whoever asks knows better.
+        certain: The operator said so; else it is a guess, and the `Host` of a request is better.
     """
 
     def __init__(self, key: bytes, base_url: str, *, certain: bool = True) -> None:

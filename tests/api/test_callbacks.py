@@ -78,6 +78,14 @@ async def test_unknown_token_is_not_found(served: Served, token: str) -> None:
     assert await _stored(served) == []
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+async def test_path_that_only_begins_alike_is_no_callback(served: Served, method: str) -> None:
+    """404 as for any path that nobody offers."""
+    answers = [await served.stranger.request(method, path) for path in (f"/callbacksome/{TOKEN}", "/callbacksome")]
+
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(404, "not_found")] * 2
+
+
 async def test_guess_never_reaches_the_writer(tmp_path: Path) -> None:
     """While nobody can write, a guess is still 404 and a callback 503: only what is known waits for the writer."""
     async with serve(tmp_path, REMORA_BUSY_TIMEOUT="100ms") as served:
