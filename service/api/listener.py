@@ -24,7 +24,7 @@ NOTSENT_BYTES = 16 * 1024  # of an answer in the kernel, not on its way yet
 DRAIN_S = 20  # seconds for requests that are being answered
 CUT_S = 1  # of them, at the end, for those whose connection is cut
 FIRST_REQUEST_STEPS = 50  # of 10 ms, for connections that were accepted just before the end
-CHECKED = 32  # connections that are looked after at once: a tenth of a millisecond, three where each of them is refused
+CHECKED = 32  # connections that are looked after at once: a tenth of a millisecond, more where some are refused
 NOTED_EVERY_S = 60.0  # a line in the log about connections that were refused
 
 _log = structlog.get_logger(__name__)

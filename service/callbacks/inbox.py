@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from service.clock import Clock
 from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
-from service.jobs.tokens import CallbackTokens, hash_of
+from service.jobs.tokens import CallbackTokens
 from service.jobs.track import Tracker
 from service.jobs.transitions.facts import CallbackHeard
 from service.providers.documents.reading import CALLBACK_BYTES
@@ -24,7 +24,6 @@ from service.telemetry import SparingLog
 
 MAX_BODY_BYTES = CALLBACK_BYTES  # what is kept of a body
 MAX_BODIES = 100  # distinct ones kept for a submission
-MAX_TOKEN = 128  # characters; ours have 43
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +100,9 @@ class Inbox:
             StoreUnavailable, Unavailable: It could not be stored; the provider should send it again.
         """
         at_ms, cut = self._clock.now_ms(), body[:MAX_BODY_BYTES]
-        known = await self.expects(token) and await self._writer.run(
-            ReceiveCallback(hash_of(token), cut, at_ms, content_type, headers, url)
+        hashed = await self._tokens.find(token)
+        known = hashed is not None and await self._writer.run(
+            ReceiveCallback(hashed, cut, at_ms, content_type, headers, url)
         )
         if not known and self._observer is not None:
             self._observer.callback("", "unknown_token")
@@ -114,7 +114,7 @@ class Inbox:
         Raises:
             Unavailable: The store could not be asked.
         """
-        return 0 < len(token) <= MAX_TOKEN and await self._tokens.knows(token)
+        return await self._tokens.find(token) is not None
 
     async def handle(self, tx: Tx, commands: Sequence[ReceiveCallback]) -> list[bool | Exception]:
         """The writer's handler for `ReceiveCallback`."""

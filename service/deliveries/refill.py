@@ -63,9 +63,6 @@ class Refill:
         self._lanes = lanes
         self._owner = owner
         self._lease_ms = lease_ms
-        self.claiming = (
-            False  # what was claimed for hungry lanes is still on its way to them; for tests and simulations
-        )
         self._given_back: list[Sending] = []
         self._refiller: asyncio.Task[None] | None = None
 
@@ -93,7 +90,6 @@ class Refill:
         while True:
             await self._lanes.wake_refill.wait()
             self._lanes.wake_refill.clear()
-            self.claiming = True
             hungry = sorted(self._lanes.hungry)[:HUNGRY_AT_ONCE]
             self._lanes.hungry.difference_update(hungry)
             try:
@@ -107,7 +103,6 @@ class Refill:
             except Exception:  # the loop's outermost guard: lanes would run empty for ever
                 self._lanes.hungry.update(hungry)
                 _log.exception("refill_broke")
-            self.claiming = False
 
     def _wish(self, lanes: Iterable[str]) -> tuple[Wish, ...]:
         wishes = (Wish(each, *self._lanes.wants(each)) for each in lanes)
@@ -130,13 +125,12 @@ class Refill:
             full = tuple(lane for lane, room in rooms.items() if not room)
             narrow = self._wish(lane for lane, room in rooms.items() if room)
             command = replace(command, full=full, narrow=narrow, most=self._lanes.left(), failing=self._failing)
-        stamps = {wish.lane: self._lanes.stamp(wish.lane) for wish in wishes}
+        stamp = self._lanes.stamp()
         claimed = await self._writer.run(command)
         taken = Counter(row["lane"] for row in claimed.rows)
         for row in claimed.rows:
             self._lanes.give(await self._sending(row, claimed.bodies[row["event_id"]]), reserved=False)
         for wish in claimed.wishes:
-            stamp = stamps.get(wish.lane, self._lanes.stamp(wish.lane))
             more = taken[wish.lane] >= wish.count or wish.lane in claimed.cut
             self._lanes.refilled(wish.lane, more=more, stamp=stamp)
         return len(claimed.rows)

@@ -15,6 +15,7 @@ from service.db.reader import Reader
 from service.jobs import queries
 
 TOKEN_BYTES: Final = 32  # 256 bits: the path is the secret
+MAX_TOKEN: Final = 128  # characters; ours have 43
 REMEMBERED: Final = 16_384  # hashes, the latest: less than 3 MB
 
 
@@ -39,22 +40,23 @@ class CallbackTokens:
         self._remember(hash_of(token))
         return token
 
-    async def knows(self, token: str) -> bool:
-        """Whether a submission has it, or was about to.
+    async def find(self, token: str) -> bytes | None:
+        """The hash of a token that a submission has, or is about to have; None for any other.
 
         Raises:
             Unavailable: The store could not be asked.
         """
+        if not 0 < len(token) <= MAX_TOKEN:
+            return None
         hashed = hash_of(token)
-        if hashed in self._latest:
-            return True
-        known = await queries.has_token(self._reader, hashed)
-        if known:
+        if hashed not in self._latest:
+            if not await queries.has_token(self._reader, hashed):
+                return None
             self._remember(hashed)
-        return known
+        return hashed
 
     def _remember(self, hashed: bytes) -> None:
-        if len(self._latest) >= self._most:
+        if hashed not in self._latest and len(self._latest) >= self._most:
             del self._latest[next(iter(self._latest))]
         self._latest[hashed] = None
 

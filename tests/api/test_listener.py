@@ -501,7 +501,7 @@ async def test_client_that_leaves_ends_what_it_asked_for() -> None:
 
 
 async def test_full_house_lets_the_idle_go() -> None:
-    """A newcomer takes the place of whoever had nothing in progress for longest; a request that is being answered stays."""
+    """A newcomer takes the place of the connection that was idle for longest; a request that is being answered stays."""
     async with stand(ConnectionLimits(connections=16, per_peer=16)) as served:
         busy_reader, busy = await served.open()
         busy.write(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")

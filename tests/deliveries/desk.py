@@ -139,7 +139,7 @@ class Desk:
             await self.fanout.add(tx, [event])
             made.append(event.event_id)
             if command.fail:
-                msg = "this transaction comes to nothing"
+                msg = "this transaction is rolled back"
                 raise RuntimeError(msg)
         return made
 

@@ -98,22 +98,12 @@ class Outage:
 
     async def settle(self) -> None:
         """Until nothing goes on without time going on."""
-        quiet, before = 0, None
-        while quiet < 2:  # what one round brings may be followed up in the next
+        for _ in range(3):
             await self.sender.lanes.settle()
             await self.sender.run_once()
-            refill = self.sender._refill
-            while self.sender.lanes.wake_refill.is_set() or refill.claiming:  # noqa: ASYNC110 - until all is in its lane
+            while self.sender.lanes.wake_refill.is_set():  # noqa: ASYNC110 - until the refiller has taken the signal
                 await asyncio.sleep(0)
             await self.sender.lanes.settle()
-            now = len(self.web.asked), self.statuses()
-            quiet, before = (quiet + 1 if now == before else 0), now
-
-    async def until(self, done: Callable[[], bool]) -> None:
-        """Settle until it is so, while no time goes on: threads of the store may be late on a busy machine."""
-        async with asyncio.timeout(30):
-            while not done():
-                await self.settle()
 
     async def pass_time(self, seconds: float, *, step_s: float) -> None:
         """Time goes on, and every step ends with a tick."""

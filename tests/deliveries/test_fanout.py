@@ -24,7 +24,7 @@ CROWD = 2 * PART + 300
 
 
 class FailingPart(Command[bool]):
-    """Write a part, and come to nothing."""
+    """Write a part, in a transaction that is rolled back."""
 
 
 class ErasedJob(Command[bool]):

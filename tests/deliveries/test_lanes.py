@@ -126,7 +126,7 @@ async def test_lane_with_a_backlog_asks_for_more_when_it_has_room_and_keeps_the_
     assert overtaking is False
     assert network.lanes.hungry == {"a"}
     assert network.lanes.wake_refill.is_set()
-    network.lanes.refilled("a", more=False, stamp=network.lanes.stamp("a"))
+    network.lanes.refilled("a", more=False, stamp=network.lanes.stamp())
     assert network.lanes.reserve(sending("a")) is True
 
 
@@ -373,11 +373,42 @@ async def test_lane_that_is_given_more_than_it_has_room_for_gives_it_back(networ
 async def test_what_is_left_in_the_store_while_it_is_asked_is_asked_for_again(network: Network) -> None:
     """The answer "nothing more" is older than what came since."""
     network.take("a", 1)
-    stamp = network.lanes.stamp("a")
+    stamp = network.lanes.stamp()
     network.lanes.left_in_store("a")
     network.lanes.refilled("a", more=False, stamp=stamp)
 
     assert network.lanes.hungry == {"a"}
+
+
+async def test_destination_that_is_back_while_the_store_is_asked_catches_up(network: Network) -> None:
+    """The claim under way took what was due; what waits for its turn on the schedule is due since then, and is asked for."""
+    network.take("a", 5, max_in_flight=5)
+    await _turn()
+    for number in range(5):
+        network.lanes.heard(sending("a", number), delivered=False)
+        await network.answer(f"a-{number}")
+    network.clock.advance(3_600)
+    network.take("a", 1, max_in_flight=5)
+    await _turn()
+    stamp = network.lanes.stamp()
+    network.lanes.heard(sending("a", 0), delivered=True)
+    network.lanes.refilled("a", more=False, stamp=stamp)
+    _, up_to, _, _ = network.lanes.wants("a")
+
+    assert network.lanes.hungry == {"a"}
+    assert up_to == network.clock.now_ms()
+
+
+async def test_origin_that_is_back_while_the_store_is_asked_catches_up(network: Network) -> None:
+    """The same for a lane that learns it from another one at its origin."""
+    network.take("a", 1)
+    stamp = network.lanes.stamp()
+    network.lanes.catch_up("acc_1", "a")
+    network.lanes.hungry.clear()
+    network.lanes.refilled("a", more=False, stamp=stamp)
+
+    assert network.lanes.hungry == {"a"}
+    assert network.lanes.wants("a")[1] == network.clock.now_ms()
 
 
 async def test_idle_lanes_are_forgotten_once_they_may_start_again(network: Network) -> None:

@@ -368,7 +368,7 @@ async def test_delivery_that_was_written_since_a_replay_looked_is_not_written_ag
 
 
 async def test_replay_under_a_lapsed_lease_gets_nothing_done(at: Bench) -> None:
-    """Two replays of one subscription never work at once, whoever holds them."""
+    """Two replays of one subscription never work at once, whichever process holds them."""
     await at.desk.store.writer.run(Many(20))
     one = (await at.desk.make())["id"]
     await at.start(one)

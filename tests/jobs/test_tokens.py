@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from service.clock import SeededRandomness
-from service.jobs.tokens import CallbackTokens, hash_of
+from service.jobs.tokens import MAX_TOKEN, CallbackTokens, hash_of
 
 
 class Submissions:
@@ -24,7 +26,7 @@ class Submissions:
 
     async def rows(self, sql: str, params: Mapping[str, Any] | None = None) -> list[Any]:
         """Nobody asks for sets."""
-        raise NotImplementedError
+        raise AssertionError(sql)
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -38,7 +40,7 @@ async def test_new_token_is_known_without_a_read() -> None:
 
     assert len(set(made)) == 100
     assert {len(token) for token in made} == {43}
-    assert [await tokens.knows(token) for token in made] == [True] * 100
+    assert [await tokens.find(token) for token in made] == list(map(hash_of, made))
     assert store.asked == 0
 
 
@@ -47,7 +49,7 @@ async def test_token_of_another_process_is_read_once() -> None:
     store = Submissions("theirs")
     tokens = CallbackTokens(store, SeededRandomness(1))
 
-    assert [await tokens.knows("theirs") for _ in range(10)] == [True] * 10
+    assert [await tokens.find("theirs") for _ in range(10)] == [hash_of("theirs")] * 10
     assert store.asked == 1
 
 
@@ -56,14 +58,23 @@ async def test_guess_is_not_remembered() -> None:
     store = Submissions()
     tokens = CallbackTokens(store, SeededRandomness(1), remembered=2)
     mine = tokens.new()
-    guesses = [await tokens.knows(f"guess-{number}") for number in range(10)]
+    guesses = [await tokens.find(f"guess-{number}") for number in range(10)]
     store.hashes.add(hash_of("guess-1"))
 
-    assert guesses == [False] * 10
-    assert await tokens.knows("guess-1")
+    assert guesses == [None] * 10
+    assert await tokens.find("guess-1")
     asked = store.asked
-    assert await tokens.knows(mine)
+    assert await tokens.find(mine)
     assert store.asked == asked
+
+
+@pytest.mark.parametrize("token", ["", "x" * (MAX_TOKEN + 1), "x" * 60_000])
+async def test_what_is_no_token_costs_nothing(token: str) -> None:
+    """Neither a hash nor a read, however long it is."""
+    store = Submissions(token)
+
+    assert await CallbackTokens(store, SeededRandomness(1)).find(token) is None
+    assert store.asked == 0
 
 
 async def test_memory_is_bounded() -> None:
@@ -72,7 +83,7 @@ async def test_memory_is_bounded() -> None:
     tokens = CallbackTokens(store, SeededRandomness(1), remembered=2)
     first, second, third = (tokens.new() for _ in range(3))
 
-    assert [await tokens.knows(token) for token in (second, third)] == [True, True]
+    assert [await tokens.find(token) for token in (second, third)] == [hash_of(second), hash_of(third)]
     assert store.asked == 0
-    assert not await tokens.knows(first)
+    assert await tokens.find(first) is None
     assert store.asked == 1

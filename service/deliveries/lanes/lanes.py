@@ -64,6 +64,7 @@ class Lanes:
         self._turns = Turns[tuple[Lane, Sending]](self._run)
         self.breakers = LaneBreakers(clock, randomness)
         self.origins = OriginLanes(clock, self._holds)
+        self._changes = 0  # how often more became due in the store; see `stamp`
         self.hungry: set[str] = set()  # lanes with room whose backlog is in the store
         self.wake_refill = asyncio.Event()
 
@@ -91,7 +92,7 @@ class Lanes:
         """A delivery of this lane was committed without a holder."""
         lane = self._lanes.get(lane_id)
         if lane is not None:
-            lane.left += 1
+            lane.changed = self._changes = self._changes + 1
         if lane is not None and not lane.idle:
             lane.backlog = True
         elif not self.breakers.is_open(lane_id):  # else the next try finds it
@@ -128,10 +129,9 @@ class Lanes:
         up_to = None if lane is None else lane.catch_up_to
         return self.room(lane_id), up_to, breakers.wanted(lane_id), breakers.is_open(lane_id)
 
-    def stamp(self, lane_id: str) -> int:
-        """A number that is another one once something more was left in the store; see `refilled`."""
-        lane = self._lanes.get(lane_id)
-        return 0 if lane is None else lane.left
+    def stamp(self) -> int:
+        """Now, for `refilled`: what becomes due in the store from here on is more than a claim that begins now has seen."""
+        return self._changes
 
     def _room(self, lane_id: str, lane: Lane) -> int:
         """What the lane can hold and begin under its lease; nothing while it has to be slow."""
@@ -173,12 +173,12 @@ class Lanes:
         Args:
             lane_id: Its id.
             more: Whether anything due was left there.
-            stamp: What `stamp` gave before the store was asked: what was left there since is more, too.
+            stamp: What `stamp` gave before the store was asked: what became due there since is more, too.
         """
         lane = self._lanes.get(lane_id)
         if lane is None:
             return
-        lane.backlog = more or lane.left != stamp
+        lane.backlog = more or lane.changed > stamp
         if not lane.backlog:
             lane.catch_up_to = None
         self._ask_for_more(lane_id, lane)
@@ -202,7 +202,9 @@ class Lanes:
         if not delivered:
             self.breakers.failed(lane_id, retry_after_s)
             return
-        lane.backlog |= self.breakers.is_open(lane_id)  # what waits may be due, and rests in the store
+        if self.breakers.is_open(lane_id):  # what waits may be due, and rests in the store
+            lane.backlog = True
+            lane.changed = self._changes = self._changes + 1
         if self.breakers.succeeded(lane_id, lane.max_in_flight):
             lane.catch_up_to = self._clock.now_ms()
 
@@ -254,6 +256,7 @@ class Lanes:
         lane = self._lane(account_id, lane_id, self.origins.limit(lane_id), None)
         if lane.slow_until <= self._clock.monotonic():
             lane.catch_up_to, lane.backlog = self._clock.now_ms(), True
+            lane.changed = self._changes = self._changes + 1
             self.try_now(lane_id)
 
     def renew(self, lane_id: str) -> None:
@@ -280,16 +283,14 @@ class Lanes:
         await self._turns.settle()
 
     def _holds(self, lane_id: str) -> bool:
-        lane = self._lanes.get(lane_id)
-        return lane is not None and lane.load > 0
+        return (lane := self._lanes.get(lane_id)) is not None and lane.load > 0
 
     def _lane(self, account_id: str, lane_id: str, max_in_flight: int, rate_per_s: float | None) -> Lane:
         lane = self._lanes.get(lane_id)
         if lane is None:
             lane = self._lanes[lane_id] = Lane(account_id, max_in_flight, rate_per_s)
         else:
-            lane.max_in_flight = max_in_flight
-            lane.rate_per_s = rate_per_s
+            lane.max_in_flight, lane.rate_per_s = max_in_flight, rate_per_s
         return lane
 
     def _pump(self, lane_id: str, lane: Lane, *, turn: bool = False) -> bool:

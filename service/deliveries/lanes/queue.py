@@ -45,7 +45,7 @@ class Lane:
     in_flight: int = 0
     recording: int = 0  # answered, and about to be recorded
     backlog: bool = False  # the store has more
-    left: int = 0  # how often something was left in the store
+    changed: int = 0  # when more became due in the store; see `Lanes.stamp`
     catch_up_to: int | None = None  # ms UTC: what failed before then and waits for its turn is due now
     slow_until: float = 0.0  # monotonic seconds
     next_start: float = 0.0  # monotonic seconds, where a rate limits
