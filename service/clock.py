@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from typing import Final, Protocol
+from typing import Final, Protocol, overload
 
 SLEW: Final = 20  # our time differs from real seconds by one part in so many, at most, while it follows the wall clock
 _TOLERANCE_NS: Final = 1_000_000  # of the difference: less is the noise of two readings
@@ -215,6 +215,10 @@ class SeededRandomness:
         return self._random.uniform(low, high)
 
 
+@overload
+def iso(ms: int) -> str: ...
+@overload
+def iso(ms: int | None) -> str | None: ...
 def iso(ms: int | None) -> str | None:
     """RFC 3339 in UTC with milliseconds and `Z`, the only form in which times leave Remora."""
     if ms is None:

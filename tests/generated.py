@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from service import __version__
+from service.api.description import described
+from service.api.server import ROUTES
 from service.metrics import METRICS
 from service.providers.card.schema import card_schema
 from service.settings import PREFIX, PROVIDER_SETTINGS, PROVIDERS_PREFIX, SETTINGS, Setting
@@ -206,6 +209,11 @@ def states_page() -> str:
     return _STATES_INTRO + _table(("state", "meaning", "moves to"), cells) + _STATES_OUTRO.replace("CODES", codes)
 
 
+def api_document() -> str:
+    """docs/openapi.json."""
+    return json.dumps(described(ROUTES, __version__), indent=2, ensure_ascii=False) + "\n"
+
+
 def card_schema_text() -> str:
     """docs/card.schema.json, for the editors of those who write cards."""
     return json.dumps(card_schema(), indent=2, ensure_ascii=False) + "\n"
@@ -214,6 +222,7 @@ def card_schema_text() -> str:
 def main() -> None:
     """Write the documents."""
     (ROOT / "docs" / "card.schema.json").write_text(card_schema_text(), "utf-8")
+    (ROOT / "docs" / "openapi.json").write_text(api_document(), "utf-8")
     (ROOT / "docs" / "settings.md").write_text(settings_page(), "utf-8")
     (ROOT / "docs" / "states.md").write_text(states_page(), "utf-8")
     (ROOT / "docs" / "tuning.md").write_text(tuning_page(), "utf-8")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from service.accounts.keys import KeyRow, KeyText, insert
 from service.accounts.secrets import SHOWN_CHARS
@@ -18,9 +18,11 @@ from service.db.reader import Reader
 from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.errors import NotFound
-from service.ledger.money import shown
-from service.ledger.spending_limits import STANDING, AccountStanding, LimitKind, standing_of, trusted
+from service.ledger.spending_limits import STANDING, AccountStanding, standing_of, trusted
 from service.ledger.transfers import book, credited
+from service.money import shown
+from service.schemas.account_schemas import AccountView, BalanceView
+from service.schemas.words import LimitKind
 
 SECRET_GRACE_MS: Final = 24 * 3_600_000  # how long the previous signing secret co-signs after a rotation
 
@@ -37,7 +39,7 @@ class AccountRow:
     standing: AccountStanding
 
 
-def account_view(row: AccountRow, now_ms: int) -> dict[str, Any]:
+def account_view(row: AccountRow, now_ms: int) -> AccountView:
     """An account as it is shown, as it stands at that moment."""
     return {
         "id": row.id,
@@ -49,9 +51,9 @@ def account_view(row: AccountRow, now_ms: int) -> dict[str, Any]:
     }
 
 
-def balance_view(standing: AccountStanding, now_ms: int) -> dict[str, Any]:
+def balance_view(standing: AccountStanding, now_ms: int) -> BalanceView:
     """What an account has and may spend."""
-    shape = {
+    shape: BalanceView = {
         "currency": "USD",
         "limit": standing.limit_kind,
         "balance": shown(standing.balance),

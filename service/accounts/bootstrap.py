@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from service.accounts.accounts import prefix_of
-from service.accounts.keys import KeyRow, KeyText, Scope, insert, new_key
+from service.accounts.keys import KeyRow, KeyText, insert, new_key
 from service.accounts.secrets import new_sealed
 from service.clock import Randomness
 from service.db.keyring import write_private
@@ -22,6 +22,7 @@ from service.db.sealing import SecretBox
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.ids import Ids
+from service.schemas.words import Scope
 
 DEFAULT_ACCOUNT: Final = "default"
 SETTINGS_KEY: Final = "REMORA_ADMIN_KEY"  # the name of the settings' key; callers cannot give it to theirs

@@ -11,8 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -22,6 +21,8 @@ from service.db.reader import Reader
 from service.db.transaction import Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.errors import Conflict, FieldError, Invalid, NotFound, StoreUnavailable, Unauthenticated
+from service.schemas.account_schemas import KeyView
+from service.schemas.words import Scope
 
 KEY_PREFIX: Final = "rmk_"
 KEY_BYTES: Final = 32  # of randomness: 43 characters behind the prefix
@@ -32,17 +33,6 @@ MAX_CACHED: Final = 10_000  # keys
 MAX_KEYS: Final = 1_000  # of an account, unless the settings say otherwise
 
 _log = structlog.get_logger(__name__)
-
-
-class Scope(StrEnum):
-    """What a key may do."""
-
-    JOBS_READ = "jobs:read"
-    JOBS_WRITE = "jobs:write"
-    SUBSCRIPTIONS = "subscriptions"
-    DELIVERIES = "deliveries"
-    ACCOUNT = "account"
-    ADMIN = "admin"  # everything, for all accounts
 
 
 #: What the first key of an account may do: all that concerns its own account.
@@ -99,7 +89,7 @@ class KeyRow:
     revoked_at: int | None = None
 
 
-def key_view(row: KeyRow) -> dict[str, Any]:
+def key_view(row: KeyRow) -> KeyView:
     """A key as it is shown, without the secret."""
     return {
         "id": row.id,

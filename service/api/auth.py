@@ -5,22 +5,15 @@ A route below /v1 without a scope does not start (see `server.create_api`), so t
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from litestar import Request
 
-from service.accounts.keys import Principal, Scope
+from service.accounts.keys import Principal
 from service.api.body import check_single, header
 from service.api.context import context_of
+from service.api.route import ANY_KEY
 from service.errors import Forbidden, Unauthenticated
-
-#: For routes that take any valid key.
-ANY_KEY: Final = "any"
-
-
-def needs(scope: Scope | str) -> dict[str, Any]:
-    """The `opt` of a route that only a key with this scope may call."""
-    return {"scope": scope}
 
 
 async def check_key(request: Request[Any, Any, Any]) -> None:

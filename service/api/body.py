@@ -10,16 +10,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any, Final, NoReturn, TypeVar
 
 from litestar import Request
 from litestar.types import Receive, Scope
 
 from service.api.buffers import FREE_BYTES, Bodies
-from service.errors import MAX_ERRORS, FieldError, Invalid, Malformed, TooLarge, UnsupportedMediaType
+from service.errors import FieldError, Malformed, TooLarge, UnsupportedMediaType
 from service.offload import QUICK_BYTES, beside
 from service.providers.documents.longtexts import TooMuch, parsed
+from service.schemas.request_model import escaped
 
 T = TypeVar("T")
 
@@ -66,17 +66,6 @@ def check_single(scope: Scope) -> None:
             raise Malformed(f"the header {shown} is there {counts[name]} times; send it once", code="header_repeated")
 
 
-async def json_body(request: Request[Any, Any, Any], limit: int = BODY_MAX_BYTES) -> object:
-    """The decoded body of a request.
-
-    Raises:
-        Malformed: It is empty, cut off, or not JSON.
-        UnsupportedMediaType: It is not declared as JSON.
-        TooLarge: It has more bytes than `limit`.
-    """
-    return await parsed_body(request, lambda body: body, limit)
-
-
 async def parsed_body(request: Request[Any, Any, Any], parse: Callable[[object], T], limit: int = BODY_MAX_BYTES) -> T:
     """What `parse` makes of the decoded body of a request; both beside the loop for a large one.
 
@@ -93,34 +82,18 @@ async def parsed_body(request: Request[Any, Any, Any], parse: Callable[[object],
     return await beside(len(raw) > QUICK_BYTES, lambda: parse(decode(raw)))
 
 
-async def optional_body(request: Request[Any, Any, Any]) -> object:
-    """As `json_body`, but None where there is no body at all."""
+async def optional_body(request: Request[Any, Any, Any], parse: Callable[[object], T]) -> T:
+    """As `parsed_body`, of an empty object where there is no body at all, or null."""
     raw = await read(request.scope, request.receive, BODY_MAX_BYTES)
     if not raw:
-        return None
+        return parse({})
     check_type(request.scope)
-    return await beside(len(raw) > QUICK_BYTES, decode, raw)
 
+    def parsed() -> T:
+        body = decode(raw)
+        return parse({} if body is None else body)
 
-def fields_of(body: object, known: frozenset[str]) -> dict[str, Any]:
-    """The body as an object that has no other fields.
-
-    Raises:
-        Invalid: It is no object, or it has unknown fields.
-    """
-    if not isinstance(body, dict):
-        raise Invalid("the body must be a JSON object", errors=(FieldError("", "send a JSON object"),))
-    unknown = list(islice((name for name in body if name not in known), MAX_ERRORS))
-    if unknown:
-        allowed = ", ".join(sorted(known)) or "none"
-        errors = [FieldError(f"/{escaped(name)}", f"unknown field; known: {allowed}") for name in unknown]
-        raise Invalid.of(errors, code="unknown_field")
-    return body
-
-
-def escaped(name: str) -> str:
-    """A name as one step of a JSON pointer; a very long one is cut."""
-    return name[:100].replace("~", "~0").replace("/", "~1")
+    return await beside(len(raw) > QUICK_BYTES, parsed)
 
 
 def check_type(scope: Scope) -> None:

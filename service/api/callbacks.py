@@ -15,7 +15,9 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from service.api.buffers import FREE_BYTES
 from service.api.context import Context
 from service.api.prefix import PREFIX
+from service.api.route import Answer, RouteShape
 from service.errors import NotFound, RemoraError
+from service.schemas.service_schemas import StoredCallback
 
 KEPT_BYTES: Final = 256 * 1024  # of a body; the rest is read and dropped
 DRAINED_BYTES: Final = 8 * 1024 * 1024  # how much is read at most, so that a provider can finish sending
@@ -62,6 +64,10 @@ async def _stored(context: Context, scope: Scope, body: bytes) -> bool:
     asked = scope["state"].get(PREFIX, "") + scope["path"]  # as the provider asked for it, whatever a proxy took away
     url = f"{asked}?{query.decode('latin-1')}" if query else asked
     return await context.receiver.receive(_token(scope), body, headers.get("content-type"), headers, url)
+
+
+#: What `receive_callback` is described as, at both of its paths; a mount has no shape of its own.
+SHAPE: Final = RouteShape((Answer(200, "Stored", StoredCallback),))
 
 
 # A mount, since Litestar 2.25 finds no ASGI route that has a path parameter: it looks the parameters up by the method

@@ -13,53 +13,84 @@ from typing import Any, Final
 from litestar import Request, Response, get
 from litestar.types import ASGIApp
 
-from service.accounts.keys import Scope
-from service.api.auth import authenticated, needs
+from service.api.auth import authenticated
 from service.api.body import header
 from service.api.context import Context, context_of, principal_of
-from service.api.query import Query, bad_cursor, number_of, query_of, wrong
-from service.api.responses import raw_answer
+from service.api.cursors import bad_cursor, number_of
+from service.api.responses import PROBLEM, raw_answer
+from service.api.route import Answer, Header, query_of, takes
 from service.api.sealed_cursor import FEED, looks_sealed
 from service.api.stream import WRITE_S, EventStream, entry_json, expired
 from service.errors import Unauthenticated
 from service.events.feed_queries import FeedFilter, position_of, read_edges, read_page
 from service.ids import is_id
-from service.states import EVENT_TYPES
+from service.schemas.event_schemas import EventListQuery, EventStreamQuery, FeedPage
+from service.schemas.query_model import wrong
+from service.schemas.service_schemas import ProblemView
+from service.schemas.words import Scope
 
 PAGE_BYTES: Final = 2 * 1024 * 1024  # of one answer: a page of large events has fewer of them
-_FILTERS: Final = frozenset({"type", "provider", "operation", "tag", "job"})
-_START: Final = frozenset({"cursor", "from"})
-_OLDEST, _NOW = "oldest", "now"
+_EXPIRED: Final = Answer(
+    410,
+    "What lies behind this position is not kept any more; go on from `oldest_cursor`",
+    ProblemView,
+    media_type=PROBLEM,
+)
 
 
-@get("/v1/events", opt=needs(Scope.JOBS_READ))
+@get(
+    "/v1/events", opt=takes(Scope.JOBS_READ, Answer(200, "A page of events", FeedPage), _EXPIRED, query=EventListQuery)
+)
 async def list_events(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """A page of the account's events, oldest first; its `next_cursor` is never null."""
+    """The account's events, oldest first.
+
+    Gapless and in one order. `next_cursor` is never null, and each one can be used again later: with the last one a page
+    has what happened since. A page may have fewer entries than `limit`, or none, although more follow (large events;
+    filters that rarely match: a page looks at 10,000 events); what follows is read when `data` is empty and
+    `next_cursor` is the cursor that was sent. Filters that are repeated or hold several values mean any of them; those on
+    jobs leave out events that are about none. A place has one cursor, which says nothing of it to anybody.
+    """
     context, account_id = context_of(request), principal_of(request).account_id
-    query = query_of(request.scope, _FILTERS | _START | {"limit"}, repeatable=_FILTERS)
-    limit, wanted, after = query.limit(), _wanted(query), await _start(context, account_id, query)
-    if after is None and query.one("from") == _NOW:
+    query = query_of(request, EventListQuery)
+    wanted, after = _wanted(query), await _start(context, account_id, query)
+    if after is None and query.begin == "now":
         edges = await read_edges(context.reader, account_id)
         return _page([], _cursors(context, account_id)(edges.newest))
-    page = await read_page(context.reader, account_id, after or 0, wanted, limit=limit, max_bytes=PAGE_BYTES)
+    page = await read_page(context.reader, account_id, after or 0, wanted, limit=query.limit, max_bytes=PAGE_BYTES)
     if after is not None and page.is_lost:
         raise expired(page.edges, _cursors(context, account_id))
     return _page([entry_json(each) for each in page.entries], _cursors(context, account_id)(page.position))
 
 
-@get("/v1/events/stream", opt=needs(Scope.JOBS_READ))
+@get(
+    "/v1/events/stream",
+    opt=takes(
+        Scope.JOBS_READ,
+        Answer(200, "Events, until one side ends the stream", media={"text/event-stream": {"type": "string"}}),
+        _EXPIRED,
+        query=EventStreamQuery,
+        headers=(Header("Last-Event-ID", "The last `id` of an earlier stream."),),
+    ),
+)
 async def stream_events(request: Request[Any, Any, Any]) -> ASGIApp:
-    """The same live: what lies behind `Last-Event-ID` or `cursor`, or else what comes from now on."""
+    """The same live, as Server-Sent Events.
+
+    Each event has its own id as `id`, its type as `event`, and as `data`, on one line, what `GET /v1/events` shows. A stream
+    begins behind `Last-Event-ID`, `lastEventId` or `cursor`, whichever of them comes first here and is given, else with what
+    comes from now on. A block without `data` only tells a position to come back with (EventSource does that by itself).
+    A comment comes every 15 s. A client that takes nothing for 30 s is cut; come back with the last id, and nothing is lost
+    or doubled. An account may have 100 streams.
+    """
     context, account_id = context_of(request), principal_of(request).account_id
-    query = query_of(request.scope, _FILTERS | _START | {"lastEventId"}, repeatable=_FILTERS)
+    query = query_of(request, EventStreamQuery)
     wanted, after = _wanted(query), await _start(context, account_id, query)
-    last_id = header(request.scope, b"last-event-id") or query.one("lastEventId")
+    last_id = header(request.scope, b"last-event-id") or query.last_event_id
     if last_id:
         after = await _position(context, account_id, last_id)
     told = after
     if after is None:
         edges = await read_edges(context.reader, account_id)
-        after = edges.floor if query.one("from") == _OLDEST else edges.newest
+        after = edges.floor if query.begin == "oldest" else edges.newest
     return EventStream(
         hub=context.hub,
         reader=context.reader,
@@ -83,17 +114,16 @@ def _page(entries: list[bytes], next_cursor: str) -> Response[bytes]:
     return raw_answer(b'{"data":[' + b",".join(entries) + end, headers={"Cache-Control": "no-store"})
 
 
-async def _start(context: Context, account_id: str, query: Query) -> int | None:
+async def _start(context: Context, account_id: str, query: EventListQuery | EventStreamQuery) -> int | None:
     """The position behind which to begin, if one is given."""
-    given = query.one("from")
-    if given not in {None, _OLDEST, _NOW}:
-        raise wrong("from", f"must be {_OLDEST} or {_NOW}")
-    after, given_cursor = None, query.one("cursor")
-    if given_cursor is not None and (after := context.cursors.place(FEED, account_id, given_cursor)) is None:
-        if not looks_sealed(given_cursor) and number_of(given_cursor, FEED) is None:
+    if query.cursor is None:
+        return None
+    after = context.cursors.place(FEED, account_id, query.cursor)
+    if after is None:
+        if not looks_sealed(query.cursor) and number_of(query.cursor, FEED) is None:
             raise bad_cursor()
         raise expired(await read_edges(context.reader, account_id), _cursors(context, account_id))
-    if given is not None and after is not None:
+    if query.begin is not None:
         raise wrong("from", "makes no sense beside cursor; leave one of them out")
     return after
 
@@ -117,16 +147,9 @@ async def _allowed(request: Request[Any, Any, Any]) -> bool:
         return False
 
 
-def _wanted(query: Query) -> FeedFilter:
-    given = {name: tuple(dict.fromkeys(query.many(name))) for name in _FILTERS}
-    for name, values in given.items():
-        if name in query.values and not values:
-            raise wrong(name, "is empty; give a value or leave it out")
-    if any(each not in EVENT_TYPES for each in given["type"]):
-        raise wrong("type", f"must be one or some of {', '.join(EVENT_TYPES)}")
-    if not all(is_id(each, "job") for each in given["job"]):
-        raise wrong("job", "must be an id that begins with job_")
-    return FeedFilter(given["type"], given["provider"], given["operation"], given["tag"], given["job"])
+def _wanted(query: EventListQuery | EventStreamQuery) -> FeedFilter:
+    given = (query.type, query.provider, query.operation, query.tag, query.job)
+    return FeedFilter(*(each or () for each in given))
 
 
 ROUTES = (list_events, stream_events)

@@ -7,7 +7,6 @@ cannot be finished is cut off without its end, so that no client takes a part fo
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,62 +16,58 @@ from litestar import Request, get
 from litestar.types import ASGIApp, Receive, Send
 from litestar.types import Scope as Exchange
 
-from service.accounts.keys import Scope
-from service.api.auth import authenticated, needs
+from service.api.auth import authenticated
 from service.api.connection import abort_connection
 from service.api.context import Context, context_of, principal_of
 from service.api.jobs import job_filter
-from service.api.query import Query, query_of, wrong
+from service.api.route import Answer, Header, query_of, takes
 from service.clock import iso
 from service.errors import TooManyRequests, Unauthenticated, Unavailable
-from service.ids import earliest, is_id
+from service.ids import earliest
 from service.jobs import list_queries
 from service.jobs.export import FORMATS, row_of
 from service.jobs.list_queries import JobFilter
+from service.schemas.job_schemas import ExportedJobView, ExportQuery
+from service.schemas.words import Scope
 
 PAGE: Final = 500  # jobs that are read at a time
 SLICE: Final = 100  # jobs that are written at a time, so that nobody else waits for long
 WRITE_S: Final = 30.0  # for a client to take what was written
-MAX_ROWS: Final = 10_000_000  # of one export
 AT_ONCE: Final = 8  # exports of the process
 OF_ACCOUNT: Final = 2  # of these, so that one account's slow readers leave room for others
 RETRY_AFTER_S: Final = 10  # told to those who found too many exports under way
-_FILTERS: Final = frozenset({"status", "provider", "operation", "tag", "created_after", "created_before"})
-_KNOWN: Final = _FILTERS | {"format", "after", "limit"}
 _RUNNING: Final = "exports"  # in the application's state
 
 _log = structlog.get_logger(__name__)
 
 
-@get("/v1/jobs/export", opt=needs(Scope.JOBS_READ))
+@get(
+    "/v1/jobs/export",
+    opt=takes(
+        Scope.JOBS_READ,
+        Answer(
+            200,
+            "A row for each job",
+            ExportedJobView,
+            (Header("Content-Disposition"),),
+            media={"text/csv": {"type": "string"}},
+            media_type="application/jsonl",
+        ),
+        query=ExportQuery,
+    ),
+)
 async def export_jobs(request: Request[Any, Any, Any]) -> ASGIApp:
-    """The account's jobs as CSV or JSON Lines, oldest first."""
+    """The history of jobs as a file.
+
+    Streamed, oldest first, up to the moment of the request. A file that cannot be finished (the service stops, the key is
+    revoked) is cut off without its end, which an HTTP client reports; `after` goes on behind the last row of it. In CSV a text
+    that a spreadsheet would take for a formula has a `'` put before it.
+    """
     context, who = context_of(request), principal_of(request)
-    query = query_of(request.scope, _KNOWN, repeatable=frozenset({"status"}))
-    form = query.one("format") or "csv"
-    if form not in FORMATS:
-        raise wrong("format", f"must be one of {', '.join(FORMATS)}")
+    query = query_of(request, ExportQuery)
     wanted = job_filter(query)
-    return Export(request, context, who.account_id, form, wanted, _after(query, wanted), _limit(query))
-
-
-def _after(query: Query, wanted: JobFilter) -> str:
-    """The id behind which the export begins; ids are made no earlier than their jobs."""
-    after = query.one("after")
-    if after is None:
-        return earliest("job", wanted.created_after or 0)
-    if not is_id(after, "job"):
-        raise wrong("after", "is no job's id; they look like job_0199…")
-    return after
-
-
-def _limit(query: Query) -> int:
-    text = query.one("limit")
-    if text is None:
-        return MAX_ROWS
-    if not re.fullmatch(r"[0-9]{1,8}", text) or not 1 <= int(text) <= MAX_ROWS:
-        raise wrong("limit", f"must be a whole number from 1 to {MAX_ROWS}")
-    return int(text)
+    after = query.after or earliest("job", wanted.created_after or 0)  # ids are made no earlier than their jobs
+    return Export(request, context, who.account_id, query.format, wanted, after, query.limit)
 
 
 @dataclass(slots=True)

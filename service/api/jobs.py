@@ -6,25 +6,36 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import msgspec
 from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath
 
-from service.accounts.keys import Scope
-from service.api.auth import needs
-from service.api.body import JOB_BODY_MAX_BYTES, fields_of, header, optional_body, parsed_body
+from service.api.body import JOB_BODY_MAX_BYTES, header
 from service.api.context import Context, context_of, principal_of
-from service.api.query import PAGING, Query, next_cursor, page, query_of, wrong
+from service.api.cursors import cursor_id, cursor_number, next_cursor, page
 from service.api.responses import empty_answer, json_answer, raw_answer
+from service.api.route import (
+    APPLIED,
+    IDEMPOTENCY_KEY,
+    LOCATION,
+    PREFER,
+    REPLAYED,
+    Answer,
+    Header,
+    body_of,
+    query_of,
+    takes,
+)
 from service.api.waiting import applied, job_when_final, preferred_wait
-from service.errors import FieldError, Gone, Invalid, NotFound
+from service.errors import Gone, NotFound
 from service.ids import is_id
 from service.jobs import list_queries, queries
 from service.jobs.erase import Erase
+from service.jobs.idempotency import idempotency_key
 from service.jobs.intake import Caller
-from service.jobs.job_request import idempotency_key, parse
 from service.jobs.list_queries import JobFilter
 from service.jobs.row import JobRow
 from service.jobs.track import Track
@@ -32,21 +43,55 @@ from service.jobs.transitions.facts import ResubmitAsked
 from service.jobs.view import ERASED, ResultRow, job_view
 from service.results import queries as result_queries
 from service.results.links import ResultLinks
+from service.schemas.job_schemas import (
+    CancelRequest,
+    ExportQuery,
+    JobListQuery,
+    JobPage,
+    JobRequest,
+    JobView,
+    TimelinePage,
+)
+from service.schemas.query_model import NoQuery, PageQuery
+from service.schemas.request_model import NoFields
+from service.schemas.words import Scope
 from service.states import JobStatus
 
-_METADATA = "metadata."
-_MAX_METADATA = 10  # filters at once
-_FILTERS = frozenset({"status", "provider", "operation", "tag", "provider_task_id", "created_after", "created_before"})
-_NOTHING: frozenset[str] = frozenset()
+_EXAMPLE: Final = {
+    "provider": "apimodels",
+    "operation": "generate",
+    "input": {"model": "sparkpix", "prompt": "A cute cat wearing a space helmet", "aspect_ratio": "16:9"},
+    "callback_url": "https://backend.example/hooks/images",
+    "callback_events": ["job.completed", "job.failed"],
+    "metadata": {"order": "4711"},
+    "tags": ["shop"],
+    "expires_in_s": 604_800,
+}
 
 
-@post("/v1/jobs", opt=needs(Scope.JOBS_WRITE))
+@post(
+    "/v1/jobs",
+    opt=takes(
+        Scope.JOBS_WRITE,
+        Answer(200, "The job is final", JobView, (LOCATION, APPLIED)),
+        Answer(202, "The job is stored", JobView, (LOCATION, REPLAYED, APPLIED)),
+        body=JobRequest,
+        headers=(IDEMPOTENCY_KEY, PREFER),
+        example=_EXAMPLE,
+    ),
+)
 async def take_job(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Take a job; 202 once it is durably stored, 200 if the caller waited and it is final."""
+    """Take a job.
+
+    Answers 202 once the job is durably stored, and stores nothing when it is refused. With `Prefer: wait=N` the answer is
+    held back for at most N seconds and is 200 with the final job if it became final in time. 402 `insufficient_balance` where
+    it does not fit the account's limit, with what is `needed`, `available` and `missing`. 422 `price_unknown` where the account
+    has a limit and nobody knows what the job will cost, with pointers to the fields that decide it.
+    """
     context, who = context_of(request), principal_of(request)
-    query_of(request.scope, _NOTHING)
+    query_of(request, NoQuery)
     key = idempotency_key(header(request.scope, b"idempotency-key"))
-    asked = await parsed_body(request, parse, JOB_BODY_MAX_BYTES)
+    asked = await body_of(request, JobRequest, JOB_BODY_MAX_BYTES)
     taken = await context.intake.take(Caller(who.account_id, who.key_id), asked, key)
     headers = {"Location": f"/v1/jobs/{taken.job_id}"}
     if taken.replayed:
@@ -61,15 +106,20 @@ async def take_job(request: Request[Any, Any, Any]) -> Response[bytes]:
     return raw_answer(taken.answer, 202, headers)
 
 
-@get("/v1/jobs", opt=needs(Scope.JOBS_READ))
+@get("/v1/jobs", opt=takes(Scope.JOBS_READ, Answer(200, "A page of jobs", JobPage), query=JobListQuery))
 async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """A page of the account's jobs, newest first."""
+    """List jobs, newest first.
+
+    A job's own metadata can be asked for with `metadata.<key>=<value>`. Tags and metadata are found by an index. Of other
+    filters that rarely match a page looks at 20,000 jobs, and may have fewer than `limit`, or none, although more follow:
+    only without a `next_cursor` there are no more. After the clock was set back by more than an hour `created_before` may
+    leave out jobs that were taken before that.
+    """
     context, who = context_of(request), principal_of(request)
-    query = query_of(request.scope, _FILTERS | PAGING, repeatable=frozenset({"status"}), prefix=_METADATA)
-    limit = query.limit()
+    query = query_of(request, JobListQuery)
     wanted, links = job_filter(query), _links(request).url
-    async with context.pages.turn(who.account_id, limit) as began:
-        found = await list_queries.list_jobs(context.reader, who.account_id, wanted, limit)
+    async with context.pages.turn(who.account_id, query.limit) as began:
+        found = await list_queries.list_jobs(context.reader, who.account_id, wanted, query.limit)
         results = await queries.results_of(context.reader, found.jobs)
         shown = await context.pages.encoded(
             found.jobs, lambda job: job_view(job, results.get(job.id, ()), links), began
@@ -77,11 +127,19 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_answer({"data": shown, "next_cursor": next_cursor("job", found.next_id)})
 
 
-@get("/v1/jobs/{job_id:str}", opt=needs(Scope.JOBS_READ))
+@get(
+    "/v1/jobs/{job_id:str}",
+    opt=takes(
+        Scope.JOBS_READ,
+        Answer(200, "The job", JobView, (Header("ETag"), APPLIED)),
+        Answer(304, "The job is as `If-None-Match` has it"),
+        headers=(PREFER, Header("If-None-Match")),
+    ),
+)
 async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[bytes]:
-    """The job; held back until it is final where the caller prefers to wait."""
+    """Look at a job, or wait for its end."""
     context, who = context_of(request), principal_of(request)
-    query_of(request.scope, _NOTHING)
+    query_of(request, NoQuery)
     seconds = preferred_wait(request.scope)
     job = await job_when_final(context, who.account_id, job_id, seconds) if is_id(job_id, "job") else None
     if job is None:
@@ -94,11 +152,16 @@ async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Res
     return raw_answer(body, 200, headers)
 
 
-@delete("/v1/jobs/{job_id:str}", opt=needs(Scope.JOBS_WRITE), status_code=204)
+@delete("/v1/jobs/{job_id:str}", opt=takes(Scope.JOBS_WRITE, Answer(204, "It is erased")), status_code=204)
 async def erase_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> None:
-    """Erase a final job's prompt, inputs and files; what cannot be removed now is removed later."""
+    """Erase a job.
+
+    The prompt, the inputs and the files of a final job go, in every copy of them: also its events leave the feed, and
+    cannot be sent again. The job, its timeline and its money stay. Erasing twice is erasing once. 409 `not_final` for a
+    job that has not ended. What cannot be removed now is removed later.
+    """
     context, who = context_of(request), principal_of(request)
-    query_of(request.scope, _NOTHING)
+    query_of(request, NoQuery)
     if not is_id(job_id, "job"):
         raise _no_job()
     if await context.writer.run(Erase(job_id, who.account_id)) is False:
@@ -106,21 +169,40 @@ async def erase_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> N
     await context.remove_files(job_id)
 
 
-@post("/v1/jobs/{job_id:str}/cancel", opt=needs(Scope.JOBS_WRITE))
+@post(
+    "/v1/jobs/{job_id:str}/cancel",
+    opt=takes(Scope.JOBS_WRITE, Answer(200, "The job, cancelled", JobView), body=CancelRequest),
+)
 async def cancel_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[bytes]:
-    """Cancel what is queued, what its provider cancels, or with force what nobody knows the fate of."""
+    """Cancel a job.
+
+    What is still queued is cancelled at once, as is what its provider cancels. A job in `submit_unknown` needs
+    `{"force": true}`, since the provider may be working on it and charge for it. 409 `not_cancellable` where it is too late.
+    """
     context, who = context_of(request), principal_of(request)
-    force = _force(await optional_body(request))
-    await context.canceller.cancel(await _owned(context, who.account_id, job_id), force=force)
+    asked = await body_of(request, CancelRequest)
+    await context.canceller.cancel(await _owned(context, who.account_id, job_id), force=asked.force)
     job = await _owned(context, who.account_id, job_id)
     return raw_answer(await _shown(request, job))
 
 
-@post("/v1/jobs/{job_id:str}/resubmit", opt=needs(Scope.JOBS_WRITE))
+@post(
+    "/v1/jobs/{job_id:str}/resubmit",
+    opt=takes(
+        Scope.JOBS_WRITE,
+        Answer(200, "The same job, queued again", JobView),
+        Answer(201, "A new job", JobView, (LOCATION, REPLAYED)),
+        headers=(IDEMPOTENCY_KEY,),
+    ),
+)
 async def resubmit_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[bytes]:
-    """A further submission of a job in submit_unknown (200), or a new job like a failed or expired one (201)."""
+    """Submit a job again.
+
+    An operator's decision: a job in `submit_unknown` gets a further submission, which the provider may charge for again; a
+    failed or expired one becomes a new job with `retry_of`, or 409 `input_erased` where its input is not kept any more.
+    """
     context, who = context_of(request), principal_of(request)
-    fields_of(await optional_body(request) or {}, _NOTHING)
+    await body_of(request, NoFields)
     job = await _owned(context, who.account_id, job_id)
     if job.status is JobStatus.SUBMIT_UNKNOWN:
         await context.writer.run(Track(ResubmitAsked(job_id, who.account_id)))
@@ -132,22 +214,27 @@ async def resubmit_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -
     return raw_answer(taken.answer, 201, {"Location": f"/v1/jobs/{taken.job_id}", **replayed})
 
 
-@get("/v1/jobs/{job_id:str}/events", opt=needs(Scope.JOBS_READ))
+@get(
+    "/v1/jobs/{job_id:str}/events",
+    opt=takes(Scope.JOBS_READ, Answer(200, "A page of the timeline", TimelinePage), query=PageQuery),
+)
 async def list_job_events(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[bytes]:
-    """A page of the job's timeline, oldest first."""
+    """The job's timeline, oldest first."""
     context, who = context_of(request), principal_of(request)
-    query = query_of(request.scope, PAGING)
-    limit, after = query.limit(), query.cursor_number("seq")
+    query = query_of(request, PageQuery)
+    after = cursor_number(query.cursor, "seq") or 0
     await _owned(context, who.account_id, job_id)
-    rows = await queries.timeline(context.reader, job_id, after or 0, limit + 1)
-    return page(rows, limit, lambda row: row, "seq", lambda row: row["seq"])
+    rows = await queries.timeline(context.reader, job_id, after, query.limit + 1)
+    return page(rows, query.limit, lambda row: row, "seq", lambda row: row["seq"])
 
 
-@get("/v1/jobs/{job_id:str}/results/{index:str}", opt=needs(Scope.JOBS_READ))
+@get(
+    "/v1/jobs/{job_id:str}/results/{index:str}", opt=takes(Scope.JOBS_READ, Answer(302, "The link", None, (LOCATION,)))
+)
 async def get_result(request: Request[Any, Any, Any], job_id: FromPath[str], index: FromPath[str]) -> Response[bytes]:
-    """A redirect to a short-lived link of one result."""
+    """A short-lived link to one result."""
     context, who = context_of(request), principal_of(request)
-    query_of(request.scope, _NOTHING)
+    query_of(request, NoQuery)
     await _owned(context, who.account_id, job_id)
     result = _at(await queries.results(context.reader, job_id), index)
     now_ms = context.clock.now_ms()
@@ -171,40 +258,28 @@ async def _presigned(context: Context, job_id: str, result: ResultRow, life_ms: 
     return await context.storage.link(held.storage_key, max(1, life_ms // 1000))
 
 
-def job_filter(query: Query) -> JobFilter:
+def job_filter(query: JobListQuery | ExportQuery) -> JobFilter:
     """What a list or an export of jobs is narrowed to.
 
     Raises:
-        Malformed: A parameter is wrong.
+        Malformed: The cursor is none of this list.
     """
-    statuses = query.many("status")
-    known = [status.value for status in JobStatus]
-    if any(status not in known for status in statuses) or ("status" in query.values and not statuses):
-        raise wrong("status", f"must be one or some of {', '.join(known)}")
-    pairs = tuple((name.removeprefix(_METADATA), query.values[name][0]) for name in query.values if _METADATA in name)
-    if len(pairs) > _MAX_METADATA:
-        raise wrong("metadata.<key>", f"may be given for at most {_MAX_METADATA} keys")
-    return JobFilter(
-        status=tuple(dict.fromkeys(statuses)),
-        provider=query.one("provider"),
-        operation=query.one("operation"),
-        tag=query.one("tag"),
-        provider_task_id=query.one("provider_task_id"),
-        metadata=pairs,
-        created_after=query.time("created_after"),
-        created_before=query.time("created_before"),
-        before_id=query.cursor_id("job"),
+    wanted = JobFilter(
+        status=query.status or (),
+        provider=query.provider,
+        operation=query.operation,
+        tag=query.tag,
+        created_after=query.created_after,
+        created_before=query.created_before,
     )
-
-
-def _force(body: object) -> bool:
-    if body is None:
-        return False
-    force = fields_of(body, frozenset({"force"})).get("force", False)
-    if not isinstance(force, bool):
-        detail = "must be true or false"
-        raise Invalid.of([FieldError("/force", detail)])
-    return force
+    if isinstance(query, ExportQuery):
+        return wanted
+    return replace(
+        wanted,
+        provider_task_id=query.provider_task_id,
+        metadata=tuple(query.metadata.items()),
+        before_id=cursor_id(query.cursor, "job"),
+    )
 
 
 async def _owned(context: Context, account_id: str, job_id: str) -> JobRow:

@@ -1,7 +1,6 @@
-"""The description of the API: OpenAPI 3.1, written by hand beside the routes, and a page to read it.
+"""The routes that tell about the API: its description as a document, and a page to read it.
 
-By hand, because bodies and parameters are checked by our own strict code, of which Litestar could not tell anything; a
-test holds routes and description together. Everything on the page comes from here: no CDN, nothing phones home.
+Everything on the page comes from here: no CDN, nothing phones home.
 """
 
 from __future__ import annotations
@@ -13,15 +12,17 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
-import yaml
 from litestar import Request, Response, get
+from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath
 
 from service import __version__
 from service.api.body import header
 from service.api.prefix import PREFIX
 from service.api.responses import empty_answer, json_answer, raw_answer
+from service.api.route import LOCATION, Answer, takes
 from service.errors import NotFound
+from service.schemas.service_schemas import Welcome
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -46,6 +47,7 @@ _FILES: Final = {
     "start.js": "text/javascript",
     "favicon-32x32.png": "image/png",
 }
+_OBJECT: Final = {"type": "object", "additionalProperties": True}
 _VARY: Final = {"Vary": "Accept"}
 _PAGE_HEADERS: Final = {
     "Content-Security-Policy": (
@@ -57,37 +59,74 @@ _PAGE_HEADERS: Final = {
 }
 
 
-@get("/")
+@get(
+    "/",
+    opt=takes(
+        None,
+        Answer(200, "Where things are", Welcome),
+        Answer(302, "For browsers, the page that describes the API", None, (LOCATION,)),
+    ),
+)
 async def root(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The way to the description, for a visitor who has only the address; the dashboard will be here."""
+    """Where to go from here."""
     if _is_browser(request):
         return empty_answer(302, {"Location": "/schema", **_VARY})
     shown = {"service": "remora", "version": __version__, "schema": f"{_prefix(request)}/schema"}
     return json_answer(shown, headers=_VARY)
 
 
-@get("/schema")
-async def schema(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """A page for a browser, the document for everybody else."""
+@get(
+    "/schema",
+    opt=takes(
+        None,
+        Answer(
+            200,
+            "The page, or the document where HTML is not accepted",
+            media={"text/html": {"type": "string"}, "application/json": _OBJECT},
+        ),
+    ),
+)
+async def schema_page(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """This description, as a page for browsers."""
     if _is_browser(request):
         page = _PAGE.replace("{prefix}", quote(_prefix(request)))
         return Response(page.encode(), media_type="text/html", headers=_PAGE_HEADERS)
-    return raw_answer(await asyncio.to_thread(document, _prefix(request)), headers=_VARY)
+    return raw_answer(await _document(request), headers=_VARY)
 
 
-@get("/schema/openapi.json")
+@get("/schema/openapi.json", opt=takes(None, Answer(200, "The document", media={"application/json": _OBJECT})))
 async def schema_document(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The document."""
-    return raw_answer(await asyncio.to_thread(document, _prefix(request)))
+    """This description."""
+    return raw_answer(await _document(request))
 
 
-@get("/schema/static/{name:str}")
+@get(
+    "/schema/static/{name:str}",
+    opt=takes(None, Answer(200, "The file", media={"*/*": {"type": "string"}})),
+)
 async def schema_file(name: FromPath[str]) -> Response[bytes]:
-    """One of the page's own files."""
+    """A file of the page."""
     if name not in _FILES:
         raise NotFound("there is no such file")
     data = await asyncio.to_thread(_file, name)
     return Response(data, media_type=_FILES[name], headers={"Cache-Control": "public, max-age=86400"})
+
+
+async def _document(request: Request[Any, Any, Any]) -> bytes:
+    """The document as JSON, for callers that know us below a path; made when it is first asked for."""
+    routes = request.app.state.described
+    return await asyncio.to_thread(document, routes, _prefix(request))
+
+
+@cache
+def document(routes: tuple[BaseRouteHandler, ...], prefix: str = "") -> bytes:
+    """The description of these routes, as JSON."""
+    from service.api.description import described  # noqa: PLC0415 - a start does without it
+
+    made = described(routes, __version__)
+    if prefix:
+        made["servers"] = [{"url": quote(prefix)}]
+    return msgspec.json.encode(made)
 
 
 def _prefix(request: Request[Any, Any, Any]) -> str:
@@ -100,19 +139,8 @@ def _is_browser(request: Request[Any, Any, Any]) -> bool:
 
 
 @cache
-def document(prefix: str = "") -> bytes:
-    """The document as JSON, for callers that know us below a path; read when it is first asked for, since parsing it takes longer than a start should."""
-    text = (resources.files("service.api") / "openapi.yaml").read_text("utf-8")
-    described: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
-    described["info"]["version"] = __version__
-    if prefix:
-        described["servers"] = [{"url": quote(prefix)}]
-    return msgspec.json.encode(described)
-
-
-@cache
 def _file(name: str) -> bytes:
     return (resources.files("service.api") / "static" / "swagger-ui" / name).read_bytes()
 
 
-ROUTES = (root, schema, schema_document, schema_file)
+ROUTES = (root, schema_page, schema_document, schema_file)

@@ -10,33 +10,40 @@ from service.api.auth import authenticated
 from service.api.context import Context, context_of
 from service.api.hosts import is_asked_here
 from service.api.responses import json_answer
+from service.api.route import Answer, takes
 from service.clock import iso
 from service.deliveries.gauges import gauges
 from service.errors import Unavailable
 from service.results.queries import backlog
+from service.schemas.service_schemas import DownProviderView, Health, Readiness
 
 _NO_STORE = {"Cache-Control": "no-store"}
 RETRY_AFTER_S = 5  # told by a `/readyz` that is not ready
 CLOCK_OFFSET_S = 1.0  # that is told
 
 
-@get("/healthz")
+@get("/healthz", opt=takes(None, Answer(200, "It does", Health)))
 async def healthz() -> Response[bytes]:
     """The process answers."""
     return json_answer({"status": "ok"}, headers=_NO_STORE)
 
 
-@get("/readyz")
+@get(
+    "/readyz",
+    opt=takes(
+        None, Answer(200, "It can; a provider that is down makes nobody unready, since its jobs wait", Readiness)
+    ),
+)
 async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The service can take work; if not, why. Providers that are down or paused are told, but make nobody unready: jobs wait."""
+    """The service can take work; if not, why."""
     context = context_of(request)
     reasons = await context.not_ready()
     if reasons:
         raise Unavailable("; ".join(reasons), code="not_ready", retry_after_s=RETRY_AFTER_S)
-    down = {
+    down: dict[str, DownProviderView] = {
         name: {"since": iso(each.opened_at), "error": each.last_error} for name, each in context.breakers.down().items()
     }
-    shown: dict[str, Any] = {"status": "ready", "providers_down": down, "providers_paused": _paused(context)}
+    shown: Readiness = {"status": "ready", "providers_down": down, "providers_paused": _paused(context)}
     if abs(offset_s := _clock_offset_s(context)) >= CLOCK_OFFSET_S:
         shown["clock_offset_s"] = round(offset_s, 1)
     return json_answer(shown, headers=_NO_STORE)
@@ -53,9 +60,15 @@ def _paused(context: Context) -> dict[str, float]:
     return {name: round(pause_s, 1) for name, pause_s in pauses.items() if pause_s > 0}
 
 
-@get("/metrics")
+@get(
+    "/metrics",
+    opt=takes(None, Answer(200, "The metrics", media={"text/plain": {"type": "string"}})),
+)
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """All metrics for Prometheus; the deliveries that wait are counted now."""
+    """Metrics for Prometheus.
+
+    Needs a key unless the service listens on loopback only. The deliveries that wait are counted now.
+    """
     context = context_of(request)
     if not (context.open_metrics and is_asked_here(request.scope, context.settings.public_url)):
         await authenticated(request)

@@ -16,6 +16,7 @@ from litestar.types import ExceptionHandlersMap
 
 from service.api.exchange import request_id
 from service.api.refusal_log import remember
+from service.api.responses import PROBLEM
 from service.errors import (
     CardInvalid,
     EgressCut,
@@ -32,7 +33,6 @@ from service.errors import (
     StoreUnavailable,
 )
 
-MEDIA_TYPE: Final = "application/problem+json"
 STORE_RETRY_AFTER_S: Final = 5  # told when the store takes no writes
 
 _log = structlog.get_logger(__name__)
@@ -126,7 +126,7 @@ def _from_told(told: _Told, detail: str, headers: dict[str, str]) -> Response[by
 
 
 def _response(status: int, body: dict[str, Any], headers: dict[str, str]) -> Response[bytes]:
-    return Response(msgspec.json.encode(body) + b"\n", status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    return Response(msgspec.json.encode(body) + b"\n", status_code=status, media_type=PROBLEM, headers=headers)
 
 
 def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from litestar import Request, Response, get
 from litestar.params import FromPath
 
-from service.api.auth import ANY_KEY, needs
 from service.api.context import Context, context_of
-from service.api.query import query_of
 from service.api.responses import json_answer
+from service.api.route import ANY_KEY, Answer, query_of, takes
 from service.clock import iso
 from service.errors import NotFound
-from service.ledger.money import usd
+from service.money import usd
 from service.providers.breaker import Breaker
 from service.providers.card.card import Operation
 from service.providers.card.price import Price
 from service.providers.registry import Provider
+from service.schemas.query_model import NoQuery
+from service.schemas.service_schemas import OperationView, PriceView, ProviderHealthView, ProviderList, ProviderView
 
-_NOTHING: frozenset[str] = frozenset()
 
-
-@get("/v1/providers", opt=needs(ANY_KEY))
+@get("/v1/providers", opt=takes(ANY_KEY, Answer(200, "All of them", ProviderList)))
 async def list_providers(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """All cards in force; a short list, given whole."""
-    query_of(request.scope, _NOTHING)
+    """The provider cards in force.
+
+    A short list, given whole.
+    """
+    query_of(request, NoQuery)
     context = context_of(request)
     shown = [provider_view(provider, context) for provider in context.registry.all()]
     return json_answer({"data": shown, "next_cursor": None})
 
 
-@get("/v1/providers/{name:str}", opt=needs(ANY_KEY))
+@get("/v1/providers/{name:str}", opt=takes(ANY_KEY, Answer(200, "The card", ProviderView)))
 async def get_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
-    """One card in force."""
-    query_of(request.scope, _NOTHING)
+    """One provider card."""
+    query_of(request, NoQuery)
     context = context_of(request)
     provider = context.registry.get(name)
     if provider is None:
@@ -43,7 +45,7 @@ async def get_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> 
     return json_answer(provider_view(provider, context))
 
 
-def provider_view(provider: Provider, context: Context) -> dict[str, Any]:
+def provider_view(provider: Provider, context: Context) -> ProviderView:
     """A provider as it is shown. `reason` says why it is not configured, and what to set."""
     card = provider.card
     given = context.settings.providers.get(provider.name)
@@ -71,7 +73,7 @@ def provider_view(provider: Provider, context: Context) -> dict[str, Any]:
     }
 
 
-def _health(breaker: Breaker, provider: Provider) -> dict[str, Any]:
+def _health(breaker: Breaker, provider: Provider) -> ProviderHealthView:
     """`down`: submissions fail in a row, jobs wait in the queue, and a try is made now and then.
 
     `paused_for_s`: the provider wants no more submissions for so long (429).
@@ -85,7 +87,7 @@ def _health(breaker: Breaker, provider: Provider) -> dict[str, Any]:
     }
 
 
-def _operation_view(provider: Provider, name: str, operation: Operation) -> dict[str, Any]:
+def _operation_view(provider: Provider, name: str, operation: Operation) -> OperationView:
     timing = provider.timing(name)
     return {
         "title": operation.title,
@@ -99,14 +101,14 @@ def _operation_view(provider: Provider, name: str, operation: Operation) -> dict
     }
 
 
-def _learns_by(provider: Provider, name: str) -> str:
+def _learns_by(provider: Provider, name: str) -> Literal["callback", "poll", "response"]:
     """How the end of a task is usually heard of."""
     if provider.wants_callback(name):
         return "callback"
     return "poll" if provider.can_poll(name) else "response"
 
 
-def _price_view(price: Price, ceiling: int | None) -> dict[str, Any]:
+def _price_view(price: Price, ceiling: int | None) -> PriceView:
     """`ceiling`: held where no row fits and only the completion tells the cost; without one, limited accounts are refused."""
     return {
         "currency": "USD",

@@ -7,29 +7,47 @@ from typing import Any
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
-from service.accounts.keys import Scope
-from service.api.auth import needs
-from service.api.body import fields_of, json_body, optional_body
 from service.api.context import Context, context_of, principal_of
-from service.api.query import PAGING, page, query_of, wrong
+from service.api.cursors import cursor_id, page
 from service.api.responses import json_answer
+from service.api.route import LOCATION, Answer, body_of, query_of, takes
 from service.deliveries.replays import replay_queries
-from service.deliveries.replays.replay import Replays, parse_replay
+from service.deliveries.replays.replay import Replays, bounded
 from service.deliveries.replays.replay_store import no_replay
 from service.deliveries.subscribing.changes import no_subscription
 from service.ids import is_id
+from service.schemas.query_model import NoQuery
+from service.schemas.request_model import NoFields
+from service.schemas.subscription_schemas import (
+    ReplayCountView,
+    ReplayListQuery,
+    ReplayPage,
+    ReplayRequest,
+    ReplayView,
+)
+from service.schemas.words import Scope
 
-_NOTHING: frozenset[str] = frozenset()
 
-
-@post("/v1/subscriptions/{subscription_id:str}/replay", opt=needs(Scope.SUBSCRIPTIONS))
+@post(
+    "/v1/subscriptions/{subscription_id:str}/replay",
+    opt=takes(
+        Scope.SUBSCRIPTIONS,
+        Answer(200, "The count of a dry run", ReplayCountView),
+        Answer(202, "The replay, begun", ReplayView, (LOCATION,)),
+        body=ReplayRequest,
+    ),
+)
 async def replay_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
-    """Begin to send a range of events again (202), or with `dry_run` only count them (200)."""
-    query_of(request.scope, _NOTHING)
+    """Send a range of events again.
+
+    In the background, with the same ids and bytes. What is pending is left alone, a `ping` is never repeated, and what
+    retention removed is gone. Meant are the events of the account that pass the subscription's filters on jobs.
+    """
+    query_of(request, NoQuery)
     if not is_id(subscription_id, "sub"):
         raise no_subscription()
     context, who = context_of(request), principal_of(request)
-    asked = parse_replay(await json_body(request), context.clock.now_ms())
+    asked = bounded(await body_of(request, ReplayRequest), context.clock.now_ms())
     replays = _use_cases(context)
     if asked.dry_run:
         return json_answer(await replays.count(who.account_id, subscription_id, asked))
@@ -37,37 +55,40 @@ async def replay_subscription(request: Request[Any, Any, Any], subscription_id: 
     return json_answer(begun, 202, {"Location": f"/v1/replays/{begun['id']}"})
 
 
-@get("/v1/replays", opt=needs(Scope.SUBSCRIPTIONS))
+@get("/v1/replays", opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "A page of replays", ReplayPage), query=ReplayListQuery))
 async def list_replays(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """A page of the account's replays, newest first."""
-    query = query_of(request.scope, PAGING | {"subscription"})
-    limit, subscription_id = query.limit(), query.one("subscription")
-    if subscription_id is not None and not is_id(subscription_id, "sub"):
-        raise wrong("subscription", "must be an id that begins with sub_")
+    """Replays, newest first."""
+    query = query_of(request, ReplayListQuery)
     found = await replay_queries.list_replays(
         context_of(request).reader,
         principal_of(request).account_id,
-        subscription_id=subscription_id,
-        before_id=query.cursor_id("rpl"),
-        limit=limit + 1,
+        subscription_id=query.subscription,
+        before_id=cursor_id(query.cursor, "rpl"),
+        limit=query.limit + 1,
     )
-    return page(found, limit, lambda shown: shown, "rpl", lambda shown: str(shown["id"]))
+    return page(found, query.limit, lambda shown: shown, "rpl", lambda shown: str(shown["id"]))
 
 
-@get("/v1/replays/{replay_id:str}", opt=needs(Scope.SUBSCRIPTIONS))
+@get("/v1/replays/{replay_id:str}", opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "The replay", ReplayView)))
 async def get_replay(request: Request[Any, Any, Any], replay_id: FromPath[str]) -> Response[bytes]:
     """One replay with its progress."""
-    query_of(request.scope, _NOTHING)
+    query_of(request, NoQuery)
     _check_id(replay_id)
     return json_answer(await _use_cases(context_of(request)).show(principal_of(request).account_id, replay_id))
 
 
-@post("/v1/replays/{replay_id:str}/cancel", opt=needs(Scope.SUBSCRIPTIONS))
+@post(
+    "/v1/replays/{replay_id:str}/cancel",
+    opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "The replay, cancelled", ReplayView)),
+)
 async def cancel_replay(request: Request[Any, Any, Any], replay_id: FromPath[str]) -> Response[bytes]:
-    """End a replay early; what it queued is sent."""
-    query_of(request.scope, _NOTHING)
+    """End a replay early.
+
+    What it queued is sent.
+    """
+    query_of(request, NoQuery)
     _check_id(replay_id)
-    fields_of(await optional_body(request) or {}, _NOTHING)
+    await body_of(request, NoFields)
     return json_answer(await _use_cases(context_of(request)).cancel(principal_of(request).account_id, replay_id))
 
 

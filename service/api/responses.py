@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 from litestar import Response
 
-JSON = "application/json"
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
 
 
 def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response[bytes]:

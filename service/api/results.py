@@ -19,6 +19,7 @@ from service.api.body import header
 from service.api.context import Context, context_of
 from service.api.ranges import Span, span_of
 from service.api.responses import empty_answer
+from service.api.route import LOCATION, Answer, Header, takes
 from service.errors import EgressRefused, FileMissing, Gone, NotFound, StorageUnavailable, Unavailable
 from service.fileurls import MAX_LINK_CHARS, escaped, is_data_url, trimmed
 from service.jobs.view import ERASED, is_link
@@ -34,12 +35,28 @@ _FILE_HEADERS: Final = {
     "Cache-Control": "private, no-cache",  # asked for again each time: a result ends, and may be erased before
     "Referrer-Policy": "no-referrer",
 }
+_FILE: Final = {f"{each}/*": {"type": "string", "contentMediaType": f"{each}/*"} for each in ("image", "video")}
+_OF_A_FILE: Final = (Header("ETag"), Header("Accept-Ranges", "", {"type": "string", "const": "bytes"}))
 _LEADING_HEADERS: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 
 
-@get("/r/{token:str}")
+@get(
+    "/r/{token:str}",
+    opt=takes(
+        None,
+        Answer(200, "The file, whole", None, _OF_A_FILE, _FILE),
+        Answer(206, "The bytes that were asked for", None, _OF_A_FILE, _FILE),
+        Answer(302, "Where the file is", None, (LOCATION,)),
+        Answer(304, "It is what you have"),
+        Answer(416, "The file has no such bytes"),
+    ),
+)
 async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> Response[Any]:
-    """The file that a link names, or the way to it."""
+    """A result.
+
+    Our copy, with its SHA-256 as its `ETag`, for a `Range` too; a redirect to it where copies lie in a bucket. Until it is
+    there, a redirect to the provider's file.
+    """
     context = context_of(request)
     held = await _held(context, token)
     if held.stored and held.storage_key is not None and context.storage is not None:
@@ -49,9 +66,19 @@ async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> 
     return await _providers(context, request, held)
 
 
-@get("/r/{token:str}/thumb")
+@get(
+    "/r/{token:str}/thumb",
+    opt=takes(
+        None,
+        Answer(200, "The small picture", media={"image/webp": {"type": "string", "contentMediaType": "image/webp"}}),
+        Answer(304, "It is what you have"),
+    ),
+)
 async def show_thumbnail(request: Request[Any, Any, Any], token: FromPath[str]) -> Response[bytes]:
-    """A small picture of a picture that we have a copy of."""
+    """A small picture of a result.
+
+    Of pictures that we have a copy of, at most 320 pixels wide and high.
+    """
     context = context_of(request)
     held = await _held(context, token)
     missing = NotFound("there is no small picture of this result", code="no_thumbnail")

@@ -79,7 +79,7 @@ def create_api(context: Context, extra_routes: Sequence[BaseRouteHandler] = ()) 
             _check_guarded(each)
     return Api(
         route_handlers=[*_options(routes), *routes],
-        state=State({"context": context, "refusals": RefusalLog(context.clock)}),
+        state=State({"context": context, "described": ROUTES, "refusals": RefusalLog(context.clock)}),
         before_request=check_key,
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=None,  # see `openapi`

@@ -1,4 +1,4 @@
-"""The routes of subscriptions: standing destinations, their secrets, and a ping to try them."""
+"""The routes of subscriptions: standing destinations of events, and their health."""
 
 from __future__ import annotations
 
@@ -7,105 +7,169 @@ from typing import Any
 from litestar import Request, Response, delete, get, patch, post
 from litestar.params import FromPath
 
-from service.accounts.keys import Scope
-from service.api.auth import needs
-from service.api.body import fields_of, json_body, optional_body
 from service.api.context import Context, context_of, principal_of
-from service.api.query import PAGING, page, query_of
+from service.api.cursors import cursor_id, page
 from service.api.responses import json_answer
+from service.api.route import LOCATION, Answer, body_of, query_of, takes
 from service.deliveries.subscribing import queries
 from service.deliveries.subscribing.changes import no_subscription
 from service.deliveries.subscribing.subscribe import Subscribe
-from service.deliveries.subscribing.subscription_request import parse_change, parse_disabling, parse_new, parse_rotation
 from service.ids import is_id
+from service.schemas.query_model import NoQuery, PageQuery
+from service.schemas.request_model import NoFields
+from service.schemas.subscription_schemas import (
+    ChangedSubscriptionView,
+    DeliveryView,
+    DisableRequest,
+    RotateSecretRequest,
+    SubscriptionChangeRequest,
+    SubscriptionPage,
+    SubscriptionRequest,
+    SubscriptionView,
+    SubscriptionWithSecretView,
+)
+from service.schemas.words import Scope
 
-_NOTHING: frozenset[str] = frozenset()
 
-
-@post("/v1/subscriptions", opt=needs(Scope.SUBSCRIPTIONS))
+@post(
+    "/v1/subscriptions",
+    opt=takes(
+        Scope.SUBSCRIPTIONS,
+        Answer(201, "The subscription; its secret is shown here only", SubscriptionWithSecretView, (LOCATION,)),
+        body=SubscriptionRequest,
+    ),
+)
 async def create_subscription(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Make a standing destination (201); its secret is shown this once."""
-    query_of(request.scope, _NOTHING)
-    asked = parse_new(await json_body(request))
+    """A new standing destination.
+
+    409 `too_many_subscriptions` where the account has `REMORA_MAX_SUBSCRIPTIONS`.
+    """
+    asked = await body_of(request, SubscriptionRequest)
     made = await use_cases(context_of(request)).create(principal_of(request).account_id, asked)
-    return json_answer(made, 201, {"Location": f"/v1/subscriptions/{made['id']}", "Cache-Control": "no-store"})
+    headers = {"Location": f"/v1/subscriptions/{made['id']}", "Cache-Control": "no-store"}
+    return json_answer(made, 201, headers)
 
 
-@get("/v1/subscriptions", opt=needs(Scope.SUBSCRIPTIONS))
+@get(
+    "/v1/subscriptions",
+    opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "A page of subscriptions", SubscriptionPage), query=PageQuery),
+)
 async def list_subscriptions(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """A page of the account's subscriptions, newest first."""
-    context, who = context_of(request), principal_of(request)
-    query = query_of(request.scope, PAGING)
-    limit, before_id = query.limit(), query.cursor_id("sub")
+    """Standing destinations, newest first."""
+    query, context = query_of(request, PageQuery), context_of(request)
     found = await queries.list_subscriptions(
         context.reader,
         context.box,
-        who.account_id,
-        before_id=before_id,
-        limit=limit + 1,
+        principal_of(request).account_id,
+        before_id=cursor_id(query.cursor, "sub"),
+        limit=query.limit + 1,
         now_ms=context.clock.now_ms(),
         standings=context.figures.standing,
     )
-    return page(found, limit, lambda shown: shown, "sub", lambda shown: str(shown["id"]))
+    return page(found, query.limit, lambda shown: shown, "sub", lambda shown: str(shown["id"]))
 
 
-@get("/v1/subscriptions/{subscription_id:str}", opt=needs(Scope.SUBSCRIPTIONS))
+@get(
+    "/v1/subscriptions/{subscription_id:str}",
+    opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "The subscription", SubscriptionView)),
+)
 async def get_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
-    """One subscription with its health."""
-    query_of(request.scope, _NOTHING)
+    """One standing destination with its health."""
+    query_of(request, NoQuery)
     _check_id(subscription_id)
     return json_answer(await use_cases(context_of(request)).show(principal_of(request).account_id, subscription_id))
 
 
-@patch("/v1/subscriptions/{subscription_id:str}", opt=needs(Scope.SUBSCRIPTIONS))
+@patch(
+    "/v1/subscriptions/{subscription_id:str}",
+    opt=takes(
+        Scope.SUBSCRIPTIONS,
+        Answer(200, "The subscription", ChangedSubscriptionView),
+        body=SubscriptionChangeRequest,
+    ),
+)
 async def change_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
-    """Change what the body names; what is sent from now on follows it."""
+    """Change what the body names.
+
+    A new `url` with another origin (scheme, host and port) drops `headers`, since they may hold what only the old one may
+    know, unless the same body gives them anew.
+    """
     _check_id(subscription_id)
-    asked = parse_change(await json_body(request))
+    asked = await body_of(request, SubscriptionChangeRequest)
     changed = await use_cases(context_of(request)).update(principal_of(request).account_id, subscription_id, asked)
     return json_answer(changed)
 
 
-@delete("/v1/subscriptions/{subscription_id:str}", status_code=204, opt=needs(Scope.SUBSCRIPTIONS))
+@delete("/v1/subscriptions/{subscription_id:str}", opt=takes(Scope.SUBSCRIPTIONS, Answer(204, "Gone")), status_code=204)
 async def delete_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> None:
-    """Forget a subscription (204); its pending deliveries become `skipped`."""
+    """Forget a standing destination.
+
+    What is still to be sent to it is kept as `skipped`.
+    """
     _check_id(subscription_id)
     await use_cases(context_of(request)).delete(principal_of(request).account_id, subscription_id)
 
 
-@post("/v1/subscriptions/{subscription_id:str}/rotate-secret", opt=needs(Scope.SUBSCRIPTIONS))
+@post(
+    "/v1/subscriptions/{subscription_id:str}/rotate-secret",
+    opt=takes(
+        Scope.SUBSCRIPTIONS,
+        Answer(200, "The subscription with its new secret", SubscriptionWithSecretView),
+        body=RotateSecretRequest,
+    ),
+)
 async def rotate_subscription_secret(
     request: Request[Any, Any, Any], subscription_id: FromPath[str]
 ) -> Response[bytes]:
-    """Replace the secret; the new one is shown this once, the old one co-signs for `grace_s` seconds."""
+    """A new signing secret, shown once.
+
+    Where `v1a` was asked for, its key is replaced with the secret. The old ones co-sign for the grace.
+    """
     _check_id(subscription_id)
-    grace_s = parse_rotation(await optional_body(request))
-    rotated = await use_cases(context_of(request)).rotate(principal_of(request).account_id, subscription_id, grace_s)
+    asked = await body_of(request, RotateSecretRequest)
+    account_id = principal_of(request).account_id
+    rotated = await use_cases(context_of(request)).rotate(account_id, subscription_id, asked.grace_s)
     return json_answer(rotated, headers={"Cache-Control": "no-store"})
 
 
-@post("/v1/subscriptions/{subscription_id:str}/test", opt=needs(Scope.SUBSCRIPTIONS))
+@post(
+    "/v1/subscriptions/{subscription_id:str}/test",
+    opt=takes(Scope.SUBSCRIPTIONS, Answer(202, "The ping's delivery", DeliveryView, (LOCATION,))),
+)
 async def test_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
-    """Send a `ping` to this subscription alone (202); answered with its delivery."""
+    """Send a ping to this destination."""
     _check_id(subscription_id)
-    fields_of(await optional_body(request) or {}, _NOTHING)
+    await body_of(request, NoFields)
     sent = await use_cases(context_of(request)).ping(principal_of(request).account_id, subscription_id)
     return json_answer(sent, 202, {"Location": f"/v1/deliveries/{sent['id']}"})
 
 
-@post("/v1/subscriptions/{subscription_id:str}/enable", opt=needs(Scope.SUBSCRIPTIONS))
+@post(
+    "/v1/subscriptions/{subscription_id:str}/enable",
+    opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "The subscription", SubscriptionView)),
+)
 async def enable_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
-    """Let a disabled subscription have events again; what it missed stays `skipped`."""
+    """Let a disabled destination have events again.
+
+    What it missed stays `skipped`, and can be replayed.
+    """
     _check_id(subscription_id)
-    fields_of(await optional_body(request) or {}, _NOTHING)
+    await body_of(request, NoFields)
     return json_answer(await use_cases(context_of(request)).enable(principal_of(request).account_id, subscription_id))
 
 
-@post("/v1/subscriptions/{subscription_id:str}/disable", opt=needs(Scope.SUBSCRIPTIONS))
+@post(
+    "/v1/subscriptions/{subscription_id:str}/disable",
+    opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "The subscription", SubscriptionView), body=DisableRequest),
+)
 async def disable_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
-    """Let it have no more events for now; what it misses is `skipped` and can be replayed."""
+    """Let a destination have no more events for now.
+
+    What is pending and what comes meanwhile is `skipped`, and can be replayed once it is enabled again.
+    """
     _check_id(subscription_id)
-    reason = parse_disabling(await optional_body(request))
+    asked = await body_of(request, DisableRequest)
+    reason = asked.reason or "disabled by a caller"
     disabled = await use_cases(context_of(request)).disable(principal_of(request).account_id, subscription_id, reason)
     return json_answer(disabled)
 

@@ -22,8 +22,8 @@ from service.clock import SystemRandomness
 from service.environment import load
 from service.errors import EgressCut
 from service.ids import is_id
-from service.ledger.spending_limits import LimitKind
 from service.printable import one_line, shown_json
+from service.schemas.words import LimitKind
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ from service.db.reader import Reader
 from service.db.transaction import Params, Row
 from service.deliveries.classify import kept_and_cut
 from service.deliveries.recorded import request_headers, url_of
+from service.schemas.subscription_schemas import AttemptView, DeliveryView
 
 DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")
 SCAN: Final = 20_000  # deliveries that one page looks at: some twenty milliseconds
@@ -42,7 +43,7 @@ class DeliveryFilter:
     before_id: str | None = None
 
 
-async def find_delivery(reader: Reader, account_id: str, delivery_id: str) -> dict[str, Any] | None:
+async def find_delivery(reader: Reader, account_id: str, delivery_id: str) -> DeliveryView | None:
     """One delivery of the account as it is shown, with its last attempts, oldest first."""
     row = await reader.row(
         f"{_SHOWN} WHERE d.id = :id AND d.account_id = :account", {"id": delivery_id, "account": account_id}
@@ -68,7 +69,7 @@ async def newest_delivery(reader: Reader, account_id: str, subscription_id: str,
 class ListedDeliveries:
     """Deliveries as they are shown, newest first, and the id behind which the next page begins; None at the end."""
 
-    deliveries: list[dict[str, Any]]
+    deliveries: list[DeliveryView]
     next_id: str | None
 
 
@@ -162,7 +163,7 @@ def _index_columns(params: Params, status: str | None) -> frozenset[str]:
     return frozenset({"subscription_id" if "subscription_id" in params else "account_id"})
 
 
-def _delivery_view(row: Row) -> dict[str, Any]:
+def _delivery_view(row: Row) -> DeliveryView:
     return {
         "id": row["id"],
         "event_id": row["event_id"],
@@ -178,7 +179,7 @@ def _delivery_view(row: Row) -> dict[str, Any]:
     }
 
 
-def _attempt_view(row: Row, event_id: str) -> dict[str, Any]:
+def _attempt_view(row: Row, event_id: str) -> AttemptView:
     body, cut = kept_and_cut(row["response_body"])
     return {
         "at": iso(row["at"]),
@@ -186,7 +187,12 @@ def _attempt_view(row: Row, event_id: str) -> dict[str, Any]:
         "error": row["error"],
         "error_class": row["error_class"],
         "duration_ms": row["duration_ms"],
-        "timing": {name: row[name] for name in ("dns_ms", "connect_ms", "tls_ms", "first_byte_ms")},
+        "timing": {
+            "dns_ms": row["dns_ms"],
+            "connect_ms": row["connect_ms"],
+            "tls_ms": row["tls_ms"],
+            "first_byte_ms": row["first_byte_ms"],
+        },
         "url": url_of(row["sent"]),
         "request_headers": request_headers(row["sent"], event_id, row["at"]),
         "response_body": body,

@@ -14,34 +14,11 @@ import msgspec
 
 from service.clock import iso
 from service.db.transaction import Row
-from service.ledger.money import usd
+from service.money import usd
+from service.schemas.job_schemas import ExportedJobView
 
 #: The columns, in the order of a CSV file; `mode` says by what the end was heard.
-COLUMNS: Final = (
-    "id",
-    "created_at",
-    "submitted_at",
-    "finished_at",
-    "provider",
-    "operation",
-    "model",
-    "status",
-    "error_code",
-    "mode",
-    "key_id",
-    "tags",
-    "metadata",
-    "provider_task_id",
-    "estimated",
-    "charged",
-    "currency",
-    "basis",
-    "polls",
-    "callbacks",
-    "results",
-    "moderation",
-    "retry_of",
-)
+COLUMNS: Final = tuple(ExportedJobView.__annotations__)
 #: A cell that begins so is a formula to a spreadsheet.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 

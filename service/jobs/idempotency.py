@@ -5,12 +5,16 @@ It must not know what a job is made of: an answer is bytes, and a body is its ha
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from service.db.reader import Reader
 from service.db.transaction import Row, Tx, json_set
+from service.errors import Malformed
+from service.providers.documents.longtexts import encoded
 
 KEY_LIFE_MS: Final = 24 * 3_600_000  # a key is remembered for a day
 
@@ -26,6 +30,30 @@ _REMEMBER: Final = """
 INSERT OR REPLACE INTO idempotency (account_id, key, body_hash, job_id, answer, expires_at)
 VALUES (:account_id, :key, :body_hash, :job_id, :answer, :expires_at)
 """
+
+_KEY: Final = re.compile(r"[\x21\x23-\x7e]{1,255}")
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """The key of an `Idempotency-Key` header; quoted and bare keys are the same key.
+
+    Raises:
+        Malformed: It is empty, longer than 255 characters, or not visible ASCII.
+    """
+    if header is None:
+        return None
+    key = header.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not _KEY.fullmatch(key):
+        msg = "Idempotency-Key must be 1 to 255 visible ASCII characters without quotes or blanks inside"
+        raise Malformed(msg, code="idempotency_key_invalid")
+    return key
+
+
+def body_hash(body: object) -> bytes:
+    """The same for two bodies that say the same, in whatever order."""
+    return hashlib.sha256(encoded(body, "deterministic")).digest()
 
 
 @dataclass(frozen=True, slots=True)

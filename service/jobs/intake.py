@@ -21,9 +21,8 @@ from service.egress import Egress
 from service.errors import Conflict, EgressRefused, FieldError, Invalid, Problem, RemoraError
 from service.ids import Ids
 from service.jobs import costs, store
-from service.jobs.idempotency import FirstUse, first_use, first_uses, remember
+from service.jobs.idempotency import FirstUse, body_hash, first_use, first_uses, remember
 from service.jobs.inputs import KEPT, Inputs, KeptInput
-from service.jobs.job_request import JobRequest
 from service.jobs.row import JobRow
 from service.jobs.track import Tracker
 from service.jobs.transitions.draft import Draft
@@ -34,6 +33,7 @@ from service.offload import beside, is_large
 from service.providers.documents.longtexts import encoded
 from service.providers.quote import Quote
 from service.providers.registry import Provider, Registry
+from service.schemas.job_schemas import JobRequest
 from service.states import JobStatus, Source
 from service.usage.counting import model_of
 
@@ -125,14 +125,17 @@ class Intake:
             Invalid: `price_unknown`: the account has a limit, and nobody knows what the job will cost.
             StoreUnavailable: Nothing was stored.
         """
-        if key is not None and (first := await self._first_answer(caller, key, request.body_hash)) is not None:
-            return first
+        sent_hash = b""
+        if key is not None:
+            sent_hash = await beside(is_large(request.input), body_hash, request.sent)
+            if (first := await self._first_answer(caller, key, sent_hash)) is not None:
+                return first
         provider, operation = self._find(request)
         drawn = await self._drawn(caller, request, provider, operation)
         await self._check_callback(request.callback_url)
         if drawn.full is not None:  # no file is written for what will be refused
             await self._limits.foresee(self._reader, _want(drawn.job, drawn.quote.unpriced), self._clock.now_ms())
-        return await self._store(drawn, key, request.body_hash)
+        return await self._store(drawn, key, sent_hash)
 
     async def take_again(self, caller: Caller, old: JobRow, key: str | None = None) -> Taken:
         """Make a new job of a failed or expired one, with `retry_of`; its provider must still take the input.
@@ -148,7 +151,7 @@ class Intake:
         if old.erased_at is not None:
             msg = "the job's input was erased, by request or for its age; send it again as a new job"
             raise Conflict(msg, code="input_erased")
-        request = JobRequest(
+        request = JobRequest.model_construct(  # it was checked when it came
             provider=old.provider,
             operation=old.operation,
             input=await self._inputs.load(old),
@@ -294,8 +297,8 @@ class Intake:
             status=JobStatus.QUEUED,
             seq=0,
             input=seen,
-            job_metadata=msgspec.json.encode(request.metadata).decode(),
-            tags=msgspec.json.encode(request.tags).decode(),
+            job_metadata=msgspec.json.encode(request.metadata or {}).decode(),
+            tags=msgspec.json.encode(request.tags or ()).decode(),
             callback_url=request.callback_url,
             callback_events=None
             if request.callback_events is None

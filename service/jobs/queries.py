@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -11,6 +10,7 @@ from service.clock import iso
 from service.db.reader import Reader
 from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.view import ResultRow
+from service.schemas.job_schemas import TimelineRowView
 
 #: In the order of the fields of `ResultRow`.
 _RESULT_COLUMNS = "idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error"
@@ -46,7 +46,7 @@ async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[R
     return found
 
 
-async def timeline(reader: Reader, job_id: str, after_seq: int, limit: int) -> list[dict[str, Any]]:
+async def timeline(reader: Reader, job_id: str, after_seq: int, limit: int) -> list[TimelineRowView]:
     """The job's timeline from `after_seq` on, oldest first; the caller made sure that the job is the account's."""
     rows = await reader.rows(
         "SELECT seq, at, type, source, detail FROM events WHERE job_id = :id AND seq > :after ORDER BY seq LIMIT :limit",

@@ -11,7 +11,8 @@ import msgspec
 
 from service.clock import iso
 from service.jobs.row import JobRow
-from service.ledger.money import usd
+from service.money import usd
+from service.schemas.job_schemas import JobView, ResultView
 
 ERASED = "erased"  # the error of a result that was erased
 SHOWN_STRING_BYTES = 2_048  # longer ones (base64 images) are shown as their digest
@@ -60,9 +61,9 @@ class ResultRow:
     keeping: Keeping | None = None  # of a new one; None: no copy is made
 
 
-def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_event: bool = False) -> dict[str, Any]:
+def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_event: bool = False) -> JobView:
     """The job as JSON; in an event a result carries `index`, `url` and `expires_at` only, and `error` where it is lost already."""
-    return {
+    view: JobView = {
         "id": job.id,
         "provider": job.provider,
         "operation": job.operation,
@@ -88,18 +89,24 @@ def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_even
         "finished_at": iso(job.finished_at),
         "expires_at": iso(job.expires_at),
         "overdue": bool(job.overdue),
-        **({"retry_of": job.retry_of} if job.retry_of else {}),
-        **({"moderation": msgspec.Raw(job.moderation.encode())} if job.moderation else {}),
-        **({"erased": True} if job.erased_at is not None else {}),
     }
+    if job.retry_of:
+        view["retry_of"] = job.retry_of
+    if job.moderation:
+        view["moderation"] = msgspec.Raw(job.moderation.encode())
+    if job.erased_at is not None:
+        view["erased"] = True
+    return view
 
 
-def result_view(job_id: str, result: ResultRow, links: Links, *, in_event: bool = False) -> dict[str, Any]:
+def result_view(job_id: str, result: ResultRow, links: Links, *, in_event: bool = False) -> ResultView:
     """One result as JSON."""
     url = links(job_id, result.idx)
     if in_event:
-        lost = {} if result.error is None else {"error": result.error}
-        return {"index": result.idx, "url": url, "expires_at": iso(result.expires_at), **lost}
+        view: ResultView = {"index": result.idx, "url": url, "expires_at": iso(result.expires_at)}
+        if result.error is not None:
+            view["error"] = result.error
+        return view
     return {
         "index": result.idx,
         "url": url,
@@ -120,7 +127,7 @@ def is_link(url: str) -> bool:
     return url[:8].lower().startswith(("http://", "https://"))
 
 
-def event_body(event_type: str, at: int, seq: int, job: dict[str, Any], **more: Any) -> bytes:
+def event_body(event_type: str, at: int, seq: int, job: JobView, **more: Any) -> bytes:
     """The bytes that are signed and sent, made once."""
     return msgspec.json.encode({"type": event_type, "timestamp": iso(at), "data": {"seq": seq, "job": job, **more}})
 

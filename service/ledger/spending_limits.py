@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final
 
 from service.clock import iso
@@ -18,21 +17,14 @@ from service.db.reader import Reader
 from service.db.transaction import Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.errors import BalanceTooSmall, FieldError, Invalid, NotFound, Problem
-from service.ledger.money import shown
 from service.ledger.transfers import SPENT_SINCE, began, month_of, shifted
+from service.money import shown
+from service.schemas.words import LimitKind
 
 MAX_REMEMBERED: Final = 100_000  # accounts that are known to have no limit
 
 #: The columns of an account that a `AccountStanding` is made of, in its order.
 STANDING: Final = ("limit_kind", "balance", "held", "budget", "month", "month_spent")
-
-
-class LimitKind(StrEnum):
-    """How an account is limited."""
-
-    NONE = "none"
-    PREPAID = "prepaid"
-    MONTHLY = "monthly"
 
 
 @dataclass(frozen=True, slots=True)

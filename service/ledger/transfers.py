@@ -18,7 +18,8 @@ from service.db.reader import Reader
 from service.db.transaction import Params, Row, Tx
 from service.db.writer import Command, Writer
 from service.errors import FieldError, Invalid, NotFound
-from service.ledger.money import MICRO, shown
+from service.money import MICRO, shown
+from service.schemas.account_schemas import TransferView
 
 
 class TransferKind(StrEnum):
@@ -238,9 +239,10 @@ async def statement(reader: Reader, account_id: str, before_id: int | None, limi
     )
 
 
-def transfer_view(row: Row) -> dict[str, Any]:
-    """A transfer as it is shown, without its number."""
+def transfer_view(shown_id: str, row: Row) -> TransferView:
+    """A transfer as it is shown; its own number is not."""
     return {
+        "id": shown_id,
         "at": iso(row["at"]),
         "kind": row["kind"],
         "debit": row["debit"],

@@ -11,11 +11,12 @@ import pytest_asyncio
 from service.accounts import accounts, bootstrap
 from service.accounts.accounts import AccountRow, CreateAccount, prefix_of
 from service.accounts.bootstrap import AdminKey, ensure_default
-from service.accounts.keys import Keys, KeyText, Scope, new_key
+from service.accounts.keys import Keys, KeyText, new_key
 from service.accounts.secrets import new_sealed
 from service.clock import SeededRandomness, VirtualClock
 from service.db.opening import Store, open_store
 from service.ids import Ids
+from service.schemas.words import Scope
 
 
 @dataclass(slots=True)

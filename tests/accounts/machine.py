@@ -44,10 +44,11 @@ from service.jobs.transitions.facts import (
     ResubmitAsked,
     SubmitAnswered,
 )
-from service.ledger.spending_limits import LimitKind, SetLimit
+from service.ledger.spending_limits import SetLimit
 from service.ledger.transfers import Credit
 from service.providers.client import PollOutcome, PollVerdict, SubmitOutcome, Verdict
 from service.providers.mapping import Money, Observation, Seen
+from service.schemas.words import LimitKind
 from service.states import ACTIVE, ErrorCode, JobStatus
 from tests.accounts.till import Till
 

@@ -13,10 +13,11 @@ from service.accounts import accounts
 from service.errors import BalanceTooSmall, Invalid, NotFound
 from service.jobs.intake import Taken
 from service.jobs.transitions.facts import CallbackHeard, DeadlinePassed, SubmitAnswered
-from service.ledger.spending_limits import AccountStanding, LimitKind, SetLimit
+from service.ledger.spending_limits import AccountStanding, SetLimit
 from service.ledger.transfers import Credit
 from service.providers.client import SubmitOutcome, Verdict
 from service.providers.mapping import Observation, Seen
+from service.schemas.words import LimitKind
 from tests.accounts.till import Till
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.ledger.money import parse_usd, usd
+from service.money import parse_usd, usd
 
 
 @pytest.mark.parametrize(

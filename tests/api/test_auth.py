@@ -11,8 +11,8 @@ from litestar import asgi, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import Receive, Scope, Send
 
-from service.accounts.keys import Scope as KeyScope
 from service.api.server import ROUTES, UnguardedRoute, create_api
+from service.schemas.words import Scope as KeyScope
 from tests.api.conftest import ADMIN_KEY, STUCK, Served
 
 OPEN = {

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.body import BODY_MAX_BYTES, MAX_DEPTH, MAX_VALUES, check_type, decode, fields_of, read
-from service.errors import Invalid, Malformed, TooLarge, UnsupportedMediaType
+from service.api.body import BODY_MAX_BYTES, MAX_DEPTH, MAX_VALUES, check_type, decode, read
+from service.errors import Malformed, TooLarge, UnsupportedMediaType
 
 EXAMPLE = b"""{"provider": "apimodels", "operation": "generate",
  "input": {"model": "sparkpix", "prompt": "A cute cat wearing a space helmet", "aspect_ratio": "16:9"},
@@ -227,16 +227,6 @@ async def test_body_that_is_cut_off_is_no_body() -> None:
     """A caller who goes away in the middle has sent nothing."""
     with pytest.raises(Malformed):
         await read(_scope({}), _receive([b'{"a": 1}'], cut=True), BODY_MAX_BYTES)
-
-
-def test_fields_that_nobody_knows_are_told() -> None:
-    """An unknown field is refused with its pointer, escaped as JSON pointers are."""
-    with pytest.raises(Invalid) as caught:
-        fields_of({"a": 1, "b/c~": 2}, frozenset({"a"}))
-    with pytest.raises(Invalid):
-        fields_of([], frozenset())
-
-    assert [error.pointer for error in caught.value.errors] == ["/b~1c~0"]
 
 
 def _scope(headers: dict[str, str]) -> Any:

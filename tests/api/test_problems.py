@@ -11,7 +11,8 @@ import pytest
 from litestar import Request
 
 import service
-from service.api.problems import MEDIA_TYPE, answer
+from service.api.problems import answer
+from service.api.responses import PROBLEM
 from service.errors import (
     CardInvalid,
     EgressError,
@@ -101,7 +102,7 @@ def test_error_is_answered_as_a_problem(kind: type[RemoraError]) -> None:
     body = _body(response)
 
     assert response.status_code == body["status"] == STATUS[kind.__name__]
-    assert response.media_type == MEDIA_TYPE
+    assert response.media_type == PROBLEM
     assert set(body) == {"type", "title", "status", "code", "detail"}
     assert all(body.values())
     assert ("Retry-After" in response.headers) == (body["status"] in {429, 503})
@@ -156,7 +157,7 @@ async def test_unknown_path_and_wrong_method_are_problems(served: Served) -> Non
 
     for response, status in ((nowhere, 404), (wrong, 405)):
         assert response.status_code == status
-        assert response.headers["content-type"] == MEDIA_TYPE
+        assert response.headers["content-type"] == PROBLEM
         assert response.json()["status"] == status
     assert {"GET", "POST"} <= {each.strip() for each in wrong.headers["allow"].split(",")}
     assert wrong.json()["detail"] == f"this path does not take this method, only {wrong.headers['allow']}"

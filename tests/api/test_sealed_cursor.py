@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.api.query import cursor
+from service.api.cursors import cursor
 from service.api.sealed_cursor import FEED, SealedCursors
 from service.clock import SeededRandomness
 from service.db.sealing import SecretBox

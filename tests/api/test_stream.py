@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import structlog
 
+from service.api.cursors import cursor
 from service.api.listener import Listener
-from service.api.query import cursor
 from service.api.stream import EventStream
 from service.db.reader import Reader
 from service.db.transaction import Params, Row

@@ -27,9 +27,9 @@ from service.deliveries.lanes.lanes import Lanes
 from service.deliveries.lanes.queue import Sending
 from service.deliveries.subscribing.changes import Changes
 from service.deliveries.subscribing.subscribe import Subscribe
-from service.deliveries.subscribing.subscription_request import parse_new
 from service.egress.door import Door
 from service.ids import Ids
+from service.schemas.subscription_schemas import SubscriptionRequest, SubscriptionWithSecretView
 from service.subscriptions.destinations import Destination, DestinationCache
 
 OURS = "acc_0199a000-0000-7000-8000-000000000001"
@@ -80,9 +80,9 @@ class Desk:
     subscribe: Subscribe
     sent: list[Sending]  # caught at the lanes; it stays pending, as if no answer came
 
-    async def make(self, account_id: str = OURS, **fields: Any) -> dict[str, Any]:
+    async def make(self, account_id: str = OURS, **fields: Any) -> SubscriptionWithSecretView:
         """A new subscription as it is shown to its maker."""
-        return await self.subscribe.create(account_id, parse_new({"url": URL} | fields))
+        return await self.subscribe.create(account_id, SubscriptionRequest.read({"url": URL} | fields))
 
     async def publish(self, event_type: str = "job.completed", *, account_id: str = OURS, **more: Any) -> list[str]:
         """Publish an event; the subscriptions that it was sent to from memory."""

@@ -25,9 +25,9 @@ import structlog
 from service.clock import VirtualClock
 from service.deliveries.lanes.quota import SOCKETS
 from service.deliveries.send import Sender
-from service.deliveries.subscribing.subscription_request import parse_new
 from service.egress import Answer
 from service.errors import EgressCut, EgressNotSent
+from service.schemas.subscription_schemas import SubscriptionRequest
 from tests.deliveries.desk import OURS, THEIRS, Desk, Publish, desk
 from tests.deliveries.outage import sender_of
 
@@ -143,7 +143,7 @@ class Street:
             self.web.by_url[each.url] = each
             if each.standing:
                 tags[each.url] = f"n{number}"
-                asked = parse_new({"url": each.url, "tags": [tags[each.url]]})
+                asked = SubscriptionRequest.read({"url": each.url, "tags": [tags[each.url]]})
                 await self.desk.subscribe.create(each.account_id, asked)
         due = [(each.since_s, 0, number) for number, each in enumerate(neighbours)]
         heapq.heapify(due)

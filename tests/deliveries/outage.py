@@ -18,8 +18,8 @@ from service.deliveries.lanes.held_bytes import MEMORY
 from service.deliveries.lanes.quota import SOCKETS
 from service.deliveries.send import Sender
 from service.deliveries.subscribing.changes import Changes
-from service.deliveries.subscribing.subscription_request import parse_new
 from service.egress import Answer
+from service.schemas.subscription_schemas import SubscriptionRequest, SubscriptionWithSecretView
 from service.subscriptions.destinations import DestinationCache
 from tests.deliveries.desk import OURS, Desk, desk
 
@@ -86,9 +86,9 @@ class Outage:
         self.sender, self.desk.fanout = sender_of(self.desk, self.web, self.schedule_s, memory=memory)
         await self.sender.start()
 
-    async def subscribe(self, url: str, **fields: Any) -> dict[str, Any]:
+    async def subscribe(self, url: str, **fields: Any) -> SubscriptionWithSecretView:
         """A new subscription of ours."""
-        return await self.desk.subscribe.create(OURS, parse_new({"url": url} | fields))
+        return await self.desk.subscribe.create(OURS, SubscriptionRequest.read({"url": url} | fields))
 
     async def publish(self, count: int = 1, *, callback_url: str | None = None) -> None:
         """So many events, each in a transaction of its own."""

@@ -18,9 +18,9 @@ from service.db.transaction import Tx
 from service.deliveries.delivery_claims import ClaimDeliveries, ClaimedDeliveries, handle_claims
 from service.deliveries.lanes.held_bytes import MEMORY, PER_DELIVERY
 from service.deliveries.subscribing import queries
-from service.deliveries.subscribing.subscription_request import parse_change, parse_new
 from service.errors import EgressNotSent
 from service.scheduler.disabler import Disabler
+from service.schemas.subscription_schemas import SubscriptionChangeRequest, SubscriptionRequest
 from service.subscriptions.destinations import DisableSubscription
 from tests.deliveries.desk import OURS, THEIRS, Publish
 from tests.deliveries.outage import Outage, outage
@@ -249,8 +249,10 @@ async def test_new_address_is_not_judged_by_the_old_ones_failures(at: Outage) ->
     made = await at.subscribe(DOWN)
     since = at.clock.now_ms() - 6 * 86_400_000
     await at.fails_since(made["id"], since)
-    same = await at.desk.subscribe.update(OURS, made["id"], parse_change({"url": DOWN, "description": "same"}))
-    moved = await at.desk.subscribe.update(OURS, made["id"], parse_change({"url": WELL}))
+    same = await at.desk.subscribe.update(
+        OURS, made["id"], SubscriptionChangeRequest.read({"url": DOWN, "description": "same"})
+    )
+    moved = await at.desk.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"url": WELL}))
     at.web.answer = lambda _: 500
     await at.publish(1)
     shown = await at.desk.subscribe.show(OURS, made["id"])
@@ -269,7 +271,7 @@ async def test_late_answer_of_an_old_address_is_not_held_against_the_new_one(at:
     for _ in range(6):
         await at.desk.store.writer.run(Publish(OURS))
     await at.web.was_asked(6)
-    await at.desk.subscribe.update(OURS, made["id"], parse_change({"url": WELL}))
+    await at.desk.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"url": WELL}))
     at.web.hold.set()
     await at.settle()
     shown = await at.desk.subscribe.show(OURS, made["id"])
@@ -339,7 +341,7 @@ async def test_changed_destination_is_tried_at_once(at: Outage) -> None:
     at.web.answer = down
     await at.publish(30)
     await at.pass_time(2 * HOUR, step_s=60)
-    await at.desk.subscribe.update(OURS, made["id"], parse_change({"url": WELL}))
+    await at.desk.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"url": WELL}))
     await at.settle()
 
     assert at.statuses() == {"delivered": 30}
@@ -352,7 +354,7 @@ async def test_change_of_another_field_leaves_the_breaker_alone(at: Outage) -> N
     at.web.answer = down
     await at.publish(30)
     at.web.asked.clear()
-    await at.desk.subscribe.update(OURS, made["id"], parse_change({"description": "the shop"}))
+    await at.desk.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"description": "the shop"}))
     await at.settle()
 
     assert at.web.asked == []
@@ -485,7 +487,7 @@ async def test_accounts_take_turns_when_lanes_are_claimed(at: Outage) -> None:
     """One with hundreds of lanes that have been due for long does not push another's out of a claim."""
     await at.publish(1)
     mine = [await at.subscribe(f"{WELL}/{number}") for number in range(8)]
-    theirs = await at.desk.subscribe.create(THEIRS, parse_new({"url": WELL}))
+    theirs = await at.desk.subscribe.create(THEIRS, SubscriptionRequest.read({"url": WELL}))
     for each in mine:
         await at.desk.backlog(each["id"], 1)
     at.clock.advance(60)

@@ -14,12 +14,13 @@ from service.clock import iso
 from service.db.transaction import Tx
 from service.db.writer import Command
 from service.deliveries.replays import replay_store
-from service.deliveries.replays.replay import Replays, next_batch, parse_replay
+from service.deliveries.replays.replay import Replays, bounded, next_batch
 from service.deliveries.replays.replay_store import AdvanceReplay, ClaimReplays
 from service.deliveries.retention import RemovePayloads
 from service.deliveries.retention import register as register_retention
 from service.errors import Conflict, Invalid, NotFound
 from service.scheduler.replayer import LEASE_MS, Replayer
+from service.schemas.subscription_schemas import ReplayCountView, ReplayRequest, ReplayView
 from service.subscriptions.destinations import DisableSubscription
 from tests.deliveries.desk import NEVER_MADE, OURS, THEIRS, Desk, desk
 
@@ -95,18 +96,18 @@ class Bench:
             event=event_id,
         )
 
-    async def start(self, subscription_id: str, account_id: str = OURS, **body: Any) -> dict[str, Any]:
+    async def start(self, subscription_id: str, account_id: str = OURS, **body: Any) -> ReplayView:
         """Begin one, a second after the last event."""
         self.desk.clock.advance(1)
-        asked = parse_replay({"since": BEGIN, **body}, self.desk.clock.now_ms())
+        asked = bounded(ReplayRequest.read({"since": BEGIN, **body}), self.desk.clock.now_ms())
         return await self.replays.start(account_id, subscription_id, asked)
 
-    async def count(self, subscription_id: str, account_id: str = OURS, **body: Any) -> dict[str, Any]:
+    async def count(self, subscription_id: str, account_id: str = OURS, **body: Any) -> ReplayCountView:
         """Only count."""
-        asked = parse_replay({"since": BEGIN, **body}, self.desk.clock.now_ms())
+        asked = bounded(ReplayRequest.read({"since": BEGIN, **body}), self.desk.clock.now_ms())
         return await self.replays.count(account_id, subscription_id, asked)
 
-    async def replay(self, subscription_id: str, **body: Any) -> dict[str, Any]:
+    async def replay(self, subscription_id: str, **body: Any) -> ReplayView:
         """Begin one and run it to its end."""
         begun = await self.start(subscription_id, **body)
         await self.replayer.run_once()
@@ -564,16 +565,15 @@ async def test_dry_run_counts_what_a_replay_then_queues(at: Bench) -> None:
 def test_bad_replay_is_refused_with_pointers(body: object, pointers: list[str]) -> None:
     """Every fault is told at once, with where it is."""
     with pytest.raises(Invalid) as refused:
-        parse_replay(body, 1_795_000_000_000)
+        bounded(ReplayRequest.read(body), 1_795_000_000_000)
 
     assert [each.pointer for each in refused.value.errors] == pointers
 
 
 def test_replay_request_has_its_defaults() -> None:
     """Up to now, the subscription's own types, whatever became of them; null counts as left out."""
-    asked = parse_replay(
-        {"since": BEGIN, "until": None, "types": None, "status": None, "dry_run": None}, 1_795_000_000_000
-    )
+    body = {"since": BEGIN, "until": None, "types": None, "status": None, "dry_run": None}
+    asked = bounded(ReplayRequest.read(body), 1_795_000_000_000)
 
     assert (asked.until, asked.types, asked.statuses, asked.dry_run) == (1_795_000_000_000, (), (), False)
 

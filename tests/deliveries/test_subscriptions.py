@@ -15,8 +15,8 @@ from msgspec import Raw
 from service.clock import iso
 from service.db.transaction import Params, Row
 from service.deliveries.subscribing.changes import Changes
-from service.deliveries.subscribing.subscription_request import parse_change
 from service.errors import Conflict, Invalid, NotFound
+from service.schemas.subscription_schemas import SubscriptionChangeRequest
 from service.signing import decode_secret, encode_public_key
 from service.subscriptions.destinations import (
     CreateSubscription,
@@ -104,9 +104,9 @@ async def test_subscription_takes_part_from_its_making_until_its_end(at: Desk) -
     assert await at.publish() == []
     made = await at.make()
     assert await at.publish() == [made["id"]]
-    await at.subscribe.update(OURS, made["id"], parse_change({"providers": ["sharkai"]}))
+    await at.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"providers": ["sharkai"]}))
     assert await at.publish() == []
-    await at.subscribe.update(OURS, made["id"], parse_change({"providers": None}))
+    await at.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"providers": None}))
     assert await at.publish() == [made["id"]]
     await at.subscribe.delete(OURS, made["id"])
     assert await at.publish() == []
@@ -142,7 +142,9 @@ async def test_subscription_is_sealed_at_rest_and_open_in_memory(at: Desk) -> No
 async def test_change_keeps_what_it_does_not_name(at: Desk) -> None:
     """A PATCH touches the named fields only, and null brings a default back."""
     made = await at.make(description="shop", tags=["a"], headers={"X-A": "1"}, rate_per_s=5, schedule=["30s", 60])
-    changed = await at.subscribe.update(OURS, made["id"], parse_change({"max_in_flight": 3, "rate_per_s": None}))
+    changed = await at.subscribe.update(
+        OURS, made["id"], SubscriptionChangeRequest.read({"max_in_flight": 3, "rate_per_s": None})
+    )
     [kept] = await at.look()
 
     assert (changed["description"], changed["max_in_flight"], changed["rate_per_s"]) == ("shop", 3, None)
@@ -240,9 +242,9 @@ async def test_key_is_made_where_v1a_is_asked_for_and_stays(at: Desk) -> None:
     """At creation, or by a change; asked for again it is the same one; the private part is never in the database."""
     plain = await at.make()
     keyed = await at.make(signatures=["v1a"])
-    added = await at.subscribe.update(OURS, plain["id"], parse_change({"signatures": ["v1", "v1a"]}))
-    taken = await at.subscribe.update(OURS, plain["id"], parse_change({"signatures": None}))
-    again = await at.subscribe.update(OURS, plain["id"], parse_change({"signatures": ["v1a", "v1"]}))
+    added = await at.subscribe.update(OURS, plain["id"], SubscriptionChangeRequest.read({"signatures": ["v1", "v1a"]}))
+    taken = await at.subscribe.update(OURS, plain["id"], SubscriptionChangeRequest.read({"signatures": None}))
+    again = await at.subscribe.update(OURS, plain["id"], SubscriptionChangeRequest.read({"signatures": ["v1a", "v1"]}))
     destinations = {each.id: each for each in await at.look()}
     raw = b"".join(path.read_bytes() for path in at.store.path.parent.glob("remora.db*"))
 
@@ -261,7 +263,7 @@ async def test_key_is_made_where_v1a_is_asked_for_and_stays(at: Desk) -> None:
 async def test_subscription_without_v1a_signs_with_its_secret_alone(at: Desk) -> None:
     """Also one that had a key once."""
     made = await at.make(signatures=["v1a"])
-    await at.subscribe.update(OURS, made["id"], parse_change({"signatures": ["v1"]}))
+    await at.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"signatures": ["v1"]}))
     [kept] = await at.look()
 
     assert kept.signers(at.clock.now_ms()) == [decode_secret(made["secret"])]
@@ -295,9 +297,9 @@ async def test_rotation_replaces_secret_and_key_together(at: Desk) -> None:
 async def test_rotation_leaves_no_old_key_behind_for_later(at: Desk) -> None:
     """A key that does not sign at the moment is replaced too, and a subscription without one gets none."""
     keyed = await at.make(signatures=["v1a"])
-    await at.subscribe.update(OURS, keyed["id"], parse_change({"signatures": ["v1"]}))
+    await at.subscribe.update(OURS, keyed["id"], SubscriptionChangeRequest.read({"signatures": ["v1"]}))
     await at.subscribe.rotate(OURS, keyed["id"], 0)
-    shown = await at.subscribe.update(OURS, keyed["id"], parse_change({"signatures": ["v1a"]}))
+    shown = await at.subscribe.update(OURS, keyed["id"], SubscriptionChangeRequest.read({"signatures": ["v1a"]}))
     plain = await at.make()
     await at.subscribe.rotate(OURS, plain["id"], HOUR_S)
 
@@ -308,9 +310,9 @@ async def test_rotation_leaves_no_old_key_behind_for_later(at: Desk) -> None:
 async def test_stop_at_expiry_is_kept_and_changed(at: Desk) -> None:
     """Off unless asked for; the sender sees it."""
     made = await at.make()
-    changed = await at.subscribe.update(OURS, made["id"], parse_change({"stop_at_expiry": True}))
+    changed = await at.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"stop_at_expiry": True}))
     [stops] = await at.look()
-    reset = await at.subscribe.update(OURS, made["id"], parse_change({"stop_at_expiry": None}))
+    reset = await at.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"stop_at_expiry": None}))
     [goes_on] = await at.look()
 
     assert (made["stop_at_expiry"], changed["stop_at_expiry"], reset["stop_at_expiry"]) == (False, True, False)
@@ -366,7 +368,7 @@ async def test_nobody_touches_another_accounts_subscription(at: Desk, wrong_id: 
     """Every use case answers as if it did not exist, and changes nothing."""
     made = await at.make()
     target = NEVER_MADE if wrong_id else made["id"]
-    change = parse_change({"description": "mine now", "url": "http://127.0.0.1/"})
+    change = SubscriptionChangeRequest.read({"description": "mine now", "url": "http://127.0.0.1/"})
     attempts: list[Callable[[], Awaitable[object]]] = [
         lambda: at.subscribe.show(THEIRS, target),
         lambda: at.subscribe.update(THEIRS, target, change),
@@ -380,7 +382,7 @@ async def test_nobody_touches_another_accounts_subscription(at: Desk, wrong_id: 
             await attempt()
     await at.store.writer.run(DisableSubscription(target, THEIRS, GONE))
 
-    assert await at.subscribe.show(OURS, made["id"]) == {name: made[name] for name in made if name != "secret"}
+    assert await at.subscribe.show(OURS, made["id"]) | {"secret": made["secret"]} == made
     assert await at.cache.find(at.store.reader, THEIRS, made["id"]) is None
 
 
@@ -392,7 +394,7 @@ async def test_private_address_is_refused_and_an_unknown_name_is_not(at: Desk) -
         assert [error.pointer for error in refused.value.errors] == ["/url"]
     made = await at.make()
     with pytest.raises(Invalid):
-        await at.subscribe.update(OURS, made["id"], parse_change({"url": "http://10.0.0.1/"}))
+        await at.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"url": "http://10.0.0.1/"}))
 
     assert at.rows("SELECT url FROM subscriptions") == [(URL,)]
 
@@ -428,7 +430,7 @@ async def test_cache_forgets_what_came_to_nothing(at: Desk) -> None:
 
     at.store.writer.handle(UpdateSubscription, fail)
     with pytest.raises(RuntimeError):
-        await at.subscribe.update(OURS, made["id"], parse_change({"url": "https://other.example/"}))
+        await at.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"url": "https://other.example/"}))
 
     assert [each.url for each in await at.look()] == [URL]
 
@@ -461,7 +463,7 @@ async def test_cache_keeps_nothing_that_was_read_before_a_change(at: Desk) -> No
     reader = SlowReader(at)
     looking = asyncio.create_task(at.cache.find(reader, OURS, made["id"]))
     await reader.asked.wait()
-    await at.subscribe.update(OURS, made["id"], parse_change({"url": "https://other.example/"}))
+    await at.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"url": "https://other.example/"}))
     reader.go.set()
     stale = await looking
     fresh = await at.cache.find(at.store.reader, OURS, made["id"])
@@ -496,7 +498,7 @@ async def test_change_of_one_subscription_is_the_only_thing_that_is_read_again(a
     """An account with thousands: what one change costs does not depend on how many there are, nor on who is sent to."""
     made = [(await at.make())["id"] for _ in range(20)]
     await at.publish()
-    await at.subscribe.update(OURS, made[7], parse_change({"url": OTHER}))
+    await at.subscribe.update(OURS, made[7], SubscriptionChangeRequest.read({"url": OTHER}))
     reader = CountingReader(at)
     found = [await at.cache.find(reader, OURS, each) for each in made * 2]
     gone = await at.cache.find(reader, OURS, NEVER_MADE)
@@ -528,12 +530,12 @@ async def test_many_changes_are_seen_all(at: Desk) -> None:
     made = [(await at.make())["id"] for _ in range(4)]
     await at.look()
     for each in made:
-        await at.subscribe.update(OURS, each, parse_change({"max_in_flight": 3}))
+        await at.subscribe.update(OURS, each, SubscriptionChangeRequest.read({"max_in_flight": 3}))
     added = [(await at.make())["id"] for _ in range(2)]
     await at.subscribe.delete(OURS, made[0])
     await at.subscribe.disable(OURS, made[1], "enough")
     for each in made[2:]:
-        await at.subscribe.update(OURS, each, parse_change({"tags": ["shop"]}))
+        await at.subscribe.update(OURS, each, SubscriptionChangeRequest.read({"tags": ["shop"]}))
     seen = await at.look()
 
     assert [each.id for each in seen] == made[2:] + added
@@ -554,7 +556,7 @@ async def test_transaction_sees_its_own_change_and_readers_what_is_committed(at:
         return answers
 
     at.store.writer.handle(UpdateSubscription, look_on)
-    await at.subscribe.update(OURS, made["id"], parse_change({"url": OTHER}))
+    await at.subscribe.update(OURS, made["id"], SubscriptionChangeRequest.read({"url": OTHER}))
     seen.append(await at.cache.find(at.store.reader, OURS, made["id"]))
 
     assert [each.url for each in seen if each] == [URL, OTHER, URL, OTHER, OTHER]
@@ -583,7 +585,7 @@ async def test_secrets_are_opened_when_something_is_sent_and_once(at: Desk) -> N
         assert (first.headers, len(first.signers(at.clock.now_ms()))) == ({"X-A": "1"}, 2)
         opened.append(box.opened)
         at.store.writer.handle(UpdateSubscription, _handlers(at).update)
-        await at.subscribe.update(OURS, made[0]["id"], parse_change({"description": "changed"}))
+        await at.subscribe.update(OURS, made[0]["id"], SubscriptionChangeRequest.read({"description": "changed"}))
 
     assert opened == [0, 3, 3]
 

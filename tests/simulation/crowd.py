@@ -22,8 +22,8 @@ from service.db.migrate import upgrade
 from service.egress import Answer, Call
 from service.errors import EgressCut
 from service.jobs.intake import Caller
-from service.jobs.job_request import parse
 from service.providers.registry import Registry
+from service.schemas.job_schemas import JobRequest
 from service.settings import ProviderSettings
 from service.wiring.base import Base
 from service.wiring.stages import Stages
@@ -141,7 +141,7 @@ class Crowd:
 
     async def take(self, account_id: str, provider: str, count: int = 1) -> list[str]:
         """So many jobs of a tenant at a provider; their ids."""
-        body = parse({"provider": provider, "input": {"prompt": "a cat"}})
+        body = JobRequest.read({"provider": provider, "input": {"prompt": "a cat"}})
         taken = [await self.stages.intake.take(Caller(account_id, None), body, None) for _ in range(count)]
         return [each.job_id for each in taken]
 

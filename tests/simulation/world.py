@@ -35,12 +35,12 @@ from service.errors import Conflict, EgressCut, EgressNotSent
 from service.ids import Ids
 from service.jobs import queries
 from service.jobs.intake import Caller
-from service.jobs.job_request import parse
 from service.jobs.track import Track
 from service.jobs.transitions.facts import CancelAsked, ResubmitAsked
 from service.notation import SubmitRate
 from service.providers.registry import Registry
 from service.results.links import ResultLinks
+from service.schemas.job_schemas import JobRequest
 from service.settings import ProviderSettings
 from service.telemetry import Metrics
 from service.wiring.base import Base
@@ -260,7 +260,7 @@ class World:
         """A caller hands in a job."""
         prompt = f"cat {number}"
         body = {"provider": "apimodels", "input": {"model": "sparkpix", "prompt": prompt}, "callback_url": SUBSCRIBER}
-        taken = await self.stages.intake.take(Caller(self.account_id, None), parse(body), f"key-{number}")
+        taken = await self.stages.intake.take(Caller(self.account_id, None), JobRequest.read(body), f"key-{number}")
         assert self.taken.setdefault(prompt, taken.job_id) == taken.job_id
 
     async def duties(self) -> None:

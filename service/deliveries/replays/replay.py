@@ -5,33 +5,29 @@ What a replay does to the store stands in `replay_store`, which events it means 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from service.clock import Clock, iso, parse_iso
+from service.clock import Clock, iso
 from service.db.reader import Reader
 from service.db.transaction import Row
 from service.db.writer import Writer
 from service.deliveries.replays import replay_queries
-from service.deliveries.replays.replay_queries import REPLAYABLE_TYPES, STATUSES, ReplaySelection
+from service.deliveries.replays.replay_queries import ReplaySelection
 from service.deliveries.replays.replay_store import PENDING, AdvanceReplay, CancelReplay, StartReplay, no_replay
 from service.deliveries.subscribing.changes import no_subscription
-from service.errors import MAX_ERRORS, FieldError, Invalid
+from service.errors import FieldError, Invalid
 from service.ids import Ids
+from service.schemas.subscription_schemas import ReplayCountView, ReplayRequest, ReplayView
 
 BATCH: Final = 500  # deliveries that one command queues
-_FIELDS: Final = ("since", "until", "types", "status", "dry_run")
-_TIMES: Final = range(253_402_300_800_000)  # milliseconds from 1970 to the end of the year 9999
-_NO_TIME: Final = "must be a time with a zone, such as 2026-11-21T10:00:00Z"
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayRequest:
-    """Sound fields of a replay.
+class ReplayRange:
+    """Which events a replay is about.
 
     Args:
         since: The first moment, ms UTC.
@@ -48,62 +44,16 @@ class ReplayRequest:
     dry_run: bool = False
 
 
-def parse_replay(body: object, now_ms: int) -> ReplayRequest:
-    """Check the body of a replay; what is null counts as left out.
+def bounded(asked: ReplayRequest, now_ms: int) -> ReplayRange:
+    """The range that is asked for; it ends now at the latest.
 
     Raises:
-        Invalid: With a pointer for every field at fault.
+        Invalid: It is empty.
     """
-    if not isinstance(body, dict):
-        raise Invalid("the body must be a JSON object", errors=(FieldError("", "send a JSON object"),))
-    known = f"unknown field; known are {', '.join(_FIELDS)}"
-    unknown = islice((name for name in body if name not in _FIELDS), MAX_ERRORS)
-    errors = [FieldError(f"/{_escaped(name)}", known) for name in unknown]
-    given = {name: body.get(name) for name in _FIELDS}
-    if given["since"] is None:
-        errors.append(FieldError("/since", f"is required: {_NO_TIME}"))
-    since = _time(given["since"], "/since", errors)
-    until = _time(given["until"], "/until", errors)
-    until = now_ms if until is None else min(until, now_ms)
-    if since is not None and since >= until:
-        errors.append(FieldError("/since", "must be before until, and in the past"))
-    types = _words(given["types"], "/types", REPLAYABLE_TYPES, errors)
-    statuses = _words(given["status"], "/status", STATUSES, errors)
-    if not isinstance(given["dry_run"], bool | None):
-        errors.append(FieldError("/dry_run", "must be true or false"))
-    if errors:
-        raise Invalid.of(errors)
-    return ReplayRequest(since or 0, until, types, statuses, bool(given["dry_run"]))
-
-
-def _escaped(name: str) -> str:
-    return name[:100].replace("~", "~0").replace("/", "~1")
-
-
-def _time(value: Any, pointer: str, errors: list[FieldError]) -> int | None:
-    if value is None:
-        return None
-    try:
-        moment = parse_iso(value)
-    except (TypeError, ValueError, OverflowError):
-        errors.append(FieldError(pointer, _NO_TIME))
-        return None
-    if moment not in _TIMES:
-        errors.append(FieldError(pointer, "must be a time from 1970 to 9999"))
-        return None
-    return moment
-
-
-def _words(value: Any, pointer: str, choices: Sequence[str], errors: list[FieldError]) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    allowed = ", ".join(choices)
-    if not isinstance(value, list) or not 1 <= len(value) <= len(choices):
-        errors.append(FieldError(pointer, f"must be a list of 1 to {len(choices)} of {allowed}, or leave it out"))
-        return ()
-    wrong = [index for index, word in enumerate(value) if word not in choices]
-    errors += [FieldError(f"{pointer}/{index}", f"must be one of {allowed}") for index in wrong]
-    return () if wrong else tuple(dict.fromkeys(value))
+    until = now_ms if asked.until is None else min(asked.until, now_ms)
+    if asked.since >= until:
+        raise Invalid.of([FieldError("/since", "must be before until, and in the past")])
+    return ReplayRange(asked.since, until, asked.types or (), asked.status or (), asked.dry_run is True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +65,7 @@ class Replays:
     ids: Ids
     clock: Clock
 
-    async def start(self, account_id: str, subscription_id: str, asked: ReplayRequest) -> dict[str, Any]:
+    async def start(self, account_id: str, subscription_id: str, asked: ReplayRange) -> ReplayView:
         """Begin a replay; answered with it.
 
         Raises:
@@ -143,7 +93,7 @@ class Replays:
         )
         return await self.show(account_id, replay_id)
 
-    async def count(self, account_id: str, subscription_id: str, asked: ReplayRequest) -> dict[str, Any]:
+    async def count(self, account_id: str, subscription_id: str, asked: ReplayRange) -> ReplayCountView:
         """What a replay would queue now; nothing is written."""
         meant = await self._wanted(account_id, subscription_id, asked)
         first, last = await replay_queries.span(self.reader, account_id, asked.since, asked.until)
@@ -159,14 +109,14 @@ class Replays:
             "statuses": meant.statuses,
         }
 
-    async def show(self, account_id: str, replay_id: str) -> dict[str, Any]:
+    async def show(self, account_id: str, replay_id: str) -> ReplayView:
         """One replay."""
         found = await replay_queries.find_replay(self.reader, account_id, replay_id)
         if found is None:
             raise no_replay()
         return found
 
-    async def cancel(self, account_id: str, replay_id: str) -> dict[str, Any]:
+    async def cancel(self, account_id: str, replay_id: str) -> ReplayView:
         """End a replay early; what it queued is sent.
 
         Raises:
@@ -175,7 +125,7 @@ class Replays:
         await self.writer.run(CancelReplay(replay_id, account_id))
         return await self.show(account_id, replay_id)
 
-    async def _wanted(self, account_id: str, subscription_id: str, asked: ReplayRequest) -> ReplaySelection:
+    async def _wanted(self, account_id: str, subscription_id: str, asked: ReplayRange) -> ReplaySelection:
         row = await replay_queries.filters_of(self.reader, account_id, subscription_id)
         if row is None:
             raise no_subscription()

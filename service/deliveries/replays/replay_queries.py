@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -17,6 +17,7 @@ from service.clock import iso
 from service.db.reader import Reader
 from service.db.transaction import Params, Row, json_set
 from service.deliveries.backlog_queries import waiting
+from service.schemas.subscription_schemas import ReplayView
 from service.states import EVENT_TYPES
 from service.subscriptions.destinations import effective_events
 
@@ -236,7 +237,7 @@ async def any_due(reader: Reader, now_ms: int) -> bool:
     return row is not None
 
 
-async def find_replay(reader: Reader, account_id: str, replay_id: str) -> dict[str, Any] | None:
+async def find_replay(reader: Reader, account_id: str, replay_id: str) -> ReplayView | None:
     """One replay of the account as it is shown."""
     row = await reader.row(
         f"{_REPLAY} WHERE id = :id AND account_id = :account", {"id": replay_id, "account": account_id}
@@ -246,7 +247,7 @@ async def find_replay(reader: Reader, account_id: str, replay_id: str) -> dict[s
 
 async def list_replays(
     reader: Reader, account_id: str, *, subscription_id: str | None, before_id: str | None, limit: int
-) -> list[dict[str, Any]]:
+) -> list[ReplayView]:
     """The account's replays as they are shown, newest first."""
     of_subscription = "" if subscription_id is None else "AND subscription_id = :subscription "
     rows = await reader.rows(
@@ -257,12 +258,12 @@ async def list_replays(
     return await _views(reader, rows)
 
 
-async def _views(reader: Reader, rows: list[Row]) -> list[dict[str, Any]]:
+async def _views(reader: Reader, rows: list[Row]) -> list[ReplayView]:
     waits = await waiting(reader, list({row["subscription_id"] for row in rows}))
     return [_view(row, waits[row["subscription_id"]].pending) for row in rows]
 
 
-def _view(row: Row, backlog: int) -> dict[str, Any]:
+def _view(row: Row, backlog: int) -> ReplayView:
     statuses = msgspec.json.decode(row["statuses"], type=list[str])
     return {
         "id": row["id"],

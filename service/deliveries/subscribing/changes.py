@@ -21,9 +21,9 @@ from service.deliveries import store
 from service.deliveries.fanout import Outgoing
 from service.deliveries.lanes.lane_names import origin_lane
 from service.deliveries.log_lines import shown_url
-from service.deliveries.subscribing.subscription_request import FIELDS
 from service.errors import Conflict, NotFound
 from service.ids import Ids
+from service.schemas.subscription_schemas import SubscriptionChangeRequest
 from service.states import Source
 from service.subscriptions.destinations import (
     CreateSubscription,
@@ -50,9 +50,11 @@ WHERE id IN (SELECT value FROM json_each(:ids))
 _COUNT: Final = """
 SELECT account_id, count(*) AS n FROM subscriptions WHERE account_id IN (SELECT value FROM json_each(:accounts)) GROUP BY account_id
 """
+#: What a caller can set: columns of the same names.
+_FIELDS: Final = tuple(SubscriptionChangeRequest.model_fields)
 _INSERT: Final = f"""
-INSERT INTO subscriptions (id, account_id, {", ".join(FIELDS)}, status, secret, signing_key, created_at)
-VALUES (:id, :account_id, {", ".join(":" + name for name in FIELDS)}, 'enabled', :secret, :signing_key, :now)
+INSERT INTO subscriptions (id, account_id, {", ".join(_FIELDS)}, status, secret, signing_key, created_at)
+VALUES (:id, :account_id, {", ".join(":" + name for name in _FIELDS)}, 'enabled', :secret, :signing_key, :now)
 """
 #: What an old address did is not held against the new one.
 _UNTRIED: Final = ", failing_since = NULL, last_failure_at = NULL"
@@ -139,7 +141,7 @@ class Changes:
         """Change some columns of each."""
         rows = await self._found(tx, commands)
         for command in commands:
-            named = [name for name in FIELDS if name in command.columns]
+            named = [name for name in _FIELDS if name in command.columns]
             if command.subscription_id in rows and named:
                 changes = ", ".join(f"{name} = :{name}" for name in named)
                 old = rows[command.subscription_id]["url"]

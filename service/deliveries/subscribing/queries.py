@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -13,6 +13,7 @@ from service.db.transaction import Row
 from service.deliveries.backlog_queries import COUNTED, WaitingDeliveries, waiting
 from service.deliveries.figures import DestinationStanding, Standings
 from service.deliveries.recorded import MASK
+from service.schemas.subscription_schemas import SubscriptionHealthView, SubscriptionView
 from service.signing import encode_public_key
 from service.subscriptions.destinations import effective_events
 from service.subscriptions.sealed import Pair, open_headers, open_keys
@@ -26,7 +27,7 @@ SELECT id, url, description, events, providers, operations, tags, headers, rate_
 
 async def find_subscription(
     reader: Reader, box: SecretBox, account_id: str, subscription_id: str, *, now_ms: int, standings: Standings
-) -> dict[str, Any] | None:
+) -> SubscriptionView | None:
     """One subscription of the account as it is shown."""
     row = await reader.row(
         f"{_SUBSCRIPTION} WHERE id = :id AND account_id = :account", {"id": subscription_id, "account": account_id}
@@ -48,7 +49,7 @@ async def list_subscriptions(
     limit: int,
     now_ms: int,
     standings: Standings,
-) -> list[dict[str, Any]]:
+) -> list[SubscriptionView]:
     """The account's subscriptions as they are shown, newest first."""
     rows = await reader.rows(
         f"{_SUBSCRIPTION} WHERE account_id = :account AND id < coalesce(:before, '~') ORDER BY id DESC LIMIT :limit",
@@ -61,7 +62,7 @@ async def list_subscriptions(
     ]
 
 
-def _subscription_view(row: Row, box: SecretBox, health: dict[str, Any], now_ms: int) -> dict[str, Any]:
+def _subscription_view(row: Row, box: SecretBox, health: SubscriptionHealthView, now_ms: int) -> SubscriptionView:
     headers = open_headers(box.open, row["id"], row["headers"])
     signatures = msgspec.json.decode(row["signatures"], type=list[str])
     until = row["previous_secret_until"]
@@ -91,7 +92,7 @@ def _subscription_view(row: Row, box: SecretBox, health: dict[str, Any], now_ms:
     }
 
 
-def _health(row: Row, waits: WaitingDeliveries, standing: DestinationStanding, now_ms: int) -> dict[str, Any]:
+def _health(row: Row, waits: WaitingDeliveries, standing: DestinationStanding, now_ms: int) -> SubscriptionHealthView:
     hour, breaker = standing.hour, standing.breaker
     return {
         "last_success_at": iso(row["last_success_at"]),
