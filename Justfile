@@ -34,6 +34,10 @@ docs:
 demo *ARGS:
     .venv/bin/remora demo {{ ARGS }}
 
+# clients that five generators make of docs/openapi.json: each compiles and takes a job (needs npm, Java and Go)
+clients *ARGS:
+    .venv/bin/pytest -n0 -m "java or not java" tests/clients {{ ARGS }}
+
 # the gate
 gate:
     .ci/run

@@ -124,24 +124,28 @@ def captured(directory: Path, sent: Message) -> tuple[Path, Path]:
     return headers, body
 
 
-def install_npm(directory: Path) -> Path:
-    """The official library of npm, as the lock pins it; skipped where there is no npm or no registry."""
+def install_npm(directory: Path, project: Path = NPM) -> Path:
+    """A project with what it needs from npm, as its lock pins it; skipped where there is no npm or no registry.
+
+    Args:
+        directory: Where it is put.
+        project: What is copied; else the one of the official library.
+    """
     npm = tool("npm")
     tool("node")
-    for name in ("package.json", "package-lock.json", "verify.mjs"):
-        shutil.copy(NPM / name, directory)
+    shutil.copytree(project, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--fetch-timeout=20000"]
     try:
         done = subprocess.run(
             install, cwd=directory, capture_output=True, text=True, timeout=BUILD_PATIENCE_S, check=False
         )
     except subprocess.TimeoutExpired:
-        pytest.skip("npm did not reach its registry in time, so that its official library is not asked here")
+        pytest.skip("npm did not reach its registry in time, so that what needs it is not tried here")
     if done.returncode != 0:
         # A lock that does not fit, or a package that is not the pinned one, is no matter of the network.
         assert not any(code in done.stderr for code in ("EINTEGRITY", "EUSAGE", "EJSONPARSE")), done.stderr
         why = " ".join(re.findall(r"^npm error (?:code|errno) .*", done.stderr, re.MULTILINE))
-        pytest.skip(f"npm did not reach its registry, so that its official library is not asked here: {why}")
+        pytest.skip(f"npm did not reach its registry, so that what needs it is not tried here: {why}")
     return directory
 
 

@@ -25,10 +25,10 @@ from service.schemas.account_schemas import (
     AccountPageQuery,
     AccountRequest,
     AccountView,
+    CreatedAccountView,
     KeyPage,
     KeyRequest,
     KeyWithSecretView,
-    NewAccountView,
     RotatedAccountView,
 )
 from service.schemas.query_model import NoQuery, PageQuery
@@ -70,7 +70,7 @@ async def rotate_account_secret(request: Request[Any, Any, Any]) -> Response[byt
     "/v1/accounts",
     opt=takes(
         Scope.ADMIN,
-        Answer(201, "The account; its secret and its key's are shown here only", NewAccountView),
+        Answer(201, "The account; its secret and its key's are shown here only", CreatedAccountView),
         body=AccountRequest,
     ),
 )
@@ -97,7 +97,7 @@ async def create_account(request: Request[Any, Any, Any]) -> Response[bytes]:
         actor=who.key_id,
     )
     account, first = await context.writer.run(command)
-    shown: NewAccountView = {
+    shown: CreatedAccountView = {
         **account_view(account, context.clock.now_ms()),
         "secret": secret,
         "key": {**key_view(first), "secret": key.text},

@@ -29,7 +29,7 @@ from service.schemas.request_model import schema_at
 from service.schemas.service_schemas import ProblemView
 from service.schemas.values import REF, WORDS
 from service.schemas.words import JOB_EVENT_TYPES, Scope
-from service.states import EVENT_TYPES, ErrorCode, JobStatus
+from service.states import EVENT_TYPES, JobStatus
 
 _AT: Final = "#/components/schemas/"
 _ABOUT: Final = """\
@@ -49,6 +49,7 @@ _TAGS: Final = {
     "providers": "What can be asked for.",
     "accounts": "Accounts, keys, money and usage.",
     "operations": "Health, metrics, this description.",
+    "webhooks": "What subscribers are sent.",
     "from outside": "Called by providers and by readers of events; no key.",
 }
 #: The tag of the routes of a module, where that is not called so.
@@ -225,7 +226,8 @@ def _callback(path: str, operation_id: str) -> dict[str, Any]:
 def _webhook(name: str) -> dict[str, Any]:
     event = JobEvent if name in JOB_EVENT_TYPES else Notice
     return {
-        "tags": ["events"],
+        "tags": ["webhooks"],
+        "x-internal": True,  # nothing that a client calls: generators leave it out, or make code that does not compile
         "operationId": "on" + _camel("_" + re.sub(r"\W", "_", name)),
         "summary": (event.__doc__ or "").removesuffix("."),
         "description": _WEBHOOK,
@@ -296,7 +298,7 @@ def _schemas(shapes: Iterable[RouteShape]) -> dict[str, Any]:
         wanted |= {each.shape.__name__: each.shape for each in shape.answers if each.shape is not None}
     inputs = [(name, "validation", TypeAdapter(model)) for name, model in wanted.items()]
     _, made = TypeAdapter.json_schemas(inputs, ref_template=_AT + "{model}", schema_generator=_ApiSchema)  # type: ignore[arg-type]
-    words = {each.__name__: {"type": "string", "enum": list(each)} for each in (JobStatus, ErrorCode, Scope)}
+    words = {each.__name__: {"type": "string", "enum": list(each)} for each in (JobStatus, Scope)}
     found = words | {name: _public(schema) for name, schema in made["$defs"].items()}
     return dict(sorted((_public_name(name), schema) for name, schema in found.items()))
 

@@ -226,7 +226,7 @@ class RotatedAccountView(AccountView):
     previous_secret_until: Time
 
 
-class NewAccountView(AccountView):
+class CreatedAccountView(AccountView):
     """An account with its first key; their secrets are shown this once."""
 
     secret: Secret

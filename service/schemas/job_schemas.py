@@ -146,7 +146,7 @@ class ExportQuery(QueryModel):
 class JobErrorView(TypedDict):
     """Why a job failed."""
 
-    code: Annotated[str, Encoded({REF: "ErrorCode"})]
+    code: Annotated[str, Encoded({"type": "string", "enum": list(ErrorCode)})]
     message: str | None
 
 
@@ -275,7 +275,3 @@ class TimelinePage(TypedDict):
 
     data: list[TimelineRowView]
     next_cursor: str | None
-
-
-#: Words that have a name of their own in the description.
-NAMED_WORDS: Final = {"JobStatus": JobStatus, "ErrorCode": ErrorCode}

@@ -135,10 +135,10 @@ class ProviderView(TypedDict):
 
 
 class ProviderList(TypedDict):
-    """All providers."""
+    """All providers, on one page."""
 
     data: list[ProviderView]
-    next_cursor: None
+    next_cursor: str | None
 
 
 class StoredCallback(TypedDict):

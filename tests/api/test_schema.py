@@ -156,7 +156,7 @@ def test_description_knows_the_words_of_the_code() -> None:
     schemas = DOCUMENT["components"]["schemas"]
 
     assert schemas["JobStatus"]["enum"] == [each.value for each in JobStatus]
-    assert schemas["ErrorCode"]["enum"] == [each.value for each in ErrorCode]
+    assert schemas["JobError"]["properties"]["code"]["enum"] == [each.value for each in ErrorCode]
     assert schemas["Scope"]["enum"] == [each.value for each in Scope]
     assert schemas["TimelineRow"]["properties"]["source"]["enum"] == [each.value for each in Source]
     assert schemas["JobEvent"]["properties"]["type"]["enum"] == list(JOB_EVENT_TYPES)
