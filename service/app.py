@@ -15,13 +15,13 @@ import structlog
 
 from service.accounts import bootstrap
 from service.accounts.keys import Keys
-from service.api.admission import ConnectionLimits
-from service.api.buffers import AnswerBuffers, Bodies
+from service.api.answers.pages import LongPages
+from service.api.answers.sealed_cursor import SealedCursors
 from service.api.context import Context
-from service.api.listener import Listener
-from service.api.pages import LongPages
-from service.api.prefix import BelowPrefix, prefix_of
-from service.api.sealed_cursor import SealedCursors
+from service.api.listening.admission import ConnectionLimits
+from service.api.listening.buffers import AnswerBuffers, Bodies
+from service.api.listening.listener import Listener
+from service.api.requests.prefix import BelowPrefix, prefix_of
 from service.api.server import ROOTS, create_api
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
 from service.db import pullback

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from service.api.listener import Listener
+from service.api.listening.listener import Listener
 from service.errors import CardInvalid, SettingsInvalid
 from service.providers.registry import Registry
 from service.scheduler.duties import Ticker

@@ -13,10 +13,10 @@ from service.accounts.accounts import CreateAccount, RotateSecret, account_view,
 from service.accounts.bootstrap import DEFAULT_ACCOUNT, SETTINGS_KEY
 from service.accounts.keys import ACCOUNT_SCOPES, CreateKey, Principal, RevokeKey, key_view, new_key
 from service.accounts.secrets import new_sealed
+from service.api.answers.cursors import cursor_id, page
+from service.api.answers.responses import json_answer
 from service.api.context import Context, context_of, principal_of
-from service.api.cursors import cursor_id, page
-from service.api.responses import json_answer
-from service.api.route import Answer, body_of, query_of, takes
+from service.api.requests.route import RouteAnswer, body_of, query_of, takes
 from service.clock import iso
 from service.errors import FieldError, Forbidden, Invalid, NotFound
 from service.ids import is_id
@@ -36,7 +36,7 @@ from service.schemas.request_model import NoFields
 from service.schemas.words import Scope
 
 
-@get("/v1/account", opt=takes(Scope.ACCOUNT, Answer(200, "The account", AccountView)))
+@get("/v1/account", opt=takes(Scope.ACCOUNT, RouteAnswer(200, "The account", AccountView)))
 async def get_account(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The account of the key."""
     context, who = context_of(request), principal_of(request)
@@ -46,7 +46,7 @@ async def get_account(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @post(
     "/v1/account/rotate-secret",
-    opt=takes(Scope.ACCOUNT, Answer(200, "The account with its new secret", RotatedAccountView)),
+    opt=takes(Scope.ACCOUNT, RouteAnswer(200, "The account with its new secret", RotatedAccountView)),
 )
 async def rotate_account_secret(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A new default signing secret, shown once.
@@ -70,7 +70,7 @@ async def rotate_account_secret(request: Request[Any, Any, Any]) -> Response[byt
     "/v1/accounts",
     opt=takes(
         Scope.ADMIN,
-        Answer(201, "The account; its secret and its key's are shown here only", CreatedAccountView),
+        RouteAnswer(201, "The account; its secret and its key's are shown here only", CreatedAccountView),
         body=AccountRequest,
     ),
 )
@@ -105,7 +105,7 @@ async def create_account(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_answer(shown, 201, {"Cache-Control": "no-store"})
 
 
-@get("/v1/accounts", opt=takes(Scope.ADMIN, Answer(200, "A page of accounts", AccountPage), query=PageQuery))
+@get("/v1/accounts", opt=takes(Scope.ADMIN, RouteAnswer(200, "A page of accounts", AccountPage), query=PageQuery))
 async def list_accounts(request: Request[Any, Any, Any]) -> Response[bytes]:
     """All accounts, newest first."""
     query, context = query_of(request, PageQuery), context_of(request)
@@ -114,7 +114,7 @@ async def list_accounts(request: Request[Any, Any, Any]) -> Response[bytes]:
     return page(found, query.limit, lambda account: account_view(account, now_ms), "acc", lambda account: account.id)
 
 
-@post("/v1/keys", opt=takes(Scope.ACCOUNT, Answer(201, "The key", KeyWithSecretView), body=KeyRequest))
+@post("/v1/keys", opt=takes(Scope.ACCOUNT, RouteAnswer(201, "The key", KeyWithSecretView), body=KeyRequest))
 async def create_key(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A new key, whose secret is shown once.
 
@@ -135,7 +135,7 @@ async def create_key(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_answer(shown, 201, {"Cache-Control": "no-store"})
 
 
-@get("/v1/keys", opt=takes(Scope.ACCOUNT, Answer(200, "A page of keys", KeyPage), query=AccountPageQuery))
+@get("/v1/keys", opt=takes(Scope.ACCOUNT, RouteAnswer(200, "A page of keys", KeyPage), query=AccountPageQuery))
 async def list_keys(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The account's keys, newest first."""
     query, context, who = query_of(request, AccountPageQuery), context_of(request), principal_of(request)
@@ -146,7 +146,9 @@ async def list_keys(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @delete(
-    "/v1/keys/{key_id:str}", opt=takes(Scope.ACCOUNT, Answer(204, "The key is not valid any more")), status_code=204
+    "/v1/keys/{key_id:str}",
+    opt=takes(Scope.ACCOUNT, RouteAnswer(204, "The key is not valid any more")),
+    status_code=204,
 )
 async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> None:
     """Revoke a key at once.

@@ -10,9 +10,9 @@ from typing import Any
 from litestar import Request
 
 from service.accounts.keys import Principal
-from service.api.body import check_single, header
 from service.api.context import context_of
-from service.api.route import ANY_KEY
+from service.api.requests.body import check_single, header
+from service.api.requests.route import ANY_KEY
 from service.errors import Forbidden, Unauthenticated
 
 

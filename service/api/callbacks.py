@@ -12,10 +12,10 @@ from litestar.enums import ScopeType
 from litestar.exceptions import MethodNotAllowedException, NotFoundException
 from litestar.types import HTTPScope, Receive, Scope, Send
 
-from service.api.buffers import FREE_BYTES
 from service.api.context import Context
-from service.api.prefix import PREFIX
-from service.api.route import Answer, RouteShape
+from service.api.listening.buffers import FREE_BYTES
+from service.api.requests.prefix import PREFIX
+from service.api.requests.route import RouteAnswer, RouteShape
 from service.errors import NotFound, RemoraError
 from service.schemas.service_schemas import StoredCallback
 
@@ -67,7 +67,7 @@ async def _stored(context: Context, scope: Scope, body: bytes) -> bool:
 
 
 #: What `receive_callback` is described as, at both of its paths; a mount has no shape of its own.
-SHAPE: Final = RouteShape((Answer(200, "Stored", StoredCallback),))
+SHAPE: Final = RouteShape((RouteAnswer(200, "Stored", StoredCallback),))
 
 
 # A mount, since Litestar 2.25 finds no ASGI route that has a path parameter: it looks the parameters up by the method

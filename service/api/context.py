@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from litestar import Request
 
 from service.accounts.keys import Keys, Principal
-from service.api.buffers import AnswerBuffers, Bodies
-from service.api.pages import LongPages
-from service.api.sealed_cursor import SealedCursors
+from service.api.answers.pages import LongPages
+from service.api.answers.sealed_cursor import SealedCursors
+from service.api.listening.buffers import AnswerBuffers, Bodies
 from service.clock import Clock, Randomness
 from service.db.reader import Reader
 from service.db.sealing import SecretBox

@@ -7,17 +7,17 @@ from typing import Any
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
+from service.api.answers.cursors import cursor_id, next_cursor
+from service.api.answers.responses import json_answer
 from service.api.context import context_of, principal_of
-from service.api.cursors import cursor_id, next_cursor
-from service.api.responses import json_answer
-from service.api.route import Answer, body_of, query_of, takes
+from service.api.requests.route import RouteAnswer, body_of, query_of, takes
 from service.api.subscriptions import use_cases
 from service.deliveries import delivery_queries
 from service.deliveries.subscribing.subscribe import no_delivery
 from service.ids import is_id
+from service.schemas.delivery_schemas import DeliveryListQuery, DeliveryPage, DeliveryView
 from service.schemas.query_model import NoQuery
 from service.schemas.request_model import NoFields
-from service.schemas.subscription_schemas import DeliveryListQuery, DeliveryPage, DeliveryView
 from service.schemas.words import Scope
 
 
@@ -25,7 +25,7 @@ from service.schemas.words import Scope
     "/v1/deliveries",
     opt=takes(
         Scope.DELIVERIES,
-        Answer(200, "A page of deliveries, without their attempts", DeliveryPage),
+        RouteAnswer(200, "A page of deliveries, without their attempts", DeliveryPage),
         query=DeliveryListQuery,
     ),
 )
@@ -41,7 +41,7 @@ async def list_deliveries(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_answer({"data": found.deliveries, "next_cursor": next_cursor("dlv", found.next_id)})
 
 
-@get("/v1/deliveries/{delivery_id:str}", opt=takes(Scope.DELIVERIES, Answer(200, "The delivery", DeliveryView)))
+@get("/v1/deliveries/{delivery_id:str}", opt=takes(Scope.DELIVERIES, RouteAnswer(200, "The delivery", DeliveryView)))
 async def get_delivery(request: Request[Any, Any, Any], delivery_id: FromPath[str]) -> Response[bytes]:
     """One delivery with its last hundred attempts, oldest first."""
     query_of(request, NoQuery)
@@ -50,7 +50,10 @@ async def get_delivery(request: Request[Any, Any, Any], delivery_id: FromPath[st
     return json_answer(found)
 
 
-@post("/v1/deliveries/{delivery_id:str}/retry", opt=takes(Scope.DELIVERIES, Answer(202, "The delivery", DeliveryView)))
+@post(
+    "/v1/deliveries/{delivery_id:str}/retry",
+    opt=takes(Scope.DELIVERIES, RouteAnswer(202, "The delivery", DeliveryView)),
+)
 async def retry_delivery(request: Request[Any, Any, Any], delivery_id: FromPath[str]) -> Response[bytes]:
     """Send it again now.
 

@@ -20,8 +20,8 @@ from pydantic_core import core_schema
 from typing_extensions import get_original_bases
 
 from service.api import callbacks
-from service.api.responses import PROBLEM
-from service.api.route import Answer, Header, RouteShape
+from service.api.answers.responses import PROBLEM
+from service.api.requests.route import Header, RouteAnswer, RouteShape
 from service.schemas.event_schemas import JobEvent, Notice
 from service.schemas.job_schemas import ModerationView
 from service.schemas.query_model import QueryModel, parameters
@@ -241,13 +241,13 @@ def _webhook(name: str) -> dict[str, Any]:
     }
 
 
-def _responses(answers: Iterable[Answer]) -> dict[str, Any]:
+def _responses(answers: Iterable[RouteAnswer]) -> dict[str, Any]:
     return {str(each.status): _response(each) for each in answers} | {
         "default": {"$ref": "#/components/responses/Problem"}
     }
 
 
-def _response(answer: Answer) -> dict[str, Any]:
+def _response(answer: RouteAnswer) -> dict[str, Any]:
     content: dict[str, Any] = {media: {"schema": dict(schema)} for media, schema in answer.media.items()}
     if answer.shape is not None:
         content[answer.media_type] = {"schema": _reference(answer.shape)}

@@ -13,24 +13,24 @@ from typing import Any, Final
 from litestar import Request, Response, get
 from litestar.types import ASGIApp
 
+from service.api.answers.cursors import bad_cursor, number_of
+from service.api.answers.responses import PROBLEM, raw_answer
+from service.api.answers.sealed_cursor import FEED, looks_sealed
+from service.api.answers.stream import WRITE_S, EventStream, entry_json, expired
 from service.api.auth import authenticated
-from service.api.body import header
 from service.api.context import Context, context_of, principal_of
-from service.api.cursors import bad_cursor, number_of
-from service.api.responses import PROBLEM, raw_answer
-from service.api.route import Answer, Header, query_of, takes
-from service.api.sealed_cursor import FEED, looks_sealed
-from service.api.stream import WRITE_S, EventStream, entry_json, expired
+from service.api.requests.body import header
+from service.api.requests.route import Header, RouteAnswer, query_of, takes
 from service.errors import Unauthenticated
 from service.events.feed_queries import FeedFilter, position_of, read_edges, read_page
 from service.ids import is_id
-from service.schemas.event_schemas import EventListQuery, EventStreamQuery, FeedPage
+from service.schemas.event_schemas import EventListQuery, EventPage, EventStreamQuery
 from service.schemas.query_model import wrong
 from service.schemas.service_schemas import ProblemView
 from service.schemas.words import Scope
 
 PAGE_BYTES: Final = 2 * 1024 * 1024  # of one answer: a page of large events has fewer of them
-_EXPIRED: Final = Answer(
+_EXPIRED: Final = RouteAnswer(
     410,
     "What lies behind this position is not kept any more; go on from `oldest_cursor`",
     ProblemView,
@@ -39,7 +39,8 @@ _EXPIRED: Final = Answer(
 
 
 @get(
-    "/v1/events", opt=takes(Scope.JOBS_READ, Answer(200, "A page of events", FeedPage), _EXPIRED, query=EventListQuery)
+    "/v1/events",
+    opt=takes(Scope.JOBS_READ, RouteAnswer(200, "A page of events", EventPage), _EXPIRED, query=EventListQuery),
 )
 async def list_events(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The account's events, oldest first.
@@ -66,7 +67,7 @@ async def list_events(request: Request[Any, Any, Any]) -> Response[bytes]:
     "/v1/events/stream",
     opt=takes(
         Scope.JOBS_READ,
-        Answer(200, "Events, until one side ends the stream", media={"text/event-stream": {"type": "string"}}),
+        RouteAnswer(200, "Events, until one side ends the stream", media={"text/event-stream": {"type": "string"}}),
         _EXPIRED,
         query=EventStreamQuery,
         headers=(Header("Last-Event-ID", "The last `id` of an earlier stream."),),

@@ -17,10 +17,10 @@ from litestar.types import ASGIApp, Receive, Send
 from litestar.types import Scope as Exchange
 
 from service.api.auth import authenticated
-from service.api.connection import abort_connection
 from service.api.context import Context, context_of, principal_of
 from service.api.jobs import job_filter
-from service.api.route import Answer, Header, query_of, takes
+from service.api.listening.connection import abort_connection
+from service.api.requests.route import Header, RouteAnswer, query_of, takes
 from service.clock import iso
 from service.errors import TooManyRequests, Unauthenticated, Unavailable
 from service.ids import earliest
@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
     "/v1/jobs/export",
     opt=takes(
         Scope.JOBS_READ,
-        Answer(
+        RouteAnswer(
             200,
             "A row for each job",
             ExportedJobView,

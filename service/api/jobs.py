@@ -13,18 +13,18 @@ import msgspec
 from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath
 
-from service.api.body import JOB_BODY_MAX_BYTES, header
+from service.api.answers.cursors import cursor_id, cursor_number, next_cursor, page
+from service.api.answers.responses import empty_answer, json_answer, raw_answer
 from service.api.context import Context, context_of, principal_of
-from service.api.cursors import cursor_id, cursor_number, next_cursor, page
-from service.api.responses import empty_answer, json_answer, raw_answer
-from service.api.route import (
+from service.api.requests.body import JOB_BODY_MAX_BYTES, header
+from service.api.requests.route import (
     APPLIED,
     IDEMPOTENCY_KEY,
     LOCATION,
     PREFER,
     REPLAYED,
-    Answer,
     Header,
+    RouteAnswer,
     body_of,
     query_of,
     takes,
@@ -73,8 +73,8 @@ _EXAMPLE: Final = {
     "/v1/jobs",
     opt=takes(
         Scope.JOBS_WRITE,
-        Answer(200, "The job is final", JobView, (LOCATION, APPLIED)),
-        Answer(202, "The job is stored", JobView, (LOCATION, REPLAYED, APPLIED)),
+        RouteAnswer(200, "The job is final", JobView, (LOCATION, APPLIED)),
+        RouteAnswer(202, "The job is stored", JobView, (LOCATION, REPLAYED, APPLIED)),
         body=JobRequest,
         headers=(IDEMPOTENCY_KEY, PREFER),
         example=_EXAMPLE,
@@ -106,7 +106,7 @@ async def take_job(request: Request[Any, Any, Any]) -> Response[bytes]:
     return raw_answer(taken.answer, 202, headers)
 
 
-@get("/v1/jobs", opt=takes(Scope.JOBS_READ, Answer(200, "A page of jobs", JobPage), query=JobListQuery))
+@get("/v1/jobs", opt=takes(Scope.JOBS_READ, RouteAnswer(200, "A page of jobs", JobPage), query=JobListQuery))
 async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     """List jobs, newest first.
 
@@ -131,8 +131,8 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     "/v1/jobs/{job_id:str}",
     opt=takes(
         Scope.JOBS_READ,
-        Answer(200, "The job", JobView, (Header("ETag"), APPLIED)),
-        Answer(304, "The job is as `If-None-Match` has it"),
+        RouteAnswer(200, "The job", JobView, (Header("ETag"), APPLIED)),
+        RouteAnswer(304, "The job is as `If-None-Match` has it"),
         headers=(PREFER, Header("If-None-Match")),
     ),
 )
@@ -152,7 +152,7 @@ async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Res
     return raw_answer(body, 200, headers)
 
 
-@delete("/v1/jobs/{job_id:str}", opt=takes(Scope.JOBS_WRITE, Answer(204, "It is erased")), status_code=204)
+@delete("/v1/jobs/{job_id:str}", opt=takes(Scope.JOBS_WRITE, RouteAnswer(204, "It is erased")), status_code=204)
 async def erase_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> None:
     """Erase a job.
 
@@ -171,7 +171,7 @@ async def erase_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> N
 
 @post(
     "/v1/jobs/{job_id:str}/cancel",
-    opt=takes(Scope.JOBS_WRITE, Answer(200, "The job, cancelled", JobView), body=CancelRequest),
+    opt=takes(Scope.JOBS_WRITE, RouteAnswer(200, "The job, cancelled", JobView), body=CancelRequest),
 )
 async def cancel_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[bytes]:
     """Cancel a job.
@@ -190,8 +190,8 @@ async def cancel_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> 
     "/v1/jobs/{job_id:str}/resubmit",
     opt=takes(
         Scope.JOBS_WRITE,
-        Answer(200, "The same job, queued again", JobView),
-        Answer(201, "A new job", JobView, (LOCATION, REPLAYED)),
+        RouteAnswer(200, "The same job, queued again", JobView),
+        RouteAnswer(201, "A new job", JobView, (LOCATION, REPLAYED)),
         headers=(IDEMPOTENCY_KEY,),
     ),
 )
@@ -216,7 +216,7 @@ async def resubmit_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -
 
 @get(
     "/v1/jobs/{job_id:str}/events",
-    opt=takes(Scope.JOBS_READ, Answer(200, "A page of the timeline", TimelinePage), query=PageQuery),
+    opt=takes(Scope.JOBS_READ, RouteAnswer(200, "A page of the timeline", TimelinePage), query=PageQuery),
 )
 async def list_job_events(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[bytes]:
     """The job's timeline, oldest first."""
@@ -229,7 +229,8 @@ async def list_job_events(request: Request[Any, Any, Any], job_id: FromPath[str]
 
 
 @get(
-    "/v1/jobs/{job_id:str}/results/{index:str}", opt=takes(Scope.JOBS_READ, Answer(302, "The link", None, (LOCATION,)))
+    "/v1/jobs/{job_id:str}/results/{index:str}",
+    opt=takes(Scope.JOBS_READ, RouteAnswer(302, "The link", None, (LOCATION,))),
 )
 async def get_result(request: Request[Any, Any, Any], job_id: FromPath[str], index: FromPath[str]) -> Response[bytes]:
     """A short-lived link to one result."""

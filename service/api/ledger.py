@@ -12,11 +12,11 @@ from litestar.params import FromPath
 
 from service.accounts import accounts
 from service.accounts.accounts import AccountRow, account_view
-from service.api.body import header
+from service.api.answers.cursors import bad_cursor
+from service.api.answers.responses import json_answer
 from service.api.context import Context, context_of, principal_of
-from service.api.cursors import bad_cursor
-from service.api.responses import json_answer
-from service.api.route import REPLAYED, Answer, Header, body_of, query_of, takes
+from service.api.requests.body import header
+from service.api.requests.route import REPLAYED, Header, RouteAnswer, body_of, query_of, takes
 from service.errors import Forbidden, NotFound
 from service.ids import is_id
 from service.jobs.idempotency import idempotency_key
@@ -44,7 +44,7 @@ _KEY: Final = Header(
     "/v1/accounts/{account_id:str}/credit",
     opt=takes(
         Scope.ADMIN,
-        Answer(200, "The account as it stands now", AccountView, (REPLAYED,)),
+        RouteAnswer(200, "The account as it stands now", AccountView, (REPLAYED,)),
         body=CreditRequest,
         headers=(_KEY,),
         example={"amount": "5.00", "reason": "invoice 2026-117"},
@@ -68,7 +68,7 @@ async def credit_account(request: Request[Any, Any, Any], account_id: FromPath[s
 
 @patch(
     "/v1/accounts/{account_id:str}",
-    opt=takes(Scope.ADMIN, Answer(200, "The account", AccountView), body=AccountLimitRequest),
+    opt=takes(Scope.ADMIN, RouteAnswer(200, "The account", AccountView), body=AccountLimitRequest),
 )
 async def limit_account(request: Request[Any, Any, Any], account_id: FromPath[str]) -> Response[bytes]:
     """Give an account another limit.
@@ -83,7 +83,7 @@ async def limit_account(request: Request[Any, Any, Any], account_id: FromPath[st
 
 @get(
     "/v1/account/transfers",
-    opt=takes(Scope.ACCOUNT, Answer(200, "A page of transfers", TransferPage), query=AccountPageQuery),
+    opt=takes(Scope.ACCOUNT, RouteAnswer(200, "A page of transfers", TransferPage), query=AccountPageQuery),
 )
 async def list_transfers(request: Request[Any, Any, Any]) -> Response[bytes]:
     """What moved in the account's books, newest first.

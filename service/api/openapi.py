@@ -17,10 +17,10 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath
 
 from service import __version__
-from service.api.body import header
-from service.api.prefix import PREFIX
-from service.api.responses import empty_answer, json_answer, raw_answer
-from service.api.route import LOCATION, Answer, takes
+from service.api.answers.responses import empty_answer, json_answer, raw_answer
+from service.api.requests.body import header
+from service.api.requests.prefix import PREFIX
+from service.api.requests.route import LOCATION, RouteAnswer, takes
 from service.errors import NotFound
 from service.schemas.service_schemas import Welcome
 
@@ -63,8 +63,8 @@ _PAGE_HEADERS: Final = {
     "/",
     opt=takes(
         None,
-        Answer(200, "Where things are", Welcome),
-        Answer(302, "For browsers, the page that describes the API", None, (LOCATION,)),
+        RouteAnswer(200, "Where things are", Welcome),
+        RouteAnswer(302, "For browsers, the page that describes the API", None, (LOCATION,)),
     ),
 )
 async def root(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -79,7 +79,7 @@ async def root(request: Request[Any, Any, Any]) -> Response[bytes]:
     "/schema",
     opt=takes(
         None,
-        Answer(
+        RouteAnswer(
             200,
             "The page, or the document where HTML is not accepted",
             media={"text/html": {"type": "string"}, "application/json": _OBJECT},
@@ -94,7 +94,7 @@ async def schema_page(request: Request[Any, Any, Any]) -> Response[bytes]:
     return raw_answer(await _document(request), headers=_VARY)
 
 
-@get("/schema/openapi.json", opt=takes(None, Answer(200, "The document", media={"application/json": _OBJECT})))
+@get("/schema/openapi.json", opt=takes(None, RouteAnswer(200, "The document", media={"application/json": _OBJECT})))
 async def schema_document(request: Request[Any, Any, Any]) -> Response[bytes]:
     """This description."""
     return raw_answer(await _document(request))
@@ -102,7 +102,7 @@ async def schema_document(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get(
     "/schema/static/{name:str}",
-    opt=takes(None, Answer(200, "The file", media={"*/*": {"type": "string"}})),
+    opt=takes(None, RouteAnswer(200, "The file", media={"*/*": {"type": "string"}})),
 )
 async def schema_file(name: FromPath[str]) -> Response[bytes]:
     """A file of the page."""

@@ -6,23 +6,23 @@ from typing import Any
 
 from litestar import Request, Response, get
 
+from service.api.answers.responses import json_answer
 from service.api.auth import authenticated
 from service.api.context import Context, context_of
-from service.api.hosts import is_asked_here
-from service.api.responses import json_answer
-from service.api.route import Answer, takes
+from service.api.requests.hosts import is_asked_here
+from service.api.requests.route import RouteAnswer, takes
 from service.clock import iso
 from service.deliveries.gauges import gauges
 from service.errors import Unavailable
 from service.results.queries import backlog
-from service.schemas.service_schemas import DownProviderView, Health, Readiness
+from service.schemas.service_schemas import DownProviderView, HealthView, ReadinessView
 
 _NO_STORE = {"Cache-Control": "no-store"}
 RETRY_AFTER_S = 5  # told by a `/readyz` that is not ready
 CLOCK_OFFSET_S = 1.0  # that is told
 
 
-@get("/healthz", opt=takes(None, Answer(200, "It does", Health)))
+@get("/healthz", opt=takes(None, RouteAnswer(200, "It does", HealthView)))
 async def healthz() -> Response[bytes]:
     """The process answers."""
     return json_answer({"status": "ok"}, headers=_NO_STORE)
@@ -31,7 +31,8 @@ async def healthz() -> Response[bytes]:
 @get(
     "/readyz",
     opt=takes(
-        None, Answer(200, "It can; a provider that is down makes nobody unready, since its jobs wait", Readiness)
+        None,
+        RouteAnswer(200, "It can; a provider that is down makes nobody unready, since its jobs wait", ReadinessView),
     ),
 )
 async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -43,7 +44,7 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[bytes]:
     down: dict[str, DownProviderView] = {
         name: {"since": iso(each.opened_at), "error": each.last_error} for name, each in context.breakers.down().items()
     }
-    shown: Readiness = {"status": "ready", "providers_down": down, "providers_paused": _paused(context)}
+    shown: ReadinessView = {"status": "ready", "providers_down": down, "providers_paused": _paused(context)}
     if abs(offset_s := _clock_offset_s(context)) >= CLOCK_OFFSET_S:
         shown["clock_offset_s"] = round(offset_s, 1)
     return json_answer(shown, headers=_NO_STORE)
@@ -62,7 +63,7 @@ def _paused(context: Context) -> dict[str, float]:
 
 @get(
     "/metrics",
-    opt=takes(None, Answer(200, "The metrics", media={"text/plain": {"type": "string"}})),
+    opt=takes(None, RouteAnswer(200, "The metrics", media={"text/plain": {"type": "string"}})),
 )
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Metrics for Prometheus.

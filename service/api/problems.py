@@ -14,9 +14,9 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.types import ExceptionHandlersMap
 
+from service.api.answers.responses import PROBLEM
 from service.api.exchange import request_id
-from service.api.refusal_log import remember
-from service.api.responses import PROBLEM
+from service.api.requests.refusal_log import remember
 from service.errors import (
     CardInvalid,
     EgressCut,

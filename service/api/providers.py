@@ -7,9 +7,9 @@ from typing import Any, Literal
 from litestar import Request, Response, get
 from litestar.params import FromPath
 
+from service.api.answers.responses import json_answer
 from service.api.context import Context, context_of
-from service.api.responses import json_answer
-from service.api.route import ANY_KEY, Answer, query_of, takes
+from service.api.requests.route import ANY_KEY, RouteAnswer, query_of, takes
 from service.clock import iso
 from service.errors import NotFound
 from service.money import usd
@@ -21,7 +21,7 @@ from service.schemas.query_model import NoQuery
 from service.schemas.service_schemas import OperationView, PriceView, ProviderHealthView, ProviderList, ProviderView
 
 
-@get("/v1/providers", opt=takes(ANY_KEY, Answer(200, "All of them", ProviderList)))
+@get("/v1/providers", opt=takes(ANY_KEY, RouteAnswer(200, "All of them", ProviderList)))
 async def list_providers(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The provider cards in force.
 
@@ -33,7 +33,7 @@ async def list_providers(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_answer({"data": shown, "next_cursor": None})
 
 
-@get("/v1/providers/{name:str}", opt=takes(ANY_KEY, Answer(200, "The card", ProviderView)))
+@get("/v1/providers/{name:str}", opt=takes(ANY_KEY, RouteAnswer(200, "The card", ProviderView)))
 async def get_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
     """One provider card."""
     query_of(request, NoQuery)

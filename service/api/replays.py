@@ -7,24 +7,18 @@ from typing import Any
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
+from service.api.answers.cursors import cursor_id, page
+from service.api.answers.responses import json_answer
 from service.api.context import Context, context_of, principal_of
-from service.api.cursors import cursor_id, page
-from service.api.responses import json_answer
-from service.api.route import LOCATION, Answer, body_of, query_of, takes
+from service.api.requests.route import LOCATION, RouteAnswer, body_of, query_of, takes
 from service.deliveries.replays import replay_queries
 from service.deliveries.replays.replay import Replays, bounded
 from service.deliveries.replays.replay_store import no_replay
 from service.deliveries.subscribing.changes import no_subscription
 from service.ids import is_id
+from service.schemas.delivery_schemas import ReplayCountView, ReplayListQuery, ReplayPage, ReplayRequest, ReplayView
 from service.schemas.query_model import NoQuery
 from service.schemas.request_model import NoFields
-from service.schemas.subscription_schemas import (
-    ReplayCountView,
-    ReplayListQuery,
-    ReplayPage,
-    ReplayRequest,
-    ReplayView,
-)
 from service.schemas.words import Scope
 
 
@@ -32,8 +26,8 @@ from service.schemas.words import Scope
     "/v1/subscriptions/{subscription_id:str}/replay",
     opt=takes(
         Scope.SUBSCRIPTIONS,
-        Answer(200, "The count of a dry run", ReplayCountView),
-        Answer(202, "The replay, begun", ReplayView, (LOCATION,)),
+        RouteAnswer(200, "The count of a dry run", ReplayCountView),
+        RouteAnswer(202, "The replay, begun", ReplayView, (LOCATION,)),
         body=ReplayRequest,
     ),
 )
@@ -55,7 +49,10 @@ async def replay_subscription(request: Request[Any, Any, Any], subscription_id: 
     return json_answer(begun, 202, {"Location": f"/v1/replays/{begun['id']}"})
 
 
-@get("/v1/replays", opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "A page of replays", ReplayPage), query=ReplayListQuery))
+@get(
+    "/v1/replays",
+    opt=takes(Scope.SUBSCRIPTIONS, RouteAnswer(200, "A page of replays", ReplayPage), query=ReplayListQuery),
+)
 async def list_replays(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Replays, newest first."""
     query = query_of(request, ReplayListQuery)
@@ -69,7 +66,7 @@ async def list_replays(request: Request[Any, Any, Any]) -> Response[bytes]:
     return page(found, query.limit, lambda shown: shown, "rpl", lambda shown: str(shown["id"]))
 
 
-@get("/v1/replays/{replay_id:str}", opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "The replay", ReplayView)))
+@get("/v1/replays/{replay_id:str}", opt=takes(Scope.SUBSCRIPTIONS, RouteAnswer(200, "The replay", ReplayView)))
 async def get_replay(request: Request[Any, Any, Any], replay_id: FromPath[str]) -> Response[bytes]:
     """One replay with its progress."""
     query_of(request, NoQuery)
@@ -79,7 +76,7 @@ async def get_replay(request: Request[Any, Any, Any], replay_id: FromPath[str]) 
 
 @post(
     "/v1/replays/{replay_id:str}/cancel",
-    opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "The replay, cancelled", ReplayView)),
+    opt=takes(Scope.SUBSCRIPTIONS, RouteAnswer(200, "The replay, cancelled", ReplayView)),
 )
 async def cancel_replay(request: Request[Any, Any, Any], replay_id: FromPath[str]) -> Response[bytes]:
     """End a replay early.

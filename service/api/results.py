@@ -15,11 +15,11 @@ from litestar import Request, Response, get
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from service.api.body import header
+from service.api.answers.responses import empty_answer
 from service.api.context import Context, context_of
-from service.api.ranges import Span, span_of
-from service.api.responses import empty_answer
-from service.api.route import LOCATION, Answer, Header, takes
+from service.api.requests.body import header
+from service.api.requests.ranges import Span, span_of
+from service.api.requests.route import LOCATION, Header, RouteAnswer, takes
 from service.errors import EgressRefused, FileMissing, Gone, NotFound, StorageUnavailable, Unavailable
 from service.fileurls import MAX_LINK_CHARS, escaped, is_data_url, trimmed
 from service.jobs.view import ERASED, is_link
@@ -44,11 +44,11 @@ _LEADING_HEADERS: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-r
     "/r/{token:str}",
     opt=takes(
         None,
-        Answer(200, "The file, whole", None, _OF_A_FILE, _FILE),
-        Answer(206, "The bytes that were asked for", None, _OF_A_FILE, _FILE),
-        Answer(302, "Where the file is", None, (LOCATION,)),
-        Answer(304, "It is what you have"),
-        Answer(416, "The file has no such bytes"),
+        RouteAnswer(200, "The file, whole", None, _OF_A_FILE, _FILE),
+        RouteAnswer(206, "The bytes that were asked for", None, _OF_A_FILE, _FILE),
+        RouteAnswer(302, "Where the file is", None, (LOCATION,)),
+        RouteAnswer(304, "It is what you have"),
+        RouteAnswer(416, "The file has no such bytes"),
     ),
 )
 async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> Response[Any]:
@@ -70,8 +70,10 @@ async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> 
     "/r/{token:str}/thumb",
     opt=takes(
         None,
-        Answer(200, "The small picture", media={"image/webp": {"type": "string", "contentMediaType": "image/webp"}}),
-        Answer(304, "It is what you have"),
+        RouteAnswer(
+            200, "The small picture", media={"image/webp": {"type": "string", "contentMediaType": "image/webp"}}
+        ),
+        RouteAnswer(304, "It is what you have"),
     ),
 )
 async def show_thumbnail(request: Request[Any, Any, Any], token: FromPath[str]) -> Response[bytes]:

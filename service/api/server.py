@@ -26,12 +26,12 @@ from service.api import (
     subscriptions,
     usage,
 )
+from service.api.answers.responses import empty_answer
 from service.api.auth import check_key
 from service.api.context import Context
 from service.api.exchange import Api
 from service.api.problems import EXCEPTION_HANDLERS
-from service.api.refusal_log import RefusalLog
-from service.api.responses import empty_answer
+from service.api.requests.refusal_log import RefusalLog
 
 ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *export.ROUTES,

@@ -7,19 +7,19 @@ from typing import Any
 from litestar import Request, Response, delete, get, patch, post
 from litestar.params import FromPath
 
+from service.api.answers.cursors import cursor_id, page
+from service.api.answers.responses import json_answer
 from service.api.context import Context, context_of, principal_of
-from service.api.cursors import cursor_id, page
-from service.api.responses import json_answer
-from service.api.route import LOCATION, Answer, body_of, query_of, takes
+from service.api.requests.route import LOCATION, RouteAnswer, body_of, query_of, takes
 from service.deliveries.subscribing import queries
 from service.deliveries.subscribing.changes import no_subscription
 from service.deliveries.subscribing.subscribe import Subscribe
 from service.ids import is_id
+from service.schemas.delivery_schemas import DeliveryView
 from service.schemas.query_model import NoQuery, PageQuery
 from service.schemas.request_model import NoFields
 from service.schemas.subscription_schemas import (
     ChangedSubscriptionView,
-    DeliveryView,
     DisableRequest,
     RotateSecretRequest,
     SubscriptionChangeRequest,
@@ -35,7 +35,7 @@ from service.schemas.words import Scope
     "/v1/subscriptions",
     opt=takes(
         Scope.SUBSCRIPTIONS,
-        Answer(201, "The subscription; its secret is shown here only", SubscriptionWithSecretView, (LOCATION,)),
+        RouteAnswer(201, "The subscription; its secret is shown here only", SubscriptionWithSecretView, (LOCATION,)),
         body=SubscriptionRequest,
     ),
 )
@@ -52,7 +52,7 @@ async def create_subscription(request: Request[Any, Any, Any]) -> Response[bytes
 
 @get(
     "/v1/subscriptions",
-    opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "A page of subscriptions", SubscriptionPage), query=PageQuery),
+    opt=takes(Scope.SUBSCRIPTIONS, RouteAnswer(200, "A page of subscriptions", SubscriptionPage), query=PageQuery),
 )
 async def list_subscriptions(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Standing destinations, newest first."""
@@ -71,7 +71,7 @@ async def list_subscriptions(request: Request[Any, Any, Any]) -> Response[bytes]
 
 @get(
     "/v1/subscriptions/{subscription_id:str}",
-    opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "The subscription", SubscriptionView)),
+    opt=takes(Scope.SUBSCRIPTIONS, RouteAnswer(200, "The subscription", SubscriptionView)),
 )
 async def get_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
     """One standing destination with its health."""
@@ -84,7 +84,7 @@ async def get_subscription(request: Request[Any, Any, Any], subscription_id: Fro
     "/v1/subscriptions/{subscription_id:str}",
     opt=takes(
         Scope.SUBSCRIPTIONS,
-        Answer(200, "The subscription", ChangedSubscriptionView),
+        RouteAnswer(200, "The subscription", ChangedSubscriptionView),
         body=SubscriptionChangeRequest,
     ),
 )
@@ -100,7 +100,9 @@ async def change_subscription(request: Request[Any, Any, Any], subscription_id: 
     return json_answer(changed)
 
 
-@delete("/v1/subscriptions/{subscription_id:str}", opt=takes(Scope.SUBSCRIPTIONS, Answer(204, "Gone")), status_code=204)
+@delete(
+    "/v1/subscriptions/{subscription_id:str}", opt=takes(Scope.SUBSCRIPTIONS, RouteAnswer(204, "Gone")), status_code=204
+)
 async def delete_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> None:
     """Forget a standing destination.
 
@@ -114,7 +116,7 @@ async def delete_subscription(request: Request[Any, Any, Any], subscription_id: 
     "/v1/subscriptions/{subscription_id:str}/rotate-secret",
     opt=takes(
         Scope.SUBSCRIPTIONS,
-        Answer(200, "The subscription with its new secret", SubscriptionWithSecretView),
+        RouteAnswer(200, "The subscription with its new secret", SubscriptionWithSecretView),
         body=RotateSecretRequest,
     ),
 )
@@ -134,7 +136,7 @@ async def rotate_subscription_secret(
 
 @post(
     "/v1/subscriptions/{subscription_id:str}/test",
-    opt=takes(Scope.SUBSCRIPTIONS, Answer(202, "The ping's delivery", DeliveryView, (LOCATION,))),
+    opt=takes(Scope.SUBSCRIPTIONS, RouteAnswer(202, "The ping's delivery", DeliveryView, (LOCATION,))),
 )
 async def test_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
     """Send a ping to this destination."""
@@ -146,7 +148,7 @@ async def test_subscription(request: Request[Any, Any, Any], subscription_id: Fr
 
 @post(
     "/v1/subscriptions/{subscription_id:str}/enable",
-    opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "The subscription", SubscriptionView)),
+    opt=takes(Scope.SUBSCRIPTIONS, RouteAnswer(200, "The subscription", SubscriptionView)),
 )
 async def enable_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
     """Let a disabled destination have events again.
@@ -160,7 +162,7 @@ async def enable_subscription(request: Request[Any, Any, Any], subscription_id: 
 
 @post(
     "/v1/subscriptions/{subscription_id:str}/disable",
-    opt=takes(Scope.SUBSCRIPTIONS, Answer(200, "The subscription", SubscriptionView), body=DisableRequest),
+    opt=takes(Scope.SUBSCRIPTIONS, RouteAnswer(200, "The subscription", SubscriptionView), body=DisableRequest),
 )
 async def disable_subscription(request: Request[Any, Any, Any], subscription_id: FromPath[str]) -> Response[bytes]:
     """Let a destination have no more events for now.

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from litestar import Request, Response, get
 
+from service.api.answers.responses import json_answer
 from service.api.context import context_of, principal_of
-from service.api.responses import json_answer
-from service.api.route import Answer, query_of, takes
+from service.api.requests.route import RouteAnswer, query_of, takes
 from service.money import usd
 from service.schemas.account_schemas import UsageReport, UsageRequestQuery
 from service.schemas.query_model import wrong
@@ -22,7 +22,10 @@ MAX_DAYS: Final = 366  # of usage in one answer
 MAX_ROWS: Final = 10_000  # of usage in one answer
 
 
-@get("/v1/usage", opt=takes(Scope.ACCOUNT, Answer(200, "A row for each group", UsageReport), query=UsageRequestQuery))
+@get(
+    "/v1/usage",
+    opt=takes(Scope.ACCOUNT, RouteAnswer(200, "A row for each group", UsageReport), query=UsageRequestQuery),
+)
 async def get_usage(request: Request[Any, Any, Any]) -> Response[bytes]:
     """What the account used, by day and whatever else is asked.
 

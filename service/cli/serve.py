@@ -19,7 +19,7 @@ from typing import Literal
 import structlog
 import typer
 
-from service.api.handover import inherited, start_anew
+from service.api.listening.handover import inherited, start_anew
 from service.app import Service, is_wildcard
 from service.cli.cards import refusals
 from service.cli.crashes import log_crashes

@@ -11,7 +11,7 @@ from service.db.reader import Reader
 from service.db.transaction import Params, Row
 from service.deliveries.classify import kept_and_cut
 from service.deliveries.recorded import request_headers, url_of
-from service.schemas.subscription_schemas import AttemptView, DeliveryView
+from service.schemas.delivery_schemas import AttemptView, DeliveryView
 
 DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")
 SCAN: Final = 20_000  # deliveries that one page looks at: some twenty milliseconds

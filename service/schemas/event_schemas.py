@@ -81,7 +81,7 @@ class FeedEventView(TypedDict):
     data: dict[str, Any]
 
 
-class FeedPage(TypedDict):
+class EventPage(TypedDict):
     """A page of events."""
 
     data: list[FeedEventView]

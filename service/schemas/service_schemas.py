@@ -147,7 +147,7 @@ class StoredCallback(TypedDict):
     ok: Literal[True]
 
 
-class Health(TypedDict):
+class HealthView(TypedDict):
     """The process answers."""
 
     status: Literal["ok"]
@@ -160,7 +160,7 @@ class DownProviderView(TypedDict):
     error: str | None
 
 
-class Readiness(TypedDict):
+class ReadinessView(TypedDict):
     """The service can take work."""
 
     status: Literal["ready"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.body import BODY_MAX_BYTES, MAX_DEPTH, MAX_VALUES, check_type, decode, read
+from service.api.requests.body import BODY_MAX_BYTES, MAX_DEPTH, MAX_VALUES, check_type, decode, read
 from service.errors import Malformed, TooLarge, UnsupportedMediaType
 
 EXAMPLE = b"""{"provider": "apimodels", "operation": "generate",

@@ -14,8 +14,8 @@ import pytest_asyncio
 from litestar import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 
-from service.api.buffers import Bodies
-from service.api.hosts import is_asked_here
+from service.api.listening.buffers import Bodies
+from service.api.requests.hosts import is_asked_here
 from service.api.server import ROUTES
 from service.errors import Forbidden, Unavailable
 from tests.api.conftest import ADMIN_KEY, STUCK, Served, serve

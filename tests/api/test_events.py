@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from service.api.sealed_cursor import FEED, SealedCursors
+from service.api.answers.sealed_cursor import FEED, SealedCursors
 from tests.api.conftest import ADMIN_KEY, PICTURE, Served
 from tests.eventsource import bearer, follow
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.api.cursors import cursor_id
+from service.api.answers.cursors import cursor_id
 from service.errors import Malformed
 from service.schemas.job_schemas import JobListQuery
 from tests.api.conftest import ADMIN_KEY, Served

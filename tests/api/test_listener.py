@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from service.api.admission import Admission, ConnectionLimits, peer_of
-from service.api.buffers import AnswerBuffers, Bodies
-from service.api.listener import NOTSENT_BYTES, Listener
-from service.api.refusals import RequestRefused, check_size
+from service.api.listening.admission import Admission, ConnectionLimits, peer_of
+from service.api.listening.buffers import AnswerBuffers, Bodies
+from service.api.listening.listener import NOTSENT_BYTES, Listener
+from service.api.listening.refusals import RequestRefused, check_size
 from service.errors import Unavailable
 from tests.receiver import PATIENCE_S
 

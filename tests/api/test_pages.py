@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.api.pages import PART_S, PIECE, REST, LongPages
+from service.api.answers.pages import PART_S, PIECE, REST, LongPages
 from service.clock import VirtualClock
 from service.errors import Unavailable
 

@@ -11,8 +11,8 @@ import pytest
 from litestar import Request
 
 import service
+from service.api.answers.responses import PROBLEM
 from service.api.problems import answer
-from service.api.responses import PROBLEM
 from service.errors import (
     CardInvalid,
     EgressError,

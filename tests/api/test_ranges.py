@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.ranges import Span, span_of
+from service.api.requests.ranges import Span, span_of
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.api.callbacks import serve_callback
-from service.api.prefix import BelowPrefix
+from service.api.requests.prefix import BelowPrefix
 from tests.api.conftest import PICTURE, serve
 from tests.receiver import Receiver
 

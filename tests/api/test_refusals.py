@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from service.api.refusal_log import LINES_A_KIND, MAX_KINDS, WINDOW_S, RefusalLog
+from service.api.requests.refusal_log import LINES_A_KIND, MAX_KINDS, WINDOW_S, RefusalLog
 from service.clock import VirtualClock
 from service.jobs.tokens import hash_of
 from tests.api.conftest import ADMIN_KEY, STUCK, Served, serve

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.api.cursors import cursor
-from service.api.sealed_cursor import FEED, SealedCursors
+from service.api.answers.cursors import cursor
+from service.api.answers.sealed_cursor import FEED, SealedCursors
 from service.clock import SeededRandomness
 from service.db.sealing import SecretBox
 from tests.api.conftest import Served, serve

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import structlog
 
-from service.api.cursors import cursor
-from service.api.listener import Listener
-from service.api.stream import EventStream
+from service.api.answers.cursors import cursor
+from service.api.answers.stream import EventStream
+from service.api.listening.listener import Listener
 from service.db.reader import Reader
 from service.db.transaction import Params, Row
 from service.events.feed_queries import FeedFilter

@@ -20,7 +20,7 @@ from service.deliveries.retention import RemovePayloads
 from service.deliveries.retention import register as register_retention
 from service.errors import Conflict, Invalid, NotFound
 from service.scheduler.replayer import LEASE_MS, Replayer
-from service.schemas.subscription_schemas import ReplayCountView, ReplayRequest, ReplayView
+from service.schemas.delivery_schemas import ReplayCountView, ReplayRequest, ReplayView
 from service.subscriptions.destinations import DisableSubscription
 from tests.deliveries.desk import NEVER_MADE, OURS, THEIRS, Desk, desk
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from service.api.stream import HEARTBEAT_S
+from service.api.answers.stream import HEARTBEAT_S
 from service.app import Service
 from service.clock import SystemClock
 from service.environment import load

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from service.api.listener import Listener
+from service.api.listening.listener import Listener
 from service.clock import Clock
 from service.signing import ID_HEADER, SignatureInvalid, verify
 

@@ -20,7 +20,7 @@ from service.deliveries.replays.replay_store import PENDING, AdvanceReplay, Canc
 from service.deliveries.subscribing.changes import no_subscription
 from service.errors import FieldError, Invalid
 from service.ids import Ids
-from service.schemas.subscription_schemas import ReplayCountView, ReplayRequest, ReplayView
+from service.schemas.delivery_schemas import ReplayCountView, ReplayRequest, ReplayView
 
 BATCH: Final = 500  # deliveries that one command queues
 

@@ -17,7 +17,7 @@ from service.clock import iso
 from service.db.reader import Reader
 from service.db.transaction import Params, Row, json_set
 from service.deliveries.backlog_queries import waiting
-from service.schemas.subscription_schemas import ReplayView
+from service.schemas.delivery_schemas import ReplayView
 from service.states import EVENT_TYPES
 from service.subscriptions.destinations import effective_events
 

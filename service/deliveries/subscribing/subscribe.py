@@ -21,10 +21,10 @@ from service.deliveries.subscribing.changes import no_subscription
 from service.egress import Egress
 from service.errors import Conflict, EgressRefused, FieldError, Invalid, NotFound
 from service.ids import Ids
+from service.schemas.delivery_schemas import DeliveryView
 from service.schemas.subscription_schemas import (
     DEFAULT_IN_FLIGHT,
     ChangedSubscriptionView,
-    DeliveryView,
     SubscriptionChangeRequest,
     SubscriptionRequest,
     SubscriptionView,

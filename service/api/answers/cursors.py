@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from litestar import Response
 
-from service.api.responses import json_answer
+from service.api.answers.responses import json_answer
 from service.errors import Malformed
 from service.ids import Prefix, is_id
 from service.schemas.query_model import wrong

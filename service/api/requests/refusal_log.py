@@ -12,7 +12,7 @@ from typing import Any, Final
 from litestar.types import HTTPScope
 
 from service.accounts.keys import KEY_PREFIX, KeyText
-from service.api.body import header
+from service.api.requests.body import header
 from service.clock import Clock
 from service.errors import Problem
 from service.telemetry import SparingLog

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 
 from litestar import Request
 
-from service.api.body import BODY_MAX_BYTES, optional_body, parsed_body
-from service.api.responses import JSON
+from service.api.answers.responses import JSON
+from service.api.requests.body import BODY_MAX_BYTES, optional_body, parsed_body
 from service.schemas.query_model import NoQuery, QueryModel
 from service.schemas.request_model import NoFields, RequestModel
 from service.schemas.words import Scope
@@ -34,7 +34,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RouteAnswer:
     """One of a route's answers.
 
     Args:
@@ -57,7 +57,7 @@ class Answer:
 class RouteShape:
     """All that a route takes and answers; what is wrong is always told as a problem."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[RouteAnswer, ...]
     body: type[RequestModel] = NoFields
     query: type[QueryModel] = NoQuery
     headers: tuple[Header, ...] = ()
@@ -77,7 +77,7 @@ PREFER: Final = Header(
 )
 
 
-def takes(scope: Scope | str | None, *answers: Answer, **more: Any) -> dict[str, Any]:
+def takes(scope: Scope | str | None, *answers: RouteAnswer, **more: Any) -> dict[str, Any]:
     """The `opt` of a route: only a key with this scope may call it (None: everybody); `more` is as in `RouteShape`."""
     return {"scope": scope, "shape": RouteShape(answers, **more)}
 

@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from litestar import Request
 from litestar.types import Receive, Scope
 
-from service.api.buffers import FREE_BYTES, Bodies
+from service.api.listening.buffers import FREE_BYTES, Bodies
 from service.errors import FieldError, Malformed, TooLarge, UnsupportedMediaType
 from service.offload import QUICK_BYTES, beside
 from service.providers.documents.longtexts import TooMuch, parsed

@@ -13,7 +13,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-from service.api.cursors import number_of
+from service.api.answers.cursors import number_of
 from service.db.sealing import SecretBox
 
 FEED: Final = "pos"  # the kind of the feed's cursors

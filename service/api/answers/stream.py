@@ -14,7 +14,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import Receive, Scope, Send
 
-from service.api.connection import abort_connection
+from service.api.listening.connection import abort_connection
 from service.clock import Clock
 from service.db.reader import Reader
 from service.errors import Gone, Unavailable

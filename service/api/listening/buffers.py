@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from litestar.types import Scope, Send
 
-from service.api.connection import UNSENT_BYTES, abort_connection
+from service.api.listening.connection import UNSENT_BYTES, abort_connection
 from service.errors import Unavailable
 
 FREE_BYTES: Final = 16 * 1024  # of each body, so that a small one always passes

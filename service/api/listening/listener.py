@@ -14,9 +14,9 @@ from typing import Any
 import structlog
 import uvicorn
 
-from service.api.admission import Admission, ConnectionLimits
-from service.api.bounded_reads import BoundedReads
-from service.api.connection import GuardedProtocol
+from service.api.listening.admission import Admission, ConnectionLimits
+from service.api.listening.bounded_reads import BoundedReads
+from service.api.listening.connection import GuardedProtocol
 
 OTHER_DESCRIPTORS = 512  # kept for the store, providers and subscribers
 WAITING = 4_096  # connections that the kernel keeps while nobody accepts, as during a restart; it may allow fewer

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from litestar.types import Scope
 
-from service.api.body import header
+from service.api.requests.body import header
 from service.errors import Forbidden
 
 _PORT: Final = re.compile(r":[0-9]{0,5}$")

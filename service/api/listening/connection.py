@@ -15,10 +15,10 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.api import refusals
-from service.api.admission import Admission, ConnectionLimits, peer_of
-from service.api.bounded_reads import READ_BYTES
-from service.api.refusals import Refusal, RequestRefused
+from service.api.listening import refusals
+from service.api.listening.admission import Admission, ConnectionLimits, peer_of
+from service.api.listening.bounded_reads import READ_BYTES
+from service.api.listening.refusals import Refusal, RequestRefused
 from service.clock import SystemClock
 from service.telemetry import SparingLog
 
