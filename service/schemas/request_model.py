@@ -74,11 +74,8 @@ def _first_causes(faults: list[ErrorDetails]) -> Iterator[ErrorDetails]:
 
 
 def _told(model: type[RequestModel], body: Mapping[str, Any], found: ErrorDetails) -> FieldError:
-    if (
-        len(found["loc"]) == 1
-        and body.get(str(found["loc"][0])) is None
-        and found["type"] not in {"fault", "extra_forbidden"}
-    ):
+    name = str(found["loc"][0]) if len(found["loc"]) == 1 else ""
+    if name in model.model_fields and model.model_fields[name].is_required() and body.get(name) is None:
         found = {**found, "type": "missing"}  # null counts as left out
     place = found["loc"][:-1] if found["loc"] and found["loc"][-1] == "[key]" else found["loc"]
     if found["type"] == "fault" and (at := found["ctx"]["at"]):

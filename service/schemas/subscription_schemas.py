@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, ClassVar, Final, Literal, NotRequired, Self
+from typing import Annotated, ClassVar, Final, Literal, NotRequired
 
 import msgspec
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from service.notation import duration
@@ -123,6 +123,7 @@ Headers = Annotated[
     said(f"an object of at most {MAX_HEADERS} header names and their values", max_length=MAX_HEADERS),
     AfterValidator(_no_twins),
 ]
+Url = Annotated[str, Field(min_length=1, max_length=2_048, json_schema_extra={"format": "uri"})]
 Schedule = Annotated[
     tuple[
         Annotated[float, BeforeValidator(_wait), WithJsonSchema({"type": ["number", "string"], WORDS: _A_WAIT})], ...
@@ -155,7 +156,7 @@ class SubscriptionChangeRequest(RequestModel):
     }
     NEEDED: ClassVar[bool] = True
 
-    url: Annotated[str, Field(min_length=1, max_length=2_048, json_schema_extra={"format": "uri"})] | None = None
+    url: Annotated[Url, said("a string of 1 to 2048 characters; it cannot be taken away")] = ""
     """Where events are sent."""
     description: Annotated[str, Field(min_length=0, max_length=500)] | None = None
     events: EventTypes | None = None
@@ -181,21 +182,11 @@ class SubscriptionChangeRequest(RequestModel):
     stop_at_expiry: bool | None = None
     """Send nothing after the event's results have expired."""
 
-    @model_validator(mode="after")
-    def _check_url(self) -> Self:
-        if "url" in self.model_fields_set and self.url is None:
-            raise fault("cannot be taken away; give another address, or leave it out", at="url")
-        return self
-
 
 class SubscriptionRequest(SubscriptionChangeRequest):
     """A new subscription."""
 
-    url: Annotated[
-        str,
-        said("a string of 1 to 2048 characters, the address that events are sent to", min_length=1, max_length=2_048),
-        Field(json_schema_extra={"format": "uri"}),
-    ]
+    url: Annotated[Url, said("a string of 1 to 2048 characters, the address that events are sent to")]
     """Where events are sent."""
     secret: Annotated[OwnSecret | None, Field(repr=False)] = None
     """Your own; without it one is made."""

@@ -181,7 +181,7 @@ class Subscribe:
         if request.headers:
             headers = self.box.seal(msgspec.json.encode(request.headers), headers_place(subscription_id))
         return {
-            "url": request.url or "",
+            "url": request.url,
             "description": request.description or "",
             "events": _json(request.events or ()),
             "providers": _json(request.providers or ()),
