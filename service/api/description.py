@@ -311,7 +311,7 @@ def _public(value: Any) -> Any:
         return {
             name: _AT + _public_name(each.removeprefix(_AT)) if name == "$ref" else _public(each)
             for name, each in value.items()
-            if (name not in {WORDS, "title"} or isinstance(each, Mapping)) and (name, each) != ("default", None)
+            if isinstance(each, Mapping) or not (name in {WORDS, "title"} or (name == "default" and each in (None, "")))
         }
     return [_public(each) for each in value] if isinstance(value, list) else value
 
