@@ -14,7 +14,7 @@ from pydantic import ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from service.errors import Malformed
-from service.schemas.request_model import RequestModel, fix, names, schema_at
+from service.schemas.request_model import RequestModel, fix, names, nearest, schema_at
 from service.schemas.values import fault
 
 LIMIT_DEFAULT: Final = 50  # entries of a page
@@ -103,7 +103,7 @@ def _values(model: type[QueryModel], raw: bytes) -> dict[str, Any]:
         is_prefixed = field == prefixed and key != ""
         if name not in known and not is_prefixed:
             shown = sorted(known) + ([f"{prefixed}.<key>"] if prefixed else [])
-            raise wrong(name, f"is unknown here; known: {', '.join(shown) or 'none'}")
+            raise wrong(name, f"is unknown here{nearest(name, known)} known: {', '.join(shown) or 'none'}")
         if "\x00" in value or "\x00" in name:
             raise wrong(name, "holds the character NUL")
         if len(value) > MAX_VALUE:

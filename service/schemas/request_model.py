@@ -6,7 +6,7 @@ The sentences come from the field's own JSON Schema, so that a limit is written 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import islice
 from typing import Any, ClassVar, Final, Self
@@ -100,9 +100,15 @@ def fix(model: type[RequestModel], found: ErrorDetails) -> str:
 
 
 def _unknown(name: str, known: list[str]) -> str:
+    return (
+        f"unknown field{nearest(name, known)} known are {', '.join(known)}" if known else "unknown field; known: none"
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that was probably meant, as a part of a sentence."""
     close = difflib.get_close_matches(name[:100], known, 1)
-    meant = f"; did you mean {close[0]}?" if close else ";"
-    return f"unknown field{meant} known are {', '.join(known)}" if known else "unknown field; known: none"
+    return f"; did you mean {close[0]}?" if close else ";"
 
 
 def names(model: type[BaseModel]) -> list[str]:
