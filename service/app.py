@@ -17,7 +17,16 @@ from service.accounts import bootstrap
 from service.accounts.keys import Keys
 from service.api.answers.pages import LongPages
 from service.api.answers.sealed_cursor import SealedCursors
-from service.api.context import Context
+from service.api.context import (
+    AccountAccess,
+    Context,
+    EventAccess,
+    JobAccess,
+    ProviderAccess,
+    RequestMemory,
+    ResultAccess,
+    ServiceState,
+)
 from service.api.listening.admission import ConnectionLimits
 from service.api.listening.buffers import AnswerBuffers, Bodies
 from service.api.listening.listener import Listener
@@ -30,6 +39,8 @@ from service.db.lock import DatabaseLock
 from service.db.opening import Store, hold, open_store
 from service.db.readiness import PROBE_S, Readiness
 from service.deliveries.lanes.quota import SOCKETS
+from service.deliveries.replays.replay import Replays
+from service.deliveries.subscribing.subscribe import Subscribe
 from service.egress.door import Door
 from service.errors import SettingsInvalid
 from service.events.feed import MAX_FOLLOWERS
@@ -217,38 +228,44 @@ class Service:
 
     def _context(self, cursors: SealedCursors) -> Context:
         base, stages = self._base, self._stages
+        reader, writer, box = base.store.pages, base.store.writer, base.store.box
+        figures = stages.sender.figures
         return Context(
             settings=base.settings,
             clock=base.clock,
             randomness=base.randomness,
-            ids=base.ids,
-            reader=base.store.pages,
-            writer=base.store.writer,
-            box=base.store.box,
-            keys=base.keys,
-            registry=base.registry,
-            egress=base.egress,
-            intake=stages.intake,
-            canceller=stages.canceller,
-            breakers=stages.breakers,
-            waiters=stages.waiters,
-            hub=stages.hub,
-            figures=stages.sender.figures,
-            cursors=cursors,
-            job_counts=JobCounts(base.store.pages, base.clock),
-            links=base.links,
+            reader=reader,
+            writer=writer,
+            jobs=JobAccess(
+                stages.intake,
+                stages.canceller,
+                stages.waiters,
+                JobCounts(reader, base.clock),
+                stages.keeping.sweeper.erase,
+            ),
+            providers=ProviderAccess(base.registry, stages.breakers, stages.tracker.tasks.count),
+            accounts=AccountAccess(base.keys, box, base.ids),
+            subscriptions=Subscribe(
+                writer, reader, base.egress, box, base.ids, base.randomness, base.clock, figures.standing
+            ),
+            replays=Replays(writer, reader, base.ids, base.clock),
+            figures=figures,
+            events=EventAccess(stages.hub, cursors),
+            results=ResultAccess(
+                base.links, base.egress, base.storage, Thumbnails(base.storage) if base.storage else None
+            ),
             receiver=stages.inbox,
-            storage=base.storage,
-            unfinished=stages.tracker.tasks.count,
-            remove_files=stages.keeping.sweeper.erase,
-            thumbnails=Thumbnails(base.storage) if base.storage else None,
-            metrics=base.metrics,
-            not_ready=self._not_ready,
-            draining=self._listener.draining.is_set,
-            bodies=Bodies(base.settings.body_memory),
-            sent=AnswerBuffers(base.settings.body_memory // 4),
-            pages=LongPages(base.clock, self.stopping.asked.is_set),
-            open_metrics=_is_loopback(self._socket.getsockname()[0]),
+            memory=RequestMemory(
+                Bodies(base.settings.body_memory),
+                AnswerBuffers(base.settings.body_memory // 4),
+                LongPages(base.clock, self.stopping.asked.is_set),
+            ),
+            state=ServiceState(
+                base.metrics,
+                self._not_ready,
+                self._listener.draining.is_set,
+                _is_loopback(self._socket.getsockname()[0]),
+            ),
         )
 
     async def _answer(self, scope: object, receive: object, send: object) -> None:

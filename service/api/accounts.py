@@ -55,7 +55,7 @@ async def rotate_account_secret(request: Request[Any, Any, Any]) -> Response[byt
     """
     context, who = context_of(request), principal_of(request)
     await body_of(request, NoFields)
-    secret, sealed = new_sealed(context.box, context.randomness, who.account_id)
+    secret, sealed = new_sealed(context.accounts.box, context.randomness, who.account_id)
     until = await context.writer.run(RotateSecret(who.account_id, sealed, prefix_of(secret)))
     account = await _account(context, who.account_id)
     shown: RotatedAccountView = {
@@ -81,15 +81,15 @@ async def create_account(request: Request[Any, Any, Any]) -> Response[bytes]:
     if asked.name == DEFAULT_ACCOUNT:
         detail = f"{DEFAULT_ACCOUNT} is the account of the admin key; choose another name"
         raise Invalid.of([FieldError("/name", detail)])
-    account_id, key = context.ids.new("acc"), new_key(context.randomness)
-    secret, sealed = new_sealed(context.box, context.randomness, account_id)
+    account_id, key = context.accounts.ids.new("acc"), new_key(context.randomness)
+    secret, sealed = new_sealed(context.accounts.box, context.randomness, account_id)
     command = CreateAccount(
         id=account_id,
         name=asked.name,
         limit_kind=asked.limit.value,
         sealed=sealed,
         secret_prefix=prefix_of(secret),
-        key_id=context.ids.new("key"),
+        key_id=context.accounts.ids.new("key"),
         key=key,
         scopes=tuple(sorted(ACCOUNT_SCOPES)),
         budget=asked.budget,
@@ -130,7 +130,7 @@ async def create_key(request: Request[Any, Any, Any]) -> Response[bytes]:
     account_id = asked.account_id or who.account_id
     _check_held(who, account_id, asked.scopes)
     key = new_key(context.randomness)
-    command = CreateKey(context.ids.new("key"), account_id, asked.name, asked.scopes, key, asked.expires_at)
+    command = CreateKey(context.accounts.ids.new("key"), account_id, asked.name, asked.scopes, key, asked.expires_at)
     shown: KeyWithSecretView = {**key_view(await context.writer.run(command)), "secret": key.text}
     return json_answer(shown, 201, {"Cache-Control": "no-store"})
 

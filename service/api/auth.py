@@ -48,4 +48,4 @@ async def authenticated(request: Request[Any, Any, Any]) -> Principal:
     scheme, _, key = given.strip().partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise Unauthenticated("the Authorization header must read: Bearer rmk_…")
-    return await context.keys.authenticate(key.strip())
+    return await context.accounts.keys.authenticate(key.strip())

@@ -108,7 +108,7 @@ async def _kept_part(context: Context, scope: Scope, receive: Receive) -> bytes:
         if len(kept) > held:
             if held == FREE_BYTES and not await context.receiver.expects(_token(scope)):
                 raise _unknown()
-            context.bodies.hold(scope, "", len(kept) - held)
+            context.memory.bodies.hold(scope, "", len(kept) - held)
             held = len(kept)
         if not message.get("more_body", False) or seen > DRAINED_BYTES:
             break

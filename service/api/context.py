@@ -17,6 +17,8 @@ from service.db.reader import Reader
 from service.db.sealing import SecretBox
 from service.db.writer import Writer
 from service.deliveries.figures import Figures
+from service.deliveries.replays.replay import Replays
+from service.deliveries.subscribing.subscribe import Subscribe
 from service.egress import Egress
 from service.events.feed import Hub
 from service.ids import Ids
@@ -46,52 +48,98 @@ class Receiver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """Everything that a route may use.
+class JobAccess:
+    """What is done with jobs. `remove_files` removes those of a job that was erased just now."""
+
+    intake: Intake
+    canceller: Canceller
+    waiters: Waiters
+    counts: JobCounts
+    remove_files: Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAccess:
+    """Who can be asked for what, and how they fare. `unfinished`: how many tasks a provider has not finished."""
+
+    registry: Registry
+    breakers: Breakers
+    unfinished: Callable[[str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountAccess:
+    """Who asks, and what a new account or key is made of."""
+
+    keys: Keys
+    box: SecretBox
+    ids: Ids
+
+
+@dataclass(frozen=True, slots=True)
+class EventAccess:
+    """The log of events, live and in pages."""
+
+    hub: Hub
+    cursors: SealedCursors
+
+
+@dataclass(frozen=True, slots=True)
+class ResultAccess:
+    """Where results are; `storage` and `thumbnails` are None where no copies are kept."""
+
+    links: ResultLinks
+    egress: Egress
+    storage: Storage | None
+    thumbnails: Thumbnails | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMemory:
+    """What requests share: memory for bodies and for large answers, and turns for long pages."""
+
+    bodies: Bodies
+    answers: AnswerBuffers
+    pages: LongPages
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """How the process fares.
 
     Args:
-        reader: For what callers ask to see: a read that takes too long ends with `Unavailable`.
+        metrics: All of them.
         not_ready: Why the service is not ready, a short sentence each; empty when it is. Asked by `/readyz`.
         draining: Whether the service is stopping: nobody begins to wait any more.
-        bodies: The memory for request bodies.
-        sent: The memory for large answers.
-        pages: The turns of those who ask for long pages.
-        unfinished: How many tasks are unfinished at a provider.
-        remove_files: Remove the files of a job that was erased just now.
         open_metrics: The server listens on loopback only, so that `/metrics` needs no key.
     """
+
+    metrics: Metrics
+    not_ready: Callable[[], Awaitable[list[str]]]
+    draining: Callable[[], bool]
+    open_metrics: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything that a route may use. `reader` is for what callers ask to see: a read that takes too long ends with `Unavailable`."""
 
     settings: Settings
     clock: Clock
     randomness: Randomness
-    ids: Ids
     reader: Reader
     writer: Writer
-    box: SecretBox
-    keys: Keys
-    registry: Registry
-    egress: Egress
-    intake: Intake
-    canceller: Canceller
-    breakers: Breakers
-    waiters: Waiters
-    hub: Hub
+    jobs: JobAccess
+    providers: ProviderAccess
+    accounts: AccountAccess
+    subscriptions: Subscribe
+    replays: Replays
     figures: Figures
-    job_counts: JobCounts
-    cursors: SealedCursors
-    links: ResultLinks
+    events: EventAccess
+    results: ResultAccess
     receiver: Receiver
-    storage: Storage | None
-    thumbnails: Thumbnails | None
-    unfinished: Callable[[str], int]
-    remove_files: Callable[[str], Awaitable[None]]
-    metrics: Metrics
-    not_ready: Callable[[], Awaitable[list[str]]]
-    draining: Callable[[], bool]
-    bodies: Bodies
-    sent: AnswerBuffers
-    pages: LongPages
-    open_metrics: bool
+    memory: RequestMemory
+    state: ServiceState
 
 
 def context_of(request: Request[Any, Any, Any]) -> Context:

@@ -11,7 +11,6 @@ from service.api.answers.cursors import cursor_id, next_cursor
 from service.api.answers.responses import json_answer
 from service.api.context import context_of, principal_of
 from service.api.requests.route import RouteAnswer, body_of, query_of, takes
-from service.api.subscriptions import use_cases
 from service.deliveries import delivery_queries
 from service.deliveries.subscribing.subscribe import no_delivery
 from service.ids import is_id
@@ -46,7 +45,7 @@ async def get_delivery(request: Request[Any, Any, Any], delivery_id: FromPath[st
     """One delivery with its last hundred attempts, oldest first."""
     query_of(request, NoQuery)
     _check_id(delivery_id)
-    found = await use_cases(context_of(request)).show_delivery(principal_of(request).account_id, delivery_id)
+    found = await context_of(request).subscriptions.show_delivery(principal_of(request).account_id, delivery_id)
     return json_answer(found)
 
 
@@ -61,7 +60,7 @@ async def retry_delivery(request: Request[Any, Any, Any], delivery_id: FromPath[
     """
     _check_id(delivery_id)
     await body_of(request, NoFields)
-    again = await use_cases(context_of(request)).retry(principal_of(request).account_id, delivery_id)
+    again = await context_of(request).subscriptions.retry(principal_of(request).account_id, delivery_id)
     return json_answer(again, 202)
 
 

@@ -93,7 +93,7 @@ async def stream_events(request: Request[Any, Any, Any]) -> ASGIApp:
         edges = await read_edges(context.reader, account_id)
         after = edges.floor if query.begin == "oldest" else edges.newest
     return EventStream(
-        hub=context.hub,
+        hub=context.events.hub,
         reader=context.reader,
         clock=context.clock,
         account_id=account_id,
@@ -107,7 +107,7 @@ async def stream_events(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 def _cursors(context: Context, account_id: str) -> Callable[[int], str]:
-    return partial(context.cursors.text, FEED, account_id)
+    return partial(context.events.cursors.text, FEED, account_id)
 
 
 def _page(entries: list[bytes], next_cursor: str) -> Response[bytes]:
@@ -119,7 +119,7 @@ async def _start(context: Context, account_id: str, query: EventListQuery | Even
     """The position behind which to begin, if one is given."""
     if query.cursor is None:
         return None
-    after = context.cursors.place(FEED, account_id, query.cursor)
+    after = context.events.cursors.place(FEED, account_id, query.cursor)
     if after is None:
         if not looks_sealed(query.cursor) and number_of(query.cursor, FEED) is None:
             raise bad_cursor()
@@ -134,7 +134,7 @@ async def _position(context: Context, account_id: str, last_id: str) -> int:
     if is_id(last_id, "evt"):
         found = await position_of(context.reader, account_id, last_id)
     else:
-        found = context.cursors.place(FEED, account_id, last_id)
+        found = context.events.cursors.place(FEED, account_id, last_id)
     if found is None:
         raise expired(await read_edges(context.reader, account_id), _cursors(context, account_id))
     return found

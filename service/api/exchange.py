@@ -69,7 +69,7 @@ class Api(Litestar):
                 status = message["status"]
                 message["headers"] = [*message["headers"], *ours]
             elif len(message.get("body", b"")) > UNSENT_BYTES:  # type: ignore[arg-type]  # it is bytes, if it is there
-                await context.sent.send(scope, send, message)
+                await context.memory.answers.send(scope, send, message)
                 return
             await send(message)
 
@@ -77,7 +77,7 @@ class Api(Litestar):
             if not (path.startswith(_CALLBACKS) and await serve_callback(context, scope, receive, watched)):
                 await super().__call__(scope, receive, watched)
         finally:
-            context.bodies.give_back(scope)
+            context.memory.bodies.give_back(scope)
             seconds = context.clock.monotonic() - started
             _note(self, context, scope, path, status=status, seconds=seconds, known_as=known_as)
 
@@ -94,7 +94,7 @@ def _note(
 ) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "other"
     route = _CALLBACK if path.startswith(_CALLBACKS) else scope.get("path_template") or _UNMATCHED
-    context.metrics.request_served(method, route, status, seconds)
+    context.state.metrics.request_served(method, route, status, seconds)
     fine = 0 < status < 400
     if fine and not _stdlib_log.isEnabledFor(logging.DEBUG):
         return

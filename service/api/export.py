@@ -119,7 +119,7 @@ class Export:
         await self._send(send, head(), headers=self._headers(content_type))
         at: str | None = self.after
         while at is not None and self.left:
-            if gone.done() or self.context.draining() or not await self._allowed():
+            if gone.done() or self.context.state.draining() or not await self._allowed():
                 return False
             page = await list_queries.export_page(self.context.reader, self.account_id, self.wanted, (at, until), PAGE)
             rows = page.rows[: self.left]

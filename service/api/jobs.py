@@ -92,13 +92,13 @@ async def take_job(request: Request[Any, Any, Any]) -> Response[bytes]:
     query_of(request, NoQuery)
     key = idempotency_key(header(request.scope, b"idempotency-key"))
     asked = await body_of(request, JobRequest, JOB_BODY_MAX_BYTES)
-    taken = await context.intake.take(Caller(who.account_id, who.key_id), asked, key)
+    taken = await context.jobs.intake.take(Caller(who.account_id, who.key_id), asked, key)
     headers = {"Location": f"/v1/jobs/{taken.job_id}"}
     if taken.replayed:
         headers["Idempotent-Replayed"] = "true"
     seconds = preferred_wait(request.scope)
     if seconds:
-        context.bodies.give_back(request.scope)  # nobody holds the body while its job is waited for
+        context.memory.bodies.give_back(request.scope)  # nobody holds the body while its job is waited for
         job = await job_when_final(context, who.account_id, taken.job_id, seconds)
         headers |= applied(seconds)
         if job is not None:  # as it is now, which is why the caller waited
@@ -118,10 +118,10 @@ async def list_jobs(request: Request[Any, Any, Any]) -> Response[bytes]:
     context, who = context_of(request), principal_of(request)
     query = query_of(request, JobListQuery)
     wanted, links = job_filter(query), _links(request).url
-    async with context.pages.turn(who.account_id, query.limit) as began:
+    async with context.memory.pages.turn(who.account_id, query.limit) as began:
         found = await list_queries.list_jobs(context.reader, who.account_id, wanted, query.limit)
         results = await queries.results_of(context.reader, found.jobs)
-        shown = await context.pages.encoded(
+        shown = await context.memory.pages.encoded(
             found.jobs, lambda job: job_view(job, results.get(job.id, ()), links), began
         )
     return json_answer({"data": shown, "next_cursor": next_cursor("job", found.next_id)})
@@ -166,7 +166,7 @@ async def erase_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> N
         raise _no_job()
     if await context.writer.run(Erase(job_id, who.account_id)) is False:
         raise _no_job()
-    await context.remove_files(job_id)
+    await context.jobs.remove_files(job_id)
 
 
 @post(
@@ -181,7 +181,7 @@ async def cancel_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> 
     """
     context, who = context_of(request), principal_of(request)
     asked = await body_of(request, CancelRequest)
-    await context.canceller.cancel(await _owned(context, who.account_id, job_id), force=asked.force)
+    await context.jobs.canceller.cancel(await _owned(context, who.account_id, job_id), force=asked.force)
     job = await _owned(context, who.account_id, job_id)
     return raw_answer(await _shown(request, job))
 
@@ -209,7 +209,7 @@ async def resubmit_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -
         again = await _owned(context, who.account_id, job_id)
         return raw_answer(await _shown(request, again))
     key = idempotency_key(header(request.scope, b"idempotency-key"))
-    taken = await context.intake.take_again(Caller(who.account_id, who.key_id), job, key)
+    taken = await context.jobs.intake.take_again(Caller(who.account_id, who.key_id), job, key)
     replayed = {"Idempotent-Replayed": "true"} if taken.replayed else {}
     return raw_answer(taken.answer, 201, {"Location": f"/v1/jobs/{taken.job_id}", **replayed})
 
@@ -251,12 +251,12 @@ async def get_result(request: Request[Any, Any, Any], job_id: FromPath[str], ind
 
 async def _presigned(context: Context, job_id: str, result: ResultRow, life_ms: int) -> str | None:
     """The link of our copy's bucket, where it lies in one."""
-    if not result.stored or context.storage is None:
+    if not result.stored or context.results.storage is None:
         return None
     held = await result_queries.held(context.reader, job_id, result.idx)
     if held is None or held.storage_key is None:
         return None
-    return await context.storage.link(held.storage_key, max(1, life_ms // 1000))
+    return await context.results.storage.link(held.storage_key, max(1, life_ms // 1000))
 
 
 def job_filter(query: JobListQuery | ExportQuery) -> JobFilter:
@@ -305,7 +305,7 @@ async def _shown(request: Request[Any, Any, Any], job: JobRow) -> bytes:
 
 def _links(request: Request[Any, Any, Any]) -> ResultLinks:
     """Result links for this caller. Nothing of them is kept: who sends a strange `Host` misleads itself only."""
-    return context_of(request).links.seen_by(header(request.scope, b"host"))
+    return context_of(request).results.links.seen_by(header(request.scope, b"host"))
 
 
 def _etag(body: bytes) -> str:

@@ -97,17 +97,17 @@ async def list_transfers(request: Request[Any, Any, Any]) -> Response[bytes]:
     account_id = query.account_id or who.account_id
     if account_id != who.account_id and not who.may(Scope.ADMIN):
         raise Forbidden("only a key with the scope admin may name another account; leave account_id out")
-    before_id = None if query.cursor is None else context.cursors.place(_TRANSFER, account_id, query.cursor)
+    before_id = None if query.cursor is None else context.events.cursors.place(_TRANSFER, account_id, query.cursor)
     if query.cursor is not None and before_id is None:
         raise bad_cursor()
     found = await statement(context.reader, account_id, before_id, query.limit + 1)
     shown = [
         # Numbers of the books grow with what all accounts do.
-        transfer_view("trf_" + context.cursors.text(_TRANSFER_ID, account_id, row["id"]), row)
+        transfer_view("trf_" + context.events.cursors.text(_TRANSFER_ID, account_id, row["id"]), row)
         for row in found[: query.limit]
     ]
     more = len(found) > query.limit
-    last = context.cursors.text(_TRANSFER, account_id, found[query.limit - 1]["id"]) if more else None
+    last = context.events.cursors.text(_TRANSFER, account_id, found[query.limit - 1]["id"]) if more else None
     return json_answer({"data": shown, "next_cursor": last})
 
 

@@ -29,7 +29,7 @@ async def list_providers(request: Request[Any, Any, Any]) -> Response[bytes]:
     """
     query_of(request, NoQuery)
     context = context_of(request)
-    shown = [provider_view(provider, context) for provider in context.registry.all()]
+    shown = [provider_view(provider, context) for provider in context.providers.registry.all()]
     return json_answer({"data": shown, "next_cursor": None})
 
 
@@ -38,9 +38,9 @@ async def get_provider(request: Request[Any, Any, Any], name: FromPath[str]) -> 
     """One provider card."""
     query_of(request, NoQuery)
     context = context_of(request)
-    provider = context.registry.get(name)
+    provider = context.providers.registry.get(name)
     if provider is None:
-        known = ", ".join(each.name for each in context.registry.all())
+        known = ", ".join(each.name for each in context.providers.registry.all())
         raise NotFound(f"there is no such provider; known are {known}")
     return json_answer(provider_view(provider, context))
 
@@ -57,7 +57,7 @@ def provider_view(provider: Provider, context: Context) -> ProviderView:
         "reason": provider.reason,
         "default_operation": provider.default_operation,
         "verify": provider.verify,
-        "health": _health(context.breakers.of(provider.name), provider),
+        "health": _health(context.providers.breakers.of(provider.name), provider),
         "limits": {
             "in_flight": provider.max_in_flight,
             "submits": provider.max_submits,
@@ -65,7 +65,7 @@ def provider_view(provider: Provider, context: Context) -> ProviderView:
             "retention_s": provider.retention_s,
         },
         "load": {
-            "tasks": context.unfinished(provider.name),
+            "tasks": context.providers.unfinished(provider.name),
             "submits": provider.submits.in_use,
             "polls": provider.polls.in_use,
         },

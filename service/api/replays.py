@@ -9,10 +9,10 @@ from litestar.params import FromPath
 
 from service.api.answers.cursors import cursor_id, page
 from service.api.answers.responses import json_answer
-from service.api.context import Context, context_of, principal_of
+from service.api.context import context_of, principal_of
 from service.api.requests.route import LOCATION, RouteAnswer, body_of, query_of, takes
 from service.deliveries.replays import replay_queries
-from service.deliveries.replays.replay import Replays, bounded
+from service.deliveries.replays.replay import bounded
 from service.deliveries.replays.replay_store import no_replay
 from service.deliveries.subscribing.changes import no_subscription
 from service.ids import is_id
@@ -42,7 +42,7 @@ async def replay_subscription(request: Request[Any, Any, Any], subscription_id: 
         raise no_subscription()
     context, who = context_of(request), principal_of(request)
     asked = bounded(await body_of(request, ReplayRequest), context.clock.now_ms())
-    replays = _use_cases(context)
+    replays = context.replays
     if asked.dry_run:
         return json_answer(await replays.count(who.account_id, subscription_id, asked))
     begun = await replays.start(who.account_id, subscription_id, asked)
@@ -71,7 +71,7 @@ async def get_replay(request: Request[Any, Any, Any], replay_id: FromPath[str]) 
     """One replay with its progress."""
     query_of(request, NoQuery)
     _check_id(replay_id)
-    return json_answer(await _use_cases(context_of(request)).show(principal_of(request).account_id, replay_id))
+    return json_answer(await context_of(request).replays.show(principal_of(request).account_id, replay_id))
 
 
 @post(
@@ -86,11 +86,7 @@ async def cancel_replay(request: Request[Any, Any, Any], replay_id: FromPath[str
     query_of(request, NoQuery)
     _check_id(replay_id)
     await body_of(request, NoFields)
-    return json_answer(await _use_cases(context_of(request)).cancel(principal_of(request).account_id, replay_id))
-
-
-def _use_cases(context: Context) -> Replays:
-    return Replays(context.writer, context.reader, context.ids, context.clock)
+    return json_answer(await context_of(request).replays.cancel(principal_of(request).account_id, replay_id))
 
 
 def _check_id(replay_id: str) -> None:

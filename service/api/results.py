@@ -59,8 +59,8 @@ async def follow_link(request: Request[Any, Any, Any], token: FromPath[str]) -> 
     """
     context = context_of(request)
     held = await _held(context, token)
-    if held.stored and held.storage_key is not None and context.storage is not None:
-        answer = await _copy(context, context.storage, request, held, held.storage_key)
+    if held.stored and held.storage_key is not None and context.results.storage is not None:
+        answer = await _copy(context, context.results.storage, request, held, held.storage_key)
         if answer is not None:
             return answer
     return await _providers(context, request, held)
@@ -84,14 +84,14 @@ async def show_thumbnail(request: Request[Any, Any, Any], token: FromPath[str]) 
     context = context_of(request)
     held = await _held(context, token)
     missing = NotFound("there is no small picture of this result", code="no_thumbnail")
-    if not held.stored or held.storage_key is None or context.thumbnails is None:
+    if not held.stored or held.storage_key is None or context.results.thumbnails is None:
         raise missing
     etag = f'"{held.sha256}-thumb"'
     headers = _FILE_HEADERS | {"ETag": etag, "Content-Disposition": "inline"}
     if _matches(request, etag):
         return empty_answer(304, headers)
     try:
-        picture = await context.thumbnails.of(held.storage_key, held.content_type or "", held.size_bytes or 0)
+        picture = await context.results.thumbnails.of(held.storage_key, held.content_type or "", held.size_bytes or 0)
     except StorageUnavailable as error:
         raise _later(error) from error
     if picture is None:
@@ -100,7 +100,7 @@ async def show_thumbnail(request: Request[Any, Any, Any], token: FromPath[str]) 
 
 
 async def _held(context: Context, token: str) -> HeldFile:
-    linked = context.links.read(token)
+    linked = context.results.links.read(token)
     if linked is None:
         raise NotFound("this link names no result", code="unknown_link")
     now_ms = context.clock.now_ms()
@@ -200,7 +200,7 @@ async def _providers(context: Context, request: Request[Any, Any, Any], held: He
     location = escaped(source_url)  # so that no provider writes into our headers
     try:
         # Nobody is led to where our own requests may not go either, whatever a provider says.
-        await context.egress.check(_origin(location), unresolved_ok=True)
+        await context.results.egress.check(_origin(location), unresolved_ok=True)
     except EgressRefused as error:
         raise nowhere from error
     return empty_answer(302, {"Location": location, **_LEADING_HEADERS})

@@ -9,11 +9,9 @@ from litestar.params import FromPath
 
 from service.api.answers.cursors import cursor_id, page
 from service.api.answers.responses import json_answer
-from service.api.context import Context, context_of, principal_of
+from service.api.context import context_of, principal_of
 from service.api.requests.route import LOCATION, RouteAnswer, body_of, query_of, takes
-from service.deliveries.subscribing import queries
 from service.deliveries.subscribing.changes import no_subscription
-from service.deliveries.subscribing.subscribe import Subscribe
 from service.ids import is_id
 from service.schemas.delivery_schemas import DeliveryView
 from service.schemas.query_model import NoQuery, PageQuery
@@ -45,7 +43,7 @@ async def create_subscription(request: Request[Any, Any, Any]) -> Response[bytes
     409 `too_many_subscriptions` where the account has `REMORA_MAX_SUBSCRIPTIONS`.
     """
     asked = await body_of(request, SubscriptionRequest)
-    made = await use_cases(context_of(request)).create(principal_of(request).account_id, asked)
+    made = await context_of(request).subscriptions.create(principal_of(request).account_id, asked)
     headers = {"Location": f"/v1/subscriptions/{made['id']}", "Cache-Control": "no-store"}
     return json_answer(made, 201, headers)
 
@@ -56,16 +54,9 @@ async def create_subscription(request: Request[Any, Any, Any]) -> Response[bytes
 )
 async def list_subscriptions(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Standing destinations, newest first."""
-    query, context = query_of(request, PageQuery), context_of(request)
-    found = await queries.list_subscriptions(
-        context.reader,
-        context.box,
-        principal_of(request).account_id,
-        before_id=cursor_id(query.cursor, "sub"),
-        limit=query.limit + 1,
-        now_ms=context.clock.now_ms(),
-        standings=context.figures.standing,
-    )
+    query, subscriptions = query_of(request, PageQuery), context_of(request).subscriptions
+    before_id = cursor_id(query.cursor, "sub")
+    found = await subscriptions.page(principal_of(request).account_id, before_id, query.limit + 1)
     return page(found, query.limit, lambda shown: shown, "sub", lambda shown: str(shown["id"]))
 
 
@@ -77,7 +68,7 @@ async def get_subscription(request: Request[Any, Any, Any], subscription_id: Fro
     """One standing destination with its health."""
     query_of(request, NoQuery)
     _check_id(subscription_id)
-    return json_answer(await use_cases(context_of(request)).show(principal_of(request).account_id, subscription_id))
+    return json_answer(await context_of(request).subscriptions.show(principal_of(request).account_id, subscription_id))
 
 
 @patch(
@@ -96,7 +87,7 @@ async def change_subscription(request: Request[Any, Any, Any], subscription_id: 
     """
     _check_id(subscription_id)
     asked = await body_of(request, SubscriptionChangeRequest)
-    changed = await use_cases(context_of(request)).update(principal_of(request).account_id, subscription_id, asked)
+    changed = await context_of(request).subscriptions.update(principal_of(request).account_id, subscription_id, asked)
     return json_answer(changed)
 
 
@@ -109,7 +100,7 @@ async def delete_subscription(request: Request[Any, Any, Any], subscription_id: 
     What is still to be sent to it is kept as `skipped`.
     """
     _check_id(subscription_id)
-    await use_cases(context_of(request)).delete(principal_of(request).account_id, subscription_id)
+    await context_of(request).subscriptions.delete(principal_of(request).account_id, subscription_id)
 
 
 @post(
@@ -130,7 +121,7 @@ async def rotate_subscription_secret(
     _check_id(subscription_id)
     asked = await body_of(request, RotateSecretRequest)
     account_id = principal_of(request).account_id
-    rotated = await use_cases(context_of(request)).rotate(account_id, subscription_id, asked.grace_s)
+    rotated = await context_of(request).subscriptions.rotate(account_id, subscription_id, asked.grace_s)
     return json_answer(rotated, headers={"Cache-Control": "no-store"})
 
 
@@ -142,7 +133,7 @@ async def test_subscription(request: Request[Any, Any, Any], subscription_id: Fr
     """Send a ping to this destination."""
     _check_id(subscription_id)
     await body_of(request, NoFields)
-    sent = await use_cases(context_of(request)).ping(principal_of(request).account_id, subscription_id)
+    sent = await context_of(request).subscriptions.ping(principal_of(request).account_id, subscription_id)
     return json_answer(sent, 202, {"Location": f"/v1/deliveries/{sent['id']}"})
 
 
@@ -157,7 +148,9 @@ async def enable_subscription(request: Request[Any, Any, Any], subscription_id: 
     """
     _check_id(subscription_id)
     await body_of(request, NoFields)
-    return json_answer(await use_cases(context_of(request)).enable(principal_of(request).account_id, subscription_id))
+    return json_answer(
+        await context_of(request).subscriptions.enable(principal_of(request).account_id, subscription_id)
+    )
 
 
 @post(
@@ -172,22 +165,10 @@ async def disable_subscription(request: Request[Any, Any, Any], subscription_id:
     _check_id(subscription_id)
     asked = await body_of(request, DisableRequest)
     reason = asked.reason or "disabled by a caller"
-    disabled = await use_cases(context_of(request)).disable(principal_of(request).account_id, subscription_id, reason)
-    return json_answer(disabled)
-
-
-def use_cases(context: Context) -> Subscribe:
-    """The use cases over this application's store."""
-    return Subscribe(
-        context.writer,
-        context.reader,
-        context.egress,
-        context.box,
-        context.ids,
-        context.randomness,
-        context.clock,
-        context.figures.standing,
+    disabled = await context_of(request).subscriptions.disable(
+        principal_of(request).account_id, subscription_id, reason
     )
+    return json_answer(disabled)
 
 
 def _check_id(subscription_id: str) -> None:

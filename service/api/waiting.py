@@ -35,17 +35,17 @@ def applied(seconds: int) -> dict[str, str]:
 
 async def job_when_final(context: Context, account_id: str, job_id: str, seconds: int) -> JobRow | None:
     """The account's job: once it is final, or as it is after so many seconds or when the service begins to drain."""
-    if not seconds or context.draining():
+    if not seconds or context.state.draining():
         return await queries.find(context.reader, account_id, job_id)
     # Registered before the state is read: a job that becomes final in between would never wake us.
-    final = context.waiters.register(job_id)
+    final = context.jobs.waiters.register(job_id)
     try:
         job = await queries.find(context.reader, account_id, job_id)
         if job is None or job.is_final:
             return job
         await _either(final, context, seconds)
     finally:
-        context.waiters.forget(job_id, final)
+        context.jobs.waiters.forget(job_id, final)
     return await queries.find(context.reader, account_id, job_id)
 
 

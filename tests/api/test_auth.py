@@ -136,7 +136,7 @@ async def test_metrics_need_a_key_beyond_loopback(served: Served) -> None:
 def _listen_to_others(served: Served) -> None:
     """As if the service had been started on 0.0.0.0, which a test must not do."""
     context = served.service._app.state.context
-    object.__setattr__(context, "open_metrics", False)
+    object.__setattr__(context.state, "open_metrics", False)
 
 
 async def test_route_that_nobody_guards_does_not_start(served: Served) -> None:

@@ -199,7 +199,7 @@ async def small(tmp_path: Path) -> AsyncIterator[Served]:
 
 async def test_unfinished_bodies_have_one_bound(small: Served) -> None:
     """Six of 15 MB, with room for one: each is read in its turn, to its unknown field; small ones pass meanwhile; all memory comes back."""
-    bodies = small.service._app.state.context.bodies
+    bodies = small.service._app.state.context.memory.bodies
     callers = [await _connect(small) for _ in range(6)]
     body = b'{"nowhere":"' + b"x" * (LARGE - 14) + b'"}'
     most = 0
@@ -326,7 +326,7 @@ async def test_request_that_is_cut_off_leaves_its_turn(granted: bool) -> None:
 
 async def test_body_that_breaks_off_gives_its_memory_back(small: Served) -> None:
     """Whatever ends the request."""
-    bodies = small.service._app.state.context.bodies
+    bodies = small.service._app.state.context.memory.bodies
     _, writer = await _connect(small)
     writer.write(_post(b"/v1/jobs", LARGE) + b" " * 3_000_000)
     await writer.drain()
@@ -340,7 +340,7 @@ async def test_body_that_breaks_off_gives_its_memory_back(small: Served) -> None
 
 async def test_stranger_has_no_body_read(small: Served) -> None:
     """401 and 404 come before the body: an unknown key and an unknown token take up no memory."""
-    bodies = small.service._app.state.context.bodies
+    bodies = small.service._app.state.context.memory.bodies
     for head in (_post(b"/v1/jobs", LARGE).replace(ADMIN_KEY.encode(), b"rmk_x"), _post(b"/callbacks/x", LARGE)):
         reader, writer = await _connect(small)
         writer.write(head + b" " * 200_000)
@@ -354,7 +354,7 @@ async def test_stranger_has_no_body_read(small: Served) -> None:
 
 async def test_large_callback_is_kept_or_told_to_come_again(small: Served) -> None:
     """A token that is known: 256 KiB are kept where there is room, else 503; a small one always passes."""
-    bodies = small.service._app.state.context.bodies
+    bodies = small.service._app.state.context.memory.bodies
     token = (await _token(small)).encode()
     large = b'{"a":"' + b"x" * 200_000 + b'"}'
     head = b"POST /callbacks/%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"

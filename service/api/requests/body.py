@@ -162,7 +162,7 @@ async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 def _bodies(scope: Scope) -> Bodies:
     """The memory for bodies; what a request holds of it is given back when it ends (`exchange`)."""
-    return scope["litestar_app"].state.context.bodies  # type: ignore[no-any-return]
+    return scope["litestar_app"].state.context.memory.bodies  # type: ignore[no-any-return]
 
 
 def _owner(scope: Scope) -> str:

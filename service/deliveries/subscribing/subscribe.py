@@ -138,6 +138,18 @@ class Subscribe:
             raise no_subscription()
         return found
 
+    async def page(self, account_id: str, before_id: str | None, limit: int) -> list[SubscriptionView]:
+        """The account's subscriptions, newest first, behind the one with that id."""
+        return await queries.list_subscriptions(
+            self.reader,
+            self.box,
+            account_id,
+            before_id=before_id,
+            limit=limit,
+            now_ms=self.clock.now_ms(),
+            standings=self.standings,
+        )
+
     async def show_delivery(self, account_id: str, delivery_id: str) -> DeliveryView:
         """One delivery with its attempts."""
         found = await delivery_queries.find_delivery(self.reader, account_id, delivery_id)
