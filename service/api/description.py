@@ -162,7 +162,6 @@ def described(routes: Iterable[BaseRouteHandler], version: str) -> dict[str, Any
             "contact": {"name": "Remora"},
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
