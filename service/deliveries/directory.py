@@ -13,7 +13,9 @@ from service.db.reader import Reader
 from service.db.sealing import SecretBox
 from service.db.writer import Writer
 from service.deliveries.backlog_queries import waiting
-from service.subscriptions.destinations import Destination, DestinationCache, DisableSubscription
+from service.subscriptions.destinations import DestinationCache
+from service.subscriptions.snapshots import Destination
+from service.subscriptions.subscription_commands import DisableSubscription
 
 #: How long an account's secrets are kept in memory. A rotation by this process is known at once; this is for one that was
 #: made by another program (a restored backup, an operator's shell).

@@ -23,8 +23,9 @@ from service.events.feed import Hub
 from service.ids import Ids
 from service.jobs.state_events import StateEvent
 from service.states import FINAL_EVENT_TYPES
-from service.subscriptions.destinations import Destination, DestinationCache
+from service.subscriptions.destinations import DestinationCache
 from service.subscriptions.matching import Index
+from service.subscriptions.snapshots import Destination
 
 AT_ONCE: Final = 256  # deliveries that are made, or begun, before others have their turn: some 5 ms
 
@@ -81,16 +82,15 @@ class Fanout:
         """Write the deliveries of these events."""
         accounts = {event.account_id for event in events}
         tx.after_commit(lambda: self.hub.published(accounts))
-        destinations = await self.cache.of(tx, accounts)
-        disabled = await self.cache.disabled_of(tx, accounts)
+        subscriptions = await self.cache.of(tx, accounts)
         await self.lanes.origins.load(
             tx, [(each.account_id, each.callback_url) for each in events if each.callback_url]
         )
         parts: list[_Part] = []
         for event in events:
             own = self._own(event)
-            wanting = _wanting(event, destinations[event.account_id])
-            missing = _wanting(event, disabled[event.account_id])
+            wanting = _wanting(event, subscriptions[event.account_id].enabled)
+            missing = _wanting(event, subscriptions[event.account_id].disabled)
             room = PART - len(own)
             now, missed = wanting[:room], missing[: max(0, room - len(wanting))]
             parts.append((event, own + [_standing(each) for each in now], missed))
@@ -110,10 +110,9 @@ class Fanout:
     async def _write_part(self, tx: Tx, event: Outgoing, subscription_ids: Sequence[str]) -> None:
         had = await fanout_store.had(tx, event.event_id, subscription_ids)
         ids = [each for each in subscription_ids if each not in had]
-        enabled = (await self.cache.of(tx, {event.account_id}))[event.account_id]
-        disabled = (await self.cache.disabled_of(tx, {event.account_id}))[event.account_id]
-        targets = [_standing(each) for subscription_id in ids for each in enabled.only(subscription_id)]
-        missed = [each for subscription_id in ids for each in disabled.only(subscription_id)]
+        subscriptions = (await self.cache.of(tx, {event.account_id}))[event.account_id]
+        targets = [_standing(each) for subscription_id in ids for each in subscriptions.enabled.only(subscription_id)]
+        missed = [each for subscription_id in ids for each in subscriptions.disabled.only(subscription_id)]
         await self._write(tx, [(event, targets, missed)])
 
     async def _write(self, tx: Tx, parts: Sequence[_Part]) -> None:

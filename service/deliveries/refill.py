@@ -30,7 +30,7 @@ from service.deliveries.lanes.lane_names import IN_FLIGHT
 from service.deliveries.lanes.lanes import Lanes
 from service.deliveries.lanes.queue import Sending
 from service.errors import StoreUnavailable
-from service.subscriptions.destinations import Destination
+from service.subscriptions.snapshots import Destination
 
 HUNGRY_AT_ONCE: Final = 256  # lanes that one claim fills: an event may have left something in thousands
 

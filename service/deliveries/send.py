@@ -34,7 +34,7 @@ from service.deliveries.store import RecordAttempt
 from service.egress import Egress
 from service.errors import EgressError, StoreUnavailable
 from service.signing import SIGNATURE_HEADER, Signer, signature_headers
-from service.subscriptions.destinations import Destination
+from service.subscriptions.snapshots import Destination
 
 READ_BYTES = 64 * 1024  # of a destination's answer
 PATIENCE_S = 86_400.0  # a delivery waits at least so long behind an open breaker, however short its schedule is

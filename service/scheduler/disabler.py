@@ -10,7 +10,7 @@ from typing import Final
 from service.db.reader import Reader
 from service.db.writer import Writer
 from service.deliveries.subscribing import queries
-from service.subscriptions.destinations import DisableSubscription
+from service.subscriptions.subscription_commands import DisableSubscription
 
 PATIENCE: Final = timedelta(days=5)
 BATCH: Final = 100  # subscriptions of one run; the next tick goes on

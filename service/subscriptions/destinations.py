@@ -1,34 +1,30 @@
-"""Subscriptions: what may be done to them, and how the hot path sees them: filters, limits and addresses, in memory.
+"""Subscriptions as the hot path sees them: filters, limits and addresses, in memory, read from the store when they are first asked for.
 
 The writer of this process is the only one who changes subscriptions, so that what is kept here stays true until a
-command changes it. What the commands do stands in `changes`, how a subscription is shown in `queries`.
+command changes it. It must not know what a command does.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import count
 from typing import Final
 
 import msgspec
 
 from service.db.reader import Reader
 from service.db.sealing import SecretBox
-from service.db.transaction import Params, Row, Tx, json_set
-from service.db.writer import Command
-from service.signing import Signer
+from service.db.transaction import Row, Tx, json_set
 from service.states import FINAL_EVENT_TYPES
-from service.subscriptions.matching import Index
 from service.subscriptions.sealed import Pair, Sealed
+from service.subscriptions.snapshots import MAX_OUTDATED, PER_KNOWN, Destination, Snapshot
 
 MAX_OPENED: Final = 4_096  # secrets, keys and headers that are kept in the clear; one takes up to 80 KB
 MAX_KNOWN: Final = 64 << 20  # bytes of all subscriptions that are known, roughly
-PER_KNOWN: Final = 1_500  # bytes of one beside its headers, and of an account that has none
-MAX_OUTDATED: Final = 1_000  # see `DestinationCache`
 ROWS_AT_ONCE: Final = 500  # that are made ready before others have their turn: some 4 ms
 
 _SELECT: Final = """
@@ -45,103 +41,8 @@ def effective_events(stored: Sequence[str]) -> tuple[str, ...]:
     return tuple(stored) or FINAL_EVENT_TYPES
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """One subscription, ready to be matched and sent to; neither its secrets nor its headers are shown by `repr`."""
-
-    id: str
-    account_id: str
-    url: str
-    events: frozenset[str]
-    providers: frozenset[str]  # empty: every provider; the same for the next two
-    operations: frozenset[str]
-    tags: frozenset[str]
-    max_in_flight: int
-    rate_per_s: float | None
-    schedule_s: tuple[float, ...] | None  # None: the service's own
-    sealed: Sealed = field(repr=False)
-    stop_at_expiry: bool = False  # nothing is sent after the event's results have expired
-    enabled: bool = True
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes in memory, roughly."""
-        filters = len(self.providers) + len(self.operations) + len(self.tags)
-        return PER_KNOWN + len(self.url) + len(self.sealed.own_headers or b"") + 100 * filters
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Its own, which go along with every request."""
-        return self.sealed.headers()
-
-    def wants(self, event_type: str, provider: str | None, operation: str | None, tags: AbstractSet[str]) -> bool:
-        """Whether an event passes the filters; those on jobs leave events alone that are about none."""
-        if event_type not in self.events:
-            return False
-        return provider is None or (
-            (not self.providers or provider in self.providers)
-            and (not self.operations or operation in self.operations)
-            and (not self.tags or not self.tags.isdisjoint(tags))
-        )
-
-    def signers(self, now_ms: int) -> list[Signer]:
-        """What signs now, for `signature_headers`; a previous secret and key do until their grace is over."""
-        return self.sealed.signers(now_ms)
-
-
-@dataclass(slots=True)
-class _Account:
-    """What is known of an account's subscriptions."""
-
-    most_outdated: int
-    known: dict[str, Destination] = field(default_factory=dict)  # in the order of their making
-    whole: bool = False  # all are known, but for the outdated
-    outdated: set[str] = field(default_factory=set)  # to be read again; only while the account is whole
-    changing: set[str] = field(default_factory=set)  # by the open transaction: what is known of them is its own view
-    changes: int = 0  # so that a read that began before the last one keeps nothing
-    groups: tuple[Index[Destination], Index[Destination]] | None = None  # enabled and disabled
-
-    def settled(self, subscription_id: str) -> bool:
-        """Whether what is known of it, or that nothing is, is what is committed."""
-        known = self.whole or subscription_id in self.known
-        return known and subscription_id not in self.outdated and subscription_id not in self.changing
-
-    def keep(self, subscription_id: str, destination: Destination | None) -> None:
-        """It was read; None if there is none."""
-        self.outdated.discard(subscription_id)
-        self.groups = None
-        if destination is None:
-            self.known.pop(subscription_id, None)
-        else:
-            self.known[subscription_id] = destination
-
-    def size(self) -> int:
-        """Bytes in memory, roughly."""
-        return PER_KNOWN + sum(each.size for each in self.known.values())
-
-    def outdate(self, subscription_id: str) -> None:
-        """What is known of it is so no longer."""
-        self.changes += 1
-        if self.whole and len(self.outdated) < self.most_outdated:
-            self.outdated.add(subscription_id)
-        elif self.whole:
-            self.known, self.outdated, self.whole, self.groups = {}, set(), False, None
-        else:
-            self.known.pop(subscription_id, None)
-
-    def grouped(self) -> tuple[Index[Destination], Index[Destination]]:
-        """The enabled and the disabled ones."""
-        if self.groups is None:
-            all_of_them = self.known.values()
-            self.groups = (
-                Index(each for each in all_of_them if each.enabled),
-                Index(each for each in all_of_them if not each.enabled),
-            )
-        return self.groups
-
-
 class DestinationCache:
-    """The subscriptions that were asked for, each until it changes.
+    """The latest snapshot of each account that was asked for.
 
     The fan-out needs all of an account, which are read once; the sender needs one, which is read alone. A change makes
     one of them outdated, never its neighbours. Accounts that were not asked for the longest make room.
@@ -157,35 +58,43 @@ class DestinationCache:
         self._most_outdated = most_outdated
         self._limit = limit
         self._grown = 0  # bytes since all was counted
-        self._accounts: OrderedDict[str, _Account] = OrderedDict()  # those that were not asked for the longest first
+        self._versions = count(1)
+        self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()  # those that were not asked for the longest first
 
     def count(self) -> int:
         """Accounts that are known."""
-        return len(self._accounts)
+        return len(self._snapshots)
 
-    async def of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, Index[Destination]]:
-        """The enabled subscriptions of each account, as this transaction sees them."""
-        accounts = await self._up_to_date(tx, account_ids)
-        return {each: account.grouped()[0] for each, account in accounts.items()}
-
-    async def disabled_of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, Index[Destination]]:
-        """The disabled ones: what they miss is kept as `skipped`."""
-        accounts = await self._up_to_date(tx, account_ids)
-        return {each: account.grouped()[1] for each, account in accounts.items()}
+    async def of(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, Snapshot]:
+        """The subscriptions of each account, all of them, as this transaction sees them."""
+        # Held here until the end: an account that is forgotten meanwhile is still whole for this transaction.
+        held = {each: self._snapshot(each) for each in account_ids}
+        if missing := {each for each, snapshot in held.items() if not snapshot.whole}:
+            held |= await self._load(tx, missing)
+        outdated = {one: each for each, snapshot in held.items() for one in snapshot.outdated}
+        if outdated:
+            rows = {row["id"]: row for row in await tx.rows(_THESE, {"ids": json_set(outdated)})}
+            found: defaultdict[str, dict[str, Destination | None]] = defaultdict(dict)
+            for subscription_id in sorted(outdated):
+                row = rows.get(subscription_id)
+                found[outdated[subscription_id]][subscription_id] = None if row is None else self._destination(row)
+            held |= {each: held[each].read(of_account) for each, of_account in found.items()}
+            self._snapshots.update({each: held[each] for each in found})
+        self._make_room()
+        return held
 
     async def find(self, reader: Reader, account_id: str, subscription_id: str) -> Destination | None:
         """One enabled subscription of the account as it is committed; None if it was disabled or deleted."""
-        account = self._account(account_id)
-        if account.settled(subscription_id):
-            found = account.known.get(subscription_id)
+        asked = self._snapshot(account_id)
+        if asked.settled(subscription_id):
+            found = asked.known.get(subscription_id)
         else:
-            changes = account.changes
             row = await reader.row(_ONE, {"id": subscription_id, "account": account_id})
             found = None if row is None else self._destination(row)
-            if changes == account.changes and subscription_id not in account.changing:
-                account.keep(subscription_id, found)
-                if self._grown * 8 >= self._limit:
-                    self._make_room()
+            latest = self._snapshot(account_id)
+            if latest.version == asked.version and subscription_id not in latest.changing:
+                self._snapshots[account_id] = latest.read({subscription_id: found})
+                self._make_room()
         return found if found is not None and found.enabled else None
 
     def changing(self, tx: Tx, account_id: str, subscription_ids: Iterable[str]) -> None:
@@ -194,65 +103,51 @@ class DestinationCache:
         Now, since what follows in the transaction must see the change; at its end, since the transaction may have brought
         in what never came to be. In between, readers are given what is committed, and keep none of it.
         """
-        account, changed = self._account(account_id), tuple(subscription_ids)
-        account.changing.update(changed)
-        for each in changed:
-            account.outdate(each)
+        changed = frozenset(subscription_ids)
+        self._snapshots[account_id] = self._outdated(account_id, changed).begun(changed)
 
         def ended() -> None:
-            account.changing.difference_update(changed)
-            for each in changed:
-                account.outdate(each)
+            self._snapshots[account_id] = self._outdated(account_id, changed).ended(changed)
 
         tx.after_commit(ended)
         tx.on_rollback(ended)
 
-    def _account(self, account_id: str) -> _Account:
-        account = self._accounts.get(account_id)
-        if account is None:
-            account = self._accounts[account_id] = _Account(self._most_outdated)
+    def _outdated(self, account_id: str, changed: frozenset[str]) -> Snapshot:
+        return self._snapshot(account_id).outdate(changed, next(self._versions), most=self._most_outdated)
+
+    def _snapshot(self, account_id: str) -> Snapshot:
+        """The latest one; nothing is known of an account that was not asked for lately."""
+        snapshot = self._snapshots.get(account_id)
+        if snapshot is None:
+            snapshot = self._snapshots[account_id] = Snapshot(next(self._versions))
             self._grown += PER_KNOWN
         else:
-            self._accounts.move_to_end(account_id)
-        return account
+            self._snapshots.move_to_end(account_id)
+        return snapshot
 
     def _make_room(self) -> None:
-        """Forget accounts, but none that is being changed; asked once an eighth of what is allowed has come since."""
+        """Forget accounts, but none that is being changed; once an eighth of what is allowed has come since."""
+        if self._grown * 8 < self._limit:
+            return
         self._grown = 0
-        total = sum(account.size() for account in self._accounts.values())
-        for account_id in list(self._accounts)[:-1]:
+        total = sum(snapshot.size for snapshot in self._snapshots.values())
+        for account_id, snapshot in list(self._snapshots.items())[:-1]:
             if total <= self._limit:
                 return
-            account = self._accounts[account_id]
-            if not account.changing:
-                total -= account.size()
-                del self._accounts[account_id]
+            if not snapshot.changing:
+                total -= snapshot.size
+                del self._snapshots[account_id]
 
-    async def _up_to_date(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, _Account]:
-        accounts = {each: self._account(each) for each in account_ids}
-        missing = {each: account for each, account in accounts.items() if not account.whole}
-        if missing:
-            await self._load(tx, missing)
-        outdated = {each: account for account in accounts.values() for each in account.outdated}
-        if outdated:
-            rows = {row["id"]: row for row in await tx.rows(_THESE, {"ids": json_set(outdated)})}
-            for subscription_id in sorted(outdated):
-                row = rows.get(subscription_id)
-                outdated[subscription_id].keep(subscription_id, None if row is None else self._destination(row))
-        if self._grown * 8 >= self._limit:
-            self._make_room()
-        return accounts
-
-    async def _load(self, tx: Tx, accounts: Mapping[str, _Account]) -> None:
-        loaded: dict[str, dict[str, Destination]] = {each: {} for each in accounts}
-        rows = await tx.rows(_OF_ACCOUNTS, {"accounts": json_set(accounts)})
+    async def _load(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, Snapshot]:
+        loaded: dict[str, dict[str, Destination]] = {each: {} for each in account_ids}
+        rows = await tx.rows(_OF_ACCOUNTS, {"accounts": json_set(account_ids)})
         for start in range(0, len(rows), ROWS_AT_ONCE):
             for row in rows[start : start + ROWS_AT_ONCE]:
                 loaded[row["account_id"]][row["id"]] = self._destination(row)
             await asyncio.sleep(0)
-        for account_id, known in loaded.items():
-            account = accounts[account_id]
-            account.known, account.outdated, account.whole, account.groups = known, set(), True, None
+        made = {each: self._snapshot(each).read_whole(known) for each, known in loaded.items()}
+        self._snapshots.update(made)
+        return made
 
     def _destination(self, row: Row) -> Destination:
         until, keyed = row["previous_secret_until"], "v1a" in _texts(row["signatures"])
@@ -292,91 +187,3 @@ def _texts(stored: str) -> frozenset[str]:
 @lru_cache(4_096)
 def _events(stored: str) -> frozenset[str]:
     return frozenset(effective_events(msgspec.json.decode(stored, type=list[str])))
-
-
-@dataclass(frozen=True, slots=True)
-class SubscriptionCommand(Command[None]):
-    """A wish concerning one subscription; NotFound if the account has none of that id."""
-
-    subscription_id: str
-    account_id: str
-
-    def lock(self) -> Hashable | None:
-        """The second of two equal wishes must see what the first one did."""
-        return self.subscription_id
-
-
-@dataclass(frozen=True, slots=True)
-class CreateSubscription(SubscriptionCommand):
-    """Store a new subscription; Conflict when the account has too many.
-
-    Args:
-        columns: What was asked for, as it is stored.
-        sealed_secret: Sealed for `secret_place`.
-        sealed_seed: Sealed for `key_place`, where `v1a` is asked for.
-    """
-
-    columns: Params = field(repr=False)
-    sealed_secret: bytes = field(repr=False)
-    sealed_seed: bytes | None = field(default=None, repr=False)
-
-    def lock(self) -> Hashable | None:
-        """Each must be counted before the next one."""
-        return self.account_id
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateSubscription(SubscriptionCommand):
-    """Change the columns that were named, as they are stored.
-
-    Args:
-        columns: Those that were named.
-        sealed_seed: For a subscription that has none yet, where `v1a` is asked for; one that it has had stays.
-    """
-
-    columns: Params = field(repr=False)
-    sealed_seed: bytes | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteSubscription(SubscriptionCommand):
-    """Forget a subscription; its pending deliveries become `skipped`."""
-
-
-@dataclass(frozen=True, slots=True)
-class EnableSubscription(SubscriptionCommand):
-    """Let it have events again; no change if it is enabled."""
-
-
-@dataclass(frozen=True, slots=True)
-class DisableSubscription(SubscriptionCommand):
-    """Let it have no more events; its pending deliveries become `skipped`, and the account's others are told.
-
-    No change if it is disabled or gone: several requests that are out at once may bring the same news; nor if what made
-    somebody ask for it is so no longer.
-
-    Args:
-        reason: As it is told.
-        url: Only while it is sent to there; None for wherever.
-        failing_ms: Only while it has done nothing but fail for so long.
-    """
-
-    reason: str
-    url: str | None = None
-    failing_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RotateSubscriptionSecret(SubscriptionCommand):
-    """Replace the signing secret, and the key if there is one; the old ones co-sign for a grace, down to none."""
-
-    sealed_secret: bytes = field(repr=False)
-    sealed_seed: bytes = field(repr=False)
-    grace_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ping(SubscriptionCommand):
-    """Send a `ping` to this subscription alone, as this event; Conflict if it is disabled."""
-
-    event_id: str

@@ -30,7 +30,8 @@ from service.deliveries.subscribing.subscribe import Subscribe
 from service.egress.door import Door
 from service.ids import Ids
 from service.schemas.subscription_schemas import SubscriptionRequest, SubscriptionWithSecretView
-from service.subscriptions.destinations import Destination, DestinationCache
+from service.subscriptions.destinations import DestinationCache
+from service.subscriptions.snapshots import Destination
 
 OURS = "acc_0199a000-0000-7000-8000-000000000001"
 THEIRS = "acc_0199a000-0000-7000-8000-000000000002"
@@ -173,7 +174,7 @@ class Desk:
     async def handle_look(self, tx: Tx, commands: Sequence[Look]) -> list[dict[str, list[Destination]] | Exception]:
         """The writer's handler for `Look`."""
         return [
-            {each: index.all for each, index in (await self.cache.of(tx, {command.account_id})).items()}
+            {each: known.enabled.all for each, known in (await self.cache.of(tx, {command.account_id})).items()}
             for command in commands
         ]
 

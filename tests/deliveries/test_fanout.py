@@ -16,7 +16,7 @@ from service.deliveries.erasure_store import erase
 from service.deliveries.fanout import AT_ONCE
 from service.deliveries.fanout_store import PART, FanoutsDuty, WriteFanoutPart
 from service.deliveries.recalled import Recalled
-from service.subscriptions.destinations import DeleteSubscription, DisableSubscription
+from service.subscriptions.subscription_commands import DeleteSubscription, DisableSubscription
 from tests.deliveries.desk import OURS, Desk, Publish, desk
 
 COUNT = 3 * AT_ONCE

@@ -21,7 +21,7 @@ from service.deliveries.subscribing import queries
 from service.errors import EgressNotSent
 from service.scheduler.disabler import Disabler
 from service.schemas.subscription_schemas import SubscriptionChangeRequest, SubscriptionRequest
-from service.subscriptions.destinations import DisableSubscription
+from service.subscriptions.subscription_commands import DisableSubscription
 from tests.deliveries.desk import OURS, THEIRS, Publish
 from tests.deliveries.outage import Outage, outage
 

@@ -21,7 +21,7 @@ from service.deliveries.retention import register as register_retention
 from service.errors import Conflict, Invalid, NotFound
 from service.scheduler.replayer import LEASE_MS, Replayer
 from service.schemas.delivery_schemas import ReplayCountView, ReplayRequest, ReplayView
-from service.subscriptions.destinations import DisableSubscription
+from service.subscriptions.subscription_commands import DisableSubscription
 from tests.deliveries.desk import NEVER_MADE, OURS, THEIRS, Desk, desk
 
 BEGIN = "2026-01-01T00:00:00Z"  # long before the desk's clock

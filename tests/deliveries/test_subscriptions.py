@@ -18,14 +18,10 @@ from service.deliveries.subscribing.changes import Changes
 from service.errors import Conflict, Invalid, NotFound
 from service.schemas.subscription_schemas import SubscriptionChangeRequest
 from service.signing import decode_secret, encode_public_key
-from service.subscriptions.destinations import (
-    CreateSubscription,
-    Destination,
-    DestinationCache,
-    DisableSubscription,
-    UpdateSubscription,
-)
+from service.subscriptions.destinations import DestinationCache
 from service.subscriptions.sealed import Pair, Sealed
+from service.subscriptions.snapshots import Destination
+from service.subscriptions.subscription_commands import CreateSubscription, DisableSubscription, UpdateSubscription
 from tests.deliveries.desk import NEVER_MADE, OURS, THEIRS, URL, Desk, desk
 
 OTHER = "https://other.example/"
@@ -552,7 +548,7 @@ async def test_transaction_sees_its_own_change_and_readers_what_is_committed(at:
         answers = await handlers.update(tx, commands)
         for _ in range(2):
             seen.append(await at.cache.find(at.store.reader, OURS, made["id"]))
-            seen.extend((await at.cache.of(tx, {OURS}))[OURS].all)
+            seen.extend((await at.cache.of(tx, {OURS}))[OURS].enabled.all)
         return answers
 
     at.store.writer.handle(UpdateSubscription, look_on)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.subscriptions.destinations import PER_KNOWN, DestinationCache
+from service.subscriptions.destinations import DestinationCache
+from service.subscriptions.snapshots import PER_KNOWN
 from tests.deliveries.desk import OURS, THEIRS, Desk, desk
 
 ACCOUNTS = 400
@@ -45,7 +46,7 @@ async def test_accounts_that_were_not_asked_for_the_longest_are_forgotten(at: De
         assert reads <= at.cache.count() <= reads + 1
 
     assert 20 <= at.cache.count() <= 60
-    assert OURS in at.cache._accounts
+    assert OURS in at.cache._snapshots
 
 
 async def test_forgotten_account_is_read_again(at: Desk) -> None:

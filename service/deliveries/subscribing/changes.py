@@ -25,10 +25,10 @@ from service.errors import Conflict, NotFound
 from service.ids import Ids
 from service.schemas.subscription_schemas import SubscriptionChangeRequest
 from service.states import Source
-from service.subscriptions.destinations import (
+from service.subscriptions.destinations import DestinationCache
+from service.subscriptions.subscription_commands import (
     CreateSubscription,
     DeleteSubscription,
-    DestinationCache,
     DisableSubscription,
     EnableSubscription,
     Ping,

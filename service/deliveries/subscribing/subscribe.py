@@ -32,7 +32,8 @@ from service.schemas.subscription_schemas import (
 )
 from service.schemas.words import DEFAULT_SIGNATURES
 from service.signing import new_secret, new_seed
-from service.subscriptions.destinations import (
+from service.subscriptions.sealed import headers_place, key_place, secret_place
+from service.subscriptions.subscription_commands import (
     CreateSubscription,
     DeleteSubscription,
     DisableSubscription,
@@ -41,7 +42,6 @@ from service.subscriptions.destinations import (
     RotateSubscriptionSecret,
     UpdateSubscription,
 )
-from service.subscriptions.sealed import headers_place, key_place, secret_place
 
 
 @dataclass(frozen=True, slots=True)
