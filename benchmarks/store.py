@@ -32,7 +32,7 @@ CALLERS = (1, 16, 64, 256)
 BODY = "x" * 300
 
 _CREATE = "CREATE TABLE IF NOT EXISTS bench (id INTEGER PRIMARY KEY, status TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL)"
-_INSERT = "INSERT INTO bench (id, status, seq, body) VALUES (:id, 'queued', 1, :body)"
+_INSERT = "INSERT INTO bench (id, status, seq, body) @rows(:id, 'queued', 1, :body)"
 _UPDATE = "UPDATE bench SET status = 'running', seq = 2 WHERE id = :id AND status = 'queued' AND seq = 1"
 
 

@@ -97,7 +97,7 @@ class RotateSecret(Command[int]):
 
 _INSERT: Final = """
 INSERT INTO accounts (id, name, status, limit_kind, budget, secret, secret_prefix, created_at)
-VALUES (:id, :name, 'active', :limit_kind, :budget, :sealed, :secret_prefix, :now)
+@rows(:id, :name, 'active', :limit_kind, :budget, :sealed, :secret_prefix, :now)
 """
 # The previous secret stays sealed for the same place, so that moving it within the row is all it takes.
 _ROTATE: Final = """

@@ -63,12 +63,12 @@ class EnsureDefault(Command[str]):
 _USABLE_ADMIN: Final = """
 SELECT 1 FROM keys k JOIN accounts a ON a.id = k.account_id
 WHERE a.name = :default AND k.name <> :settings_key AND k.revoked_at IS NULL AND k.expires_at IS NULL
-    AND EXISTS (SELECT 1 FROM json_each(k.scopes) WHERE value = 'admin')
+    AND 'admin' IN @set(k.scopes)
 LIMIT 1
 """
 _INSERT_ACCOUNT: Final = """
 INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at)
-VALUES (:id, :name, 'active', 'none', :sealed, :prefix, :now)
+@rows(:id, :name, 'active', 'none', :sealed, :prefix, :now)
 """
 _REVOKE_FORMER: Final = "UPDATE keys SET revoked_at = :now WHERE name = :name AND revoked_at IS NULL AND hash <> :hash"
 _REINSTATE: Final = """

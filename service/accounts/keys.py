@@ -148,7 +148,7 @@ class TouchKey(Command[None]):
 
 _INSERT: Final = """
 INSERT INTO keys (id, account_id, name, prefix, hash, scopes, created_at, expires_at)
-VALUES (:id, :account_id, :name, :prefix, :hash, :scopes, :created_at, :expires_at)
+@rows(:id, :account_id, :name, :prefix, :hash, :scopes, :created_at, :expires_at)
 """
 _COLUMNS: Final = "id, account_id, name, prefix, scopes, created_at, expires_at, last_used_at, revoked_at"
 _FIND: Final = """
@@ -161,7 +161,7 @@ WHERE k.hash = :hash
 _IN_FORCE: Final = """
 SELECT a.id, (SELECT count(*) FROM keys k WHERE k.account_id = a.id AND k.revoked_at IS NULL
     AND (k.expires_at IS NULL OR k.expires_at > :now)) AS n
-FROM accounts a WHERE a.id IN (SELECT value FROM json_each(:ids))
+FROM accounts a WHERE a.id IN @set(:ids)
 """
 # Of keys that have ended the last ones are kept, to be looked at: making and revoking them has no end.
 _FORGET_ENDED: Final = """
@@ -169,9 +169,9 @@ DELETE FROM keys WHERE id IN (
     SELECT id FROM keys WHERE account_id = :account AND (revoked_at IS NOT NULL OR expires_at <= :now)
     ORDER BY id DESC LIMIT -1 OFFSET :kept)
 """
-_IS_ADMIN: Final = "EXISTS (SELECT 1 FROM json_each(k.scopes) WHERE value = 'admin')"
+_IS_ADMIN: Final = "'admin' IN @set(k.scopes)"
 _OWNERS: Final = f"""
-SELECT k.id, k.account_id, {_IS_ADMIN} AS admin FROM keys k WHERE k.id IN (SELECT value FROM json_each(:ids))
+SELECT k.id, k.account_id, {_IS_ADMIN} AS admin FROM keys k WHERE k.id IN @set(:ids)
 """
 _ADMINS: Final = f"""
 SELECT k.id, k.expires_at IS NULL AS lasts FROM keys k JOIN accounts a ON a.id = k.account_id

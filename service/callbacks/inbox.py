@@ -49,9 +49,10 @@ WHERE provider = :provider AND provider_task_id = :task_id AND id <> :id LIMIT 1
 # The same body again is counted only; the hundred-and-first distinct one is not kept, but still heard.
 _KEEP = f"""
 INSERT INTO callbacks (submission_id, received_at, body, body_hash, content_type, copies)
-SELECT :submission_id, :received_at, :body, :body_hash, :content_type, 1
+SELECT @typed(:submission_id, text), @typed(:received_at, bigint), @typed(:body, bytea), @typed(:body_hash, bytea),
+    @typed(:content_type, text), 1
 WHERE (SELECT count(*) FROM callbacks WHERE submission_id = :submission_id) < {MAX_BODIES}
-ON CONFLICT (submission_id, body_hash) DO UPDATE SET copies = copies + 1
+ON CONFLICT (submission_id, body_hash) DO UPDATE SET copies = callbacks.copies + 1
 """
 
 

@@ -41,5 +41,5 @@ class Tx(Protocol):
 
 
 def json_set(values: Iterable[object]) -> str:
-    """A set of values as one parameter, for `json_each`."""
+    """A set of values as one parameter, for the macros `@set`, `@numbers` and `@tuples`."""
     return msgspec.json.encode(list(values)).decode()

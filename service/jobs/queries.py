@@ -36,8 +36,7 @@ async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[R
     found: dict[str, list[ResultRow]] = {}
     if wanted:
         rows = await reader.rows(
-            f"SELECT {_RESULT_COLUMNS}, job_id FROM results "
-            "WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx",
+            f"SELECT {_RESULT_COLUMNS}, job_id FROM results WHERE job_id IN @set(:ids) ORDER BY job_id, idx",
             {"ids": msgspec.json.encode(wanted).decode()},
         )
         for row in rows:
@@ -98,9 +97,9 @@ async def at_providers(reader: Reader) -> list[tuple[str, str, str]]:
     """Provider, account and id of all jobs whose task is being submitted or worked on, and not overdue; see `UnfinishedTasks`."""
     rows = await reader.rows(
         # Through the index of what is active, which is small beside all jobs.
-        "SELECT provider, account_id, id FROM jobs INDEXED BY ix_jobs_for_expiry "
+        "SELECT provider, account_id, id FROM jobs @by_index(ix_jobs_for_expiry) "
         "WHERE status IN ('queued', 'submitting', 'submit_unknown', 'running') AND status IN ('submitting', 'running') "
-        "AND (overdue = 0 OR overdue_at IS NOT NULL)",
+        "AND (overdue = FALSE OR overdue_at IS NOT NULL)",
     )
     return [(row["provider"], row["account_id"], row["id"]) for row in rows]
 

@@ -100,7 +100,7 @@ async def erase_inputs(tx: Tx, job_ids: Sequence[str], before: int) -> int:
     as erased yet: who asks for that still has them removed.
     """
     found = await tx.rows(
-        "SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND finished_at < :before AND erased_at IS NULL",
+        "SELECT id FROM jobs WHERE id IN @set(:ids) AND finished_at < :before AND erased_at IS NULL",
         {"ids": json_set(job_ids), "before": before},
     )
     if found:
@@ -113,17 +113,17 @@ async def erase_inputs(tx: Tx, job_ids: Sequence[str], before: int) -> int:
 _ERASE = (
     """
 UPDATE jobs SET input = '{}', input_full = NULL, erased_at = CASE WHEN EXISTS (SELECT 1 FROM results r
-    WHERE r.job_id = jobs.id AND (r.storage_key IS NOT NULL OR r.due_at IS NOT NULL)) THEN NULL ELSE :now END
-WHERE id IN (SELECT value FROM json_each(:ids))
+    WHERE r.job_id = jobs.id AND (r.storage_key IS NOT NULL OR r.due_at IS NOT NULL)) THEN NULL ELSE @typed(:now, bigint) END
+WHERE id IN @set(:ids)
 """,
     """
-DELETE FROM inputs WHERE job_id IN (SELECT value FROM json_each(:ids)) AND storage_key IS NULL
+DELETE FROM inputs WHERE job_id IN @set(:ids) AND storage_key IS NULL
 """,
     """
-UPDATE inputs SET sweep_at = :now WHERE job_id IN (SELECT value FROM json_each(:ids)) AND sweep_at IS NULL
+UPDATE inputs SET sweep_at = :now WHERE job_id IN @set(:ids) AND sweep_at IS NULL
 """,
     """
-UPDATE results SET source_url = '' WHERE job_id IN (SELECT value FROM json_each(:ids)) AND source_url LIKE 'data:%'
+UPDATE results SET source_url = '' WHERE job_id IN @set(:ids) AND source_url LIKE 'data:%'
     AND expires_at <= :now AND storage_key IS NULL AND due_at IS NULL
 """,
 )
@@ -158,13 +158,10 @@ FROM jobs WHERE id > :after AND id < :end ORDER BY id LIMIT :count
 _REMOVE_JOB = (  # what refers to others goes before them
     """
 DELETE FROM callbacks WHERE submission_id IN (
-    SELECT id FROM submissions WHERE job_id IN (SELECT value FROM json_each(:ids)))
+    SELECT id FROM submissions WHERE job_id IN @set(:ids))
 """,
-    *(
-        f"DELETE FROM {table} WHERE job_id IN (SELECT value FROM json_each(:ids))"
-        for table in ("submissions", "results", "inputs", "events")
-    ),
-    "DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))",
+    *(f"DELETE FROM {table} WHERE job_id IN @set(:ids)" for table in ("submissions", "results", "inputs", "events")),
+    "DELETE FROM jobs WHERE id IN @set(:ids)",
 )
 
 

@@ -156,7 +156,7 @@ class SpendingLimits:
 
     async def _standings(self, tx: Tx, account_ids: set[str]) -> dict[str, AccountStanding]:
         """Of those accounts that have a limit."""
-        sql = f"SELECT id, {', '.join(STANDING)} FROM accounts WHERE id IN (SELECT value FROM json_each(:ids))"
+        sql = f"SELECT id, {', '.join(STANDING)} FROM accounts WHERE id IN @set(:ids)"
         found = await tx.rows(sql, {"ids": json_set(account_ids)})
         standings = {row["id"]: standing_of(row) for row in found}
         unlimited = {account_id for account_id, each in standings.items() if each.limit_kind == LimitKind.NONE}
@@ -181,9 +181,7 @@ class SpendingLimits:
     async def handle(self, tx: Tx, commands: Sequence[SetLimit]) -> list[Exception | None]:
         """The writer's handler for `SetLimit`."""
         changed = {each.account_id for each in commands}
-        found = await tx.rows(
-            "SELECT id FROM accounts WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": json_set(changed)}
-        )
+        found = await tx.rows("SELECT id FROM accounts WHERE id IN @set(:ids)", {"ids": json_set(changed)})
         known = {row["id"] for row in found}
         tx.write(
             "UPDATE accounts SET limit_kind = :kind, budget = :budget WHERE id = :id",

@@ -89,7 +89,7 @@ class Credit(Command[bool]):
 _FIND_KEY: Final = "SELECT kind, amount, reason FROM transfers WHERE account_id = :account AND key = :key"
 _INSERT: Final = """
 INSERT INTO transfers (account_id, job_id, seq, kind, debit, credit, amount, at, basis, reason, actor, key)
-VALUES (:account_id, :job_id, :seq, :kind, :debit, :credit, :amount, :at, :basis, :reason, :actor, :key)
+@rows(:account_id, :job_id, :seq, :kind, :debit, :credit, :amount, :at, :basis, :reason, :actor, :key)
 """
 #: What an account spent since a moment; of all its transfers, and so asked only where the month's sum is in doubt.
 SPENT_SINCE: Final = (
@@ -103,9 +103,8 @@ UPDATE accounts SET balance = balance + v.owned, held = held + v.in_hold,
     month_spent = CASE WHEN month IN (v.of_month, v.following) THEN month_spent + v.gone WHEN month = v.former THEN v.gone
         ELSE ({SPENT_SINCE.format("v.account", "v.began")}) END,
     month = CASE WHEN month = v.following THEN month ELSE v.of_month END
-FROM (SELECT column1 AS account, column2 AS owned, column3 AS in_hold, column4 AS gone, column5 AS of_month,
-    column6 AS former, column7 AS following, column8 AS began
-    FROM (VALUES (:account_id, :owned, :held, :spent, :month, :former, :following, :began))) AS v
+FROM @given(account text = :account_id, owned bigint = :owned, in_hold bigint = :held, gone bigint = :spent,
+    of_month bigint = :month, former bigint = :former, following bigint = :following, began bigint = :began) AS v
 WHERE accounts.id = v.account
 """
 

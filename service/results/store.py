@@ -129,9 +129,9 @@ SELECT r.job_id, r.idx, CASE WHEN length(r.source_url) > {LONG_URL} THEN '' ELSE
 FROM results r JOIN jobs j ON j.id = r.job_id
 WHERE r.due_at <= :now AND {free("r")}
     AND NOT EXISTS (
-        SELECT 1 FROM json_each(:full) f
-        WHERE lower(substr(r.source_url, instr(r.source_url, '://') + 3, length(f.value))) = f.value
-            AND substr(r.source_url, instr(r.source_url, '://') + 3 + length(f.value), 1) IN ('/', '?', '#', '')
+        SELECT 1 FROM @set(:full) f
+        WHERE lower(substr(r.source_url, @position(r.source_url, '://') + 3, length(f.value))) = f.value
+            AND substr(r.source_url, @position(r.source_url, '://') + 3 + length(f.value), 1) IN ('/', '?', '#', '')
     )
 ORDER BY r.link_dies_at LIMIT :count
 """
@@ -139,10 +139,10 @@ _LEASED = Leased("results", ("job_id", "idx"), "due_at IS NOT NULL")
 _OF_JOBS = """
 SELECT job_id, idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error, storage_key,
     lease_epoch, due_at, sweep_at
-FROM results WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx
+FROM results WHERE job_id IN @set(:ids) ORDER BY job_id, idx
 """
 _COPY = f"""
-UPDATE results SET stored = 1, storage_key = :storage_key, storage_place = :storage_place,
+UPDATE results SET stored = TRUE, storage_key = :storage_key, storage_place = :storage_place,
     content_type = :content_type, size_bytes = :size_bytes, sha256 = :sha256, width = :width, height = :height,
     source_url = :source_url, error = NULL, due_at = NULL, {RELEASED}
 WHERE job_id = :job_id AND idx = :idx AND {STILL_HELD} AND due_at IS NOT NULL
@@ -154,7 +154,7 @@ WHERE job_id = :job_id AND idx = :idx AND {STILL_HELD} AND due_at IS NOT NULL
 """
 _WARNED = "UPDATE results SET sweep_at = expires_at WHERE job_id = :job_id AND idx = :idx"
 _GONE = f"""
-UPDATE results SET stored = 0, storage_key = CASE WHEN :again IS NULL THEN NULL ELSE storage_key END,
+UPDATE results SET stored = FALSE, storage_key = CASE WHEN @typed(:again, bigint) IS NULL THEN NULL ELSE storage_key END,
     error = CASE WHEN due_at IS NULL THEN error ELSE 'result_gone' END,
     sweep_at = :again, due_at = NULL, {VOID}
 WHERE job_id = :job_id AND idx = :idx
@@ -166,7 +166,7 @@ RETURNING idx
 # What our copies held goes at once; the files themselves when the sweep comes by, which is now. A result that was ever
 # claimed may have a file that no row knows.
 _ERASE = f"""
-UPDATE results SET stored = 0, source_url = '', error = :error, due_at = NULL, {VOID}, sweep_at = CASE WHEN storage_key IS NULL AND lease_epoch = 0 THEN NULL ELSE :now END
+UPDATE results SET stored = FALSE, source_url = '', error = :error, due_at = NULL, {VOID}, sweep_at = CASE WHEN storage_key IS NULL AND lease_epoch = 0 THEN NULL ELSE @typed(:now, bigint) END
 WHERE job_id = :job_id
 """
 

@@ -35,8 +35,8 @@ _SELECT: Final = """
 SELECT id, account_id, url, events, providers, operations, tags, headers, rate_per_s, max_in_flight, schedule, signatures,
     stop_at_expiry, status, secret, previous_secret, previous_secret_until, signing_key, previous_signing_key FROM subscriptions
 """
-_OF_ACCOUNTS: Final = f"{_SELECT} WHERE account_id IN (SELECT value FROM json_each(:accounts)) ORDER BY id"
-_THESE: Final = f"{_SELECT} WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id"
+_OF_ACCOUNTS: Final = f"{_SELECT} WHERE account_id IN @set(:accounts) ORDER BY id"
+_THESE: Final = f"{_SELECT} WHERE id IN @set(:ids) ORDER BY id"
 _ONE: Final = f"{_SELECT} WHERE id = :id AND account_id = :account"
 
 

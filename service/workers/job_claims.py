@@ -210,7 +210,7 @@ class VoidLeases(Command[int]):
 async def handle_void(tx: Tx, commands: Sequence[VoidLeases]) -> list[int | Exception]:
     """The writer's handler for `VoidLeases`; jobs left in flight become due at once."""
     # Through the index of what is active, which is small beside all jobs.
-    active = "jobs INDEXED BY ix_jobs_for_expiry"
+    active = "jobs @by_index(ix_jobs_for_expiry)"
     is_active = "status IN ('queued', 'submitting', 'submit_unknown', 'running')"
     [held] = await tx.rows(f"SELECT count(*) AS n FROM {active} WHERE {is_active} AND lease_owner IS NOT NULL", {})
     tx.write(

@@ -178,7 +178,7 @@ class Attic:
 
 
 def _connection(store: Store) -> Any:
-    return store.writer._connection
+    return store.writer._engine
 
 
 def _job(job: str, submission: str, account: str, at: int) -> dict[str, Any]:

@@ -248,7 +248,7 @@ class World:
     @property
     def raw(self) -> sqlite3.Connection:
         """The database as it is."""
-        connection: InlineConnection = self.base.store.writer._connection  # type: ignore[assignment]
+        connection: InlineConnection = self.base.store.writer._engine  # type: ignore[assignment]
         return connection.raw
 
     async def breathe(self, turns: int = 60) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from service.clock import VirtualClock
 from service.db.inline_store import InlineConnection, InlineReader
+from service.db.macros import sqlite_text
 from service.db.migrate import upgrade
 from service.db.writer import Writer
 from service.jobs import queries
@@ -202,7 +203,7 @@ async def test_claims_read_no_more_than_what_they_name(queue: Queue) -> None:
     """Every question of a claim is answered by an index that leads to its rows: a million jobs cost what a dozen cost."""
     asked = {"provider": "p", "now": 1, "count": 1, "after": "", "until": "~", "account": "a"}
     plans = [
-        " ".join(row[3] for row in queue.raw.execute(f"EXPLAIN QUERY PLAN {sql}", asked))
+        " ".join(row[3] for row in queue.raw.execute(f"EXPLAIN QUERY PLAN {sqlite_text(sql)}", asked))
         for statements in (job_claims._OLDEST, job_claims._ACCOUNTS, job_claims._OF_ACCOUNT)
         for sql in statements.values()
     ]

@@ -45,14 +45,14 @@ MAX_SUBSCRIPTIONS: Final = 1_000  # of an account, unless the settings say other
 
 _FIND: Final = """
 SELECT id, account_id, url, description, status, failing_since, last_failure_at FROM subscriptions
-WHERE id IN (SELECT value FROM json_each(:ids))
+WHERE id IN @set(:ids)
 """
 _COUNT: Final = """
-SELECT account_id, count(*) AS n FROM subscriptions WHERE account_id IN (SELECT value FROM json_each(:accounts)) GROUP BY account_id
+SELECT account_id, count(*) AS n FROM subscriptions WHERE account_id IN @set(:accounts) GROUP BY account_id
 """
 _INSERT: Final = f"""
 INSERT INTO subscriptions (id, account_id, {", ".join(FIELDS)}, status, secret, signing_key, created_at)
-VALUES (:id, :account_id, {", ".join(":" + name for name in FIELDS)}, 'enabled', :secret, :signing_key, :now)
+@rows(:id, :account_id, {", ".join(":" + name for name in FIELDS)}, 'enabled', :secret, :signing_key, :now)
 """
 #: What an old address did is not held against the new one.
 _UNTRIED: Final = ", failing_since = NULL, last_failure_at = NULL"
@@ -65,7 +65,7 @@ _ROTATE: Final = """
 UPDATE subscriptions SET previous_secret = CASE WHEN :grace_ms > 0 THEN secret END,
     previous_signing_key = CASE WHEN :grace_ms > 0 THEN signing_key END,
     previous_secret_until = CASE WHEN :grace_ms > 0 THEN :now + :grace_ms END, secret = :secret,
-    signing_key = CASE WHEN signing_key IS NOT NULL THEN :signing_key END
+    signing_key = CASE WHEN signing_key IS NOT NULL THEN @typed(:signing_key, bytea) END
 WHERE id = :id
 """
 _ENABLE: Final = """
@@ -82,7 +82,7 @@ WHERE id IN (SELECT id FROM deliveries WHERE lane = :id AND status = 'pending' O
 """
 _INSERT_EVENT: Final = """
 INSERT INTO events (id, account_id, job_id, seq, type, source, at, detail, pos, body)
-VALUES (:id, :account_id, NULL, 0, :type, :source, :at, NULL, :pos, :body)
+@rows(:id, :account_id, NULL, 0, :type, :source, :at, NULL, :pos, :body)
 """
 
 
