@@ -23,6 +23,7 @@ from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from service.clock import SystemClock
+from service.db.macros import sqlite_text
 from service.db.migrate import upgrade
 from service.db.sqlite import SQLiteWriteConnection
 from service.db.transaction import Tx
@@ -98,11 +99,12 @@ async def _raw(path: Path, callers: int, seconds: float) -> float:
     await connection.execute("PRAGMA synchronous = FULL")
     await connection.execute(_CREATE)
     lock = asyncio.Lock()
+    insert = sqlite_text(_INSERT)
 
     async def run(number: int) -> None:
         async with lock:
             await connection.execute("BEGIN IMMEDIATE")
-            await connection.execute(_INSERT, {"id": number, "body": BODY})
+            await connection.execute(insert, {"id": number, "body": BODY})
             await connection.execute(_UPDATE, {"id": number})
             await connection.execute("COMMIT")
 

@@ -272,8 +272,8 @@ class Service:
     async def listen(self) -> None:
         """Take up what an earlier process left, start all loops, and accept connections."""
         base, stages = self._base, self._stages
-        left = await base.store.writer.run(job_claims.VoidLeases())
-        await base.store.writer.run(VoidCaptures())
+        left = await base.store.writer.void(job_claims.VoidLeases(), 0)
+        await base.store.writer.void(VoidCaptures(), 0)
         self.clock.seen(await base.store.writer.run(pullback.PullBack()))
         recent = await queries.recently_finished(base.store.reader, REMEMBERED_JOBS)
         stages.tracker.learn_from(recent)

@@ -16,8 +16,19 @@ from pathlib import Path
 
 import pytest
 
+from service.db.tables.jobs import Job
+from service.jobs.row import COLUMNS, WRITTEN_ONCE
 from service.metrics import METRICS
-from tests.generated import ROOT, card_schema_text, settings_page, states_page, tuning_page, with_metrics, with_packages
+from tests.generated import (
+    ROOT,
+    card_schema_text,
+    settings_page,
+    states_page,
+    tuning_page,
+    with_job_columns,
+    with_metrics,
+    with_packages,
+)
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SCRIPTS = Path(sys.executable).parent
@@ -146,6 +157,15 @@ def test_settings_page_is_current() -> None:
 def test_states_page_is_current() -> None:
     """docs/states.md is what the tables in the code say; `just docs` makes it so."""
     assert (ROOT / "docs" / "states.md").read_text("utf-8") == states_page()
+
+
+def test_columns_of_a_job_are_its_tables() -> None:
+    """`JobRow` has them all, in one order; `just docs` makes it so. What is written once is said of columns that there are."""
+    module = (ROOT / "service" / "jobs" / "row.py").read_text("utf-8")
+
+    assert with_job_columns(module) == module
+    assert set(COLUMNS) == set(Job.model_fields)
+    assert set(COLUMNS) > WRITTEN_ONCE
 
 
 def test_card_schema_is_current() -> None:

@@ -17,7 +17,7 @@ first, once for each engine. This file owns the macros and what each engine make
 | `@then_join` | a join whose order SQLite must keep; PostgreSQL chooses by itself |
 | `@typed(:again, bigint)` | a parameter whose type PostgreSQL cannot tell from where it stands |
 | `@no_bytes` | an empty blob |
-| `@skip_locked` | ends a claim: rows that another process is claiming are passed over; on SQLite there is one writer |
+| `@skip_locked(t)` | ends a claim: rows of this table that another process is claiming are passed over; on SQLite there is one writer |
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ _MACROS: Final[Mapping[str, tuple[Macro, Macro]]] = {
     # PostgreSQL must be told the type of a parameter where no column tells it.
     "typed": (lambda a: parts_of(a)[0], lambda a: f"CAST({' AS '.join(parts_of(a))})"),
     "no_bytes": (lambda _: "x''", lambda _: "CAST('' AS bytea)"),
-    "skip_locked": (lambda _: "", lambda _: "FOR UPDATE SKIP LOCKED"),
+    "skip_locked": (lambda _: "", lambda a: f"FOR UPDATE OF {a} SKIP LOCKED"),
 }
 #: What the row of a `write` looks like, by the macro that places it.
 _ROWS: Final[Mapping[str, tuple[Macro, Macro]]] = {

@@ -128,10 +128,14 @@ class Writer:
             _log.warning("store_back")
             self.trouble = None
 
-    @property
-    def alone(self) -> bool:
-        """See `Engine`."""
-        return self._engine.alone
+    async def void(self, command: Command[R], otherwise: R) -> R:
+        """Run a command that voids what earlier processes held; where others may be at work nothing is void, and it is not run.
+
+        Args:
+            command: Sent at start, before anything is claimed.
+            otherwise: The answer where it is not run.
+        """
+        return await self.run(command) if self._engine.alone else otherwise
 
     @property
     def closed(self) -> bool:

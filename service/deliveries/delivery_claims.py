@@ -122,7 +122,7 @@ _BODIES = "SELECT id, body FROM events WHERE id IN @set(:ids)"
 _FREE = f"d.status = 'pending' AND {free('d')}"
 _FIRST_ROW = f"""
 SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id
-WHERE d.id = :first AND d.lane = :lane AND d.due_at <= :now AND {_FREE}
+WHERE d.id = :first AND d.lane = :lane AND d.due_at <= :now AND {_FREE} @skip_locked(d)
 """
 _IS_DUE = "d.due_at <= :now"
 # For a destination that is back: what waits for its turn on the schedule is taken ahead of it.
@@ -209,18 +209,18 @@ async def _free_rows(tx: Tx, wishes: Sequence[Wish], until: int) -> list[Row]:
 
 
 def _rows_for(wish: Wish) -> str:
-    """Claims a lane's deliveries in the order in which they fall due; safe because the writer is alone on SQLite.
+    """Claims a lane's deliveries in the order in which they fall due.
 
     A try looks at the first of them only, since a lane may have any number: what has failed falls due after what came
     before it failed.
     """
     free = f"d.lane = :lane AND {_FREE} AND {_IS_DUE if wish.catch_up_to is None else _IS_WAITING}"
     if not wish.a_try:
-        return f"SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id WHERE {free} ORDER BY d.due_at LIMIT :count"
+        return f"SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id WHERE {free} ORDER BY d.due_at LIMIT :count @skip_locked(d)"
     candidates = f"SELECT d.* FROM deliveries d WHERE {free} ORDER BY d.due_at LIMIT {CANDIDATES}"
     return (
         f"SELECT {_COLUMNS} FROM ({candidates}) d JOIN events e ON e.id = d.event_id "
-        "ORDER BY d.attempted_at IS NOT NULL, d.due_at LIMIT :count"
+        "ORDER BY d.attempted_at IS NOT NULL, d.due_at LIMIT :count @skip_locked(d)"
     )
 
 

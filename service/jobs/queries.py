@@ -10,10 +10,7 @@ import msgspec
 from service.clock import iso
 from service.db.reader import Reader
 from service.jobs.row import SELECT_JOB, JobRow, from_row
-from service.jobs.view import ResultRow
-
-#: In the order of the fields of `ResultRow`.
-_RESULT_COLUMNS = "idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error"
+from service.jobs.view import RESULT_COLUMNS, ResultRow
 
 
 async def find(reader: Reader, account_id: str, job_id: str) -> JobRow | None:
@@ -26,8 +23,8 @@ async def find(reader: Reader, account_id: str, job_id: str) -> JobRow | None:
 
 async def results(reader: Reader, job_id: str) -> list[ResultRow]:
     """The results of one job, in order."""
-    found = await reader.rows(f"SELECT {_RESULT_COLUMNS} FROM results WHERE job_id = :id ORDER BY idx", {"id": job_id})
-    return [ResultRow(*row) for row in found]  # type: ignore[arg-type]  # see above
+    found = await reader.rows(f"SELECT {RESULT_COLUMNS} FROM results WHERE job_id = :id ORDER BY idx", {"id": job_id})
+    return [ResultRow(*row) for row in found]  # type: ignore[arg-type]  # in the order of the fields
 
 
 async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[ResultRow]]:
@@ -36,12 +33,12 @@ async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[R
     found: dict[str, list[ResultRow]] = {}
     if wanted:
         rows = await reader.rows(
-            f"SELECT {_RESULT_COLUMNS}, job_id FROM results WHERE job_id IN @set(:ids) ORDER BY job_id, idx",
+            f"SELECT {RESULT_COLUMNS}, job_id FROM results WHERE job_id IN @set(:ids) ORDER BY job_id, idx",
             {"ids": msgspec.json.encode(wanted).decode()},
         )
         for row in rows:
             *columns, job_id = row
-            found.setdefault(job_id, []).append(ResultRow(*columns))  # type: ignore[arg-type]  # see above
+            found.setdefault(job_id, []).append(ResultRow(*columns))  # type: ignore[arg-type]  # in the order of the fields
     return found
 
 

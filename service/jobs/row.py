@@ -88,7 +88,8 @@ class JobRow:
 
 
 COLUMNS = tuple(field.name for field in fields(JobRow))
-_IMMUTABLE = frozenset(
+#: What no update changes.
+WRITTEN_ONCE = frozenset(
     [
         "id",
         "account_id",
@@ -107,7 +108,7 @@ _IMMUTABLE = frozenset(
         "expires_at",
     ]
 )
-MUTABLE = tuple(name for name in COLUMNS if name not in _IMMUTABLE)
+MUTABLE = tuple(name for name in COLUMNS if name not in WRITTEN_ONCE)
 #: The values of the columns in `MUTABLE`, read in one go.
 mutable_values: Callable[[JobRow], tuple[Any, ...]] = attrgetter(*MUTABLE)
 #: The values of all columns.

@@ -12,7 +12,7 @@ from service.jobs.inputs import KeptInput
 from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, SQL_TYPES, JobRow, all_values, from_row, mutable_values
 from service.jobs.state_events import StateEvent
 from service.jobs.transitions.draft import Draft
-from service.jobs.view import ResultRow
+from service.jobs.view import RESULT_COLUMNS, ResultRow
 from service.states import FINAL
 from service.usage import store as usage_store
 
@@ -76,8 +76,7 @@ async def load(tx: Tx, job_ids: Iterable[str]) -> dict[str, JobRow]:
 async def load_results(tx: Tx, job_ids: Iterable[str]) -> dict[str, list[ResultRow]]:
     """The results of a set of jobs, in order."""
     found = await tx.rows(
-        "SELECT job_id, idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error FROM results "
-        "WHERE job_id IN @set(:ids) ORDER BY job_id, idx",
+        f"SELECT job_id, {RESULT_COLUMNS} FROM results WHERE job_id IN @set(:ids) ORDER BY job_id, idx",
         {"ids": json_set(job_ids)},
     )
     results: dict[str, list[ResultRow]] = {}

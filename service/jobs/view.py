@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import msgspec
@@ -58,6 +58,10 @@ class ResultRow:
     height: int | None = None
     error: str | None = None
     keeping: Keeping | None = None  # of a new one; None: no copy is made
+
+
+#: What a `ResultRow` is read from, in the order of its fields.
+RESULT_COLUMNS = ", ".join(field.name for field in fields(ResultRow) if field.name != "keeping")
 
 
 def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_event: bool = False) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.jobs.track import Tracker
 from service.jobs.transitions.facts import ResultHappened
-from service.jobs.view import ERASED, ResultRow
+from service.jobs.view import ERASED, RESULT_COLUMNS, ResultRow
 from service.results.retry import GONE
 
 LONG_URL: int = 16_384  # a longer one (a picture in a data: URL) is read when its turn comes, not kept in memory
@@ -133,12 +133,11 @@ WHERE r.due_at <= :now AND {free("r")}
         WHERE lower(substr(r.source_url, @position(r.source_url, '://') + 3, length(f.value))) = f.value
             AND substr(r.source_url, @position(r.source_url, '://') + 3 + length(f.value), 1) IN ('/', '?', '#', '')
     )
-ORDER BY r.link_dies_at LIMIT :count
+ORDER BY r.link_dies_at NULLS FIRST LIMIT :count @skip_locked(r)
 """
 _LEASED = Leased("results", ("job_id", "idx"), "due_at IS NOT NULL")
-_OF_JOBS = """
-SELECT job_id, idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error, storage_key,
-    lease_epoch, due_at, sweep_at
+_OF_JOBS = f"""
+SELECT job_id, {RESULT_COLUMNS}, storage_key, lease_epoch, due_at, sweep_at
 FROM results WHERE job_id IN @set(:ids) ORDER BY job_id, idx
 """
 _COPY = f"""

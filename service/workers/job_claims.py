@@ -33,9 +33,10 @@ _FREE: Final = free()
 
 
 def _oldest(waits: str) -> str:
-    """What is due for a provider, in the order in which it fell due; safe because the writer is alone on SQLite."""
+    """What is due for a provider, in the order in which it fell due."""
     return f"""
 SELECT {_COLUMNS} FROM jobs WHERE {waits} AND provider = :provider AND due_at <= :now AND {_FREE} ORDER BY due_at LIMIT :count
+@skip_locked(jobs)
 """
 
 
@@ -59,7 +60,7 @@ def _of_account(waits: str) -> str:
     """One account's due jobs for one provider, in order."""
     return f"""
 SELECT {_COLUMNS} FROM jobs WHERE {waits} AND provider = :provider AND account_id = :account AND due_at <= :now AND {_FREE}
-ORDER BY due_at LIMIT :count
+ORDER BY due_at LIMIT :count @skip_locked(jobs)
 """
 
 

@@ -53,7 +53,7 @@ def literals(module: ModuleType, source: str) -> list[Literal]:
     """What looks like a statement in the source; not docstrings."""
     found = []
     for node, _ in _strings(ast.parse(source)):
-        pattern = node.value if isinstance(node, ast.Constant) else "".join(map(_part, node.values))
+        pattern = str(node.value) if isinstance(node, ast.Constant) else "".join(map(_part, node.values))
         if STATEMENT.match(pattern):
             found.append(Literal(f"{module.__name__}:{node.lineno}", pattern))
     return found
@@ -63,7 +63,7 @@ def _part(part: ast.expr) -> str:
     return str(part.value) if isinstance(part, ast.Constant) else _GAP
 
 
-def _strings(tree: ast.Module) -> Iterator[tuple[Any, ast.AST]]:
+def _strings(tree: ast.Module) -> Iterator[tuple[ast.Constant | ast.JoinedStr, ast.AST]]:
     """The texts of a module, f-strings as a whole, each with the function or module in which it stands; not docstrings."""
     waiting: list[tuple[ast.AST, ast.AST]] = [(tree, tree)]
     while waiting:

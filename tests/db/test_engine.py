@@ -142,7 +142,7 @@ async def served(engine: ListEngine) -> AsyncIterator[Writer]:
 
 async def _both(writer: Writer) -> list[int | BaseException]:
     """Two commands of one batch."""
-    return await asyncio.gather(writer.run(Add("a")), writer.run(Add("b")), return_exceptions=True)
+    return list(await asyncio.gather(writer.run(Add("a")), writer.run(Add("b")), return_exceptions=True))
 
 
 async def test_commands_are_stored_together_and_answered() -> None:
@@ -240,6 +240,18 @@ async def test_check_that_fails_ends_the_writer() -> None:
             await writer.run(Add("a"))
 
     assert engine.stored == []
+
+
+@pytest.mark.parametrize(("alone", "answer", "stored"), [(True, 0, ["a"]), (False, 7, [])])
+async def test_leases_are_void_at_start_only_where_nobody_else_works(
+    alone: bool, answer: int, stored: list[str]
+) -> None:
+    """Elsewhere another process may hold them: the command is not run, and the answer is the one that was given."""
+    engine = ListEngine(alone)
+    async with served(engine) as writer:
+        assert await writer.void(Add("a"), 7) == answer
+
+    assert engine.stored == stored
 
 
 @pytest.mark.parametrize("module", ["writer", "engine", "transaction", "macros", "leases"])

@@ -45,7 +45,7 @@ def test_statement_without_macros_stays_as_it_is() -> None:
         ("a @then_join b ON TRUE", "a CROSS JOIN b ON TRUE", "a JOIN b ON TRUE"),
         ("@typed(:at, bigint) IS NULL", ":at IS NULL", "CAST(:at AS bigint) IS NULL"),
         ("ORDER BY @without_index(id)", "ORDER BY +id", "ORDER BY id"),
-        ("LIMIT :n @skip_locked", "LIMIT :n ", "LIMIT :n FOR UPDATE SKIP LOCKED"),
+        ("LIMIT :n @skip_locked(t)", "LIMIT :n ", "LIMIT :n FOR UPDATE OF t SKIP LOCKED"),
         ("body = @no_bytes", "body = x''", "body = CAST('' AS bytea)"),
     ],
 )
