@@ -85,15 +85,19 @@ def _given(text: str) -> list[tuple[str, str, str]]:
     return [(*part.partition("=")[0].split(), part.partition("=")[2].strip()) for part in parts_of(text)]  # type: ignore[misc]
 
 
+def _sqlite_set(text: str) -> str:
+    return f"(SELECT value FROM json_each({text}))"
+
+
 def _sqlite_tuples(text: str) -> str:
     array, columns = text.split(",", 1)
     names = [f"json_extract(value, '$[{place}]') AS {name}" for place, (name, _) in enumerate(_typed(columns))]
     return f"(SELECT key AS place, {', '.join(names)} FROM json_each({array}))"
 
 
-def _sqlite_given(text: str) -> str:
+def _rows_as_table(text: str) -> str:
     names = ", ".join(f"column{place} AS {name}" for place, (name, _, _) in enumerate(_given(text), 1))
-    return f"(SELECT {names} FROM (VALUES {_ROW}))"
+    return f"(SELECT {names} FROM (VALUES {_ROW}) AS rows)"
 
 
 def _sqlite_pair(text: str) -> str:
@@ -112,11 +116,6 @@ def _postgresql_tuples(text: str) -> str:
     return f"(SELECT number - 1 AS place, {', '.join(names)} FROM {elements})"
 
 
-def _postgresql_given(text: str) -> str:
-    names = ", ".join(f"column{place} AS {name}" for place, (name, _, _) in enumerate(_given(text), 1))
-    return f"(SELECT {names} FROM (VALUES {_ROW}) AS rows)"
-
-
 def _postgresql_pair(text: str) -> str:
     json, key, value = parts_of(text)
     return f"(CAST({json} AS jsonb) ->> CAST({key} AS text) = {value})"
@@ -125,14 +124,11 @@ def _postgresql_pair(text: str) -> str:
 #: What an engine makes of a macro: one pair a line, SQLite first, with the reason where it is not plain.
 _MACROS: Final[Mapping[str, tuple[Macro, Macro]]] = {
     # PostgreSQL needs the types of what JSON and bare VALUES bring.
-    "set": (lambda a: f"(SELECT value FROM json_each({a}))", lambda a: f"(SELECT {_texts(a)} AS value)"),
-    "numbers": (
-        lambda a: f"(SELECT value FROM json_each({a}))",
-        lambda a: f"(SELECT CAST({_texts(a)} AS bigint) AS value)",
-    ),
+    "set": (_sqlite_set, lambda a: f"(SELECT {_texts(a)} AS value)"),
+    "numbers": (_sqlite_set, lambda a: f"(SELECT CAST({_texts(a)} AS bigint) AS value)"),
     "tuples": (_sqlite_tuples, _postgresql_tuples),
     "rows": (lambda _: f"VALUES {_ROW}", lambda _: f"VALUES {_ROW}"),
-    "given": (_sqlite_given, _postgresql_given),
+    "given": (_rows_as_table, _rows_as_table),
     "greatest": (lambda a: f"max({a})", lambda a: f"greatest({a})"),
     "least": (lambda a: f"min({a})", lambda a: f"least({a})"),
     "position": (lambda a: f"instr({a})", lambda a: f"strpos({a})"),
@@ -161,19 +157,19 @@ def compiled(sql: str, dialect: Dialect = "sqlite") -> Statement:
     """The statement for an engine.
 
     Raises:
-        ValueError: There is no such macro, or its parentheses do not close.
+        ValueError: There is no such macro, its parentheses do not close, or there are two sets of rows.
     """
     rows: list[str] = []
     text = _expanded(sql, 0 if dialect == "sqlite" else 1, rows)
     if not rows:
         return Statement(text)
-    [row] = rows
+    if len(rows) > 1:
+        raise ValueError(f"a statement writes one set of rows: {sql}")
     before, after = text.split(_ROW)
-    names = tuple(_PARAMETER.findall(row))
-    alone = (
-        not names or _PARAMETER.search(before) or _PARAMETER.search(after)
-    )  # such a one cannot be repeated with the row
-    return Statement(before + row + after, before, row, after, () if alone else names)
+    names = tuple(_PARAMETER.findall(rows[0]))
+    if _PARAMETER.search(before) or _PARAMETER.search(after):
+        names = ()  # what stands outside of the row cannot be repeated with it
+    return Statement(before + rows[0] + after, before, rows[0], after, names)
 
 
 @lru_cache(maxsize=4096)

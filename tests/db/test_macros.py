@@ -67,15 +67,10 @@ def test_rows_of_a_write_are_one_row_or_many() -> None:
 def test_given_rows_have_names_and_types() -> None:
     """As a table in a statement: PostgreSQL must be told what the values are."""
     sql = "UPDATE t SET a = v.new FROM @given(id text = :id, new bigint = coalesce(:new, 0)) AS v WHERE t.id = v.id"
-    before, after = (
-        "UPDATE t SET a = v.new FROM (SELECT column1 AS id, column2 AS new FROM (VALUES ",
-        " AS v WHERE t.id = v.id",
-    )
+    around = "UPDATE t SET a = v.new FROM (SELECT column1 AS id, column2 AS new FROM (VALUES {}) AS rows) AS v WHERE t.id = v.id"
 
-    assert compiled(sql).text == f"{before}(:id, coalesce(:new, 0)))){after}"
-    assert compiled(sql, "postgresql").text == (
-        f"{before}(CAST(:id AS text), CAST(coalesce(:new, 0) AS bigint))) AS rows){after}"
-    )
+    assert compiled(sql).text == around.format("(:id, coalesce(:new, 0))")
+    assert compiled(sql, "postgresql").text == around.format("(CAST(:id AS text), CAST(coalesce(:new, 0) AS bigint))")
 
 
 def test_rows_beside_another_parameter_are_not_repeated() -> None:
@@ -94,8 +89,8 @@ def test_tuples_are_a_table_in_their_order() -> None:
     assert "WITH ORDINALITY" in compiled(sql, "postgresql").text
 
 
-@pytest.mark.parametrize("sql", ["x IN @sets(:ids)", "x IN @set(:ids", "'@nobody'"])
-def test_macro_that_there_is_not_is_refused(sql: str) -> None:
-    """With the statement, when it is first used."""
-    with pytest.raises(ValueError, match=r"macro.*@|macro is not closed"):
+@pytest.mark.parametrize("sql", ["x IN @sets(:ids)", "x IN @set(:ids", "'@nobody'", "@rows(:a) @rows(:b)"])
+def test_statement_that_no_engine_could_take_is_refused(sql: str) -> None:
+    """With its text, when it is first used."""
+    with pytest.raises(ValueError, match=r"(no macro @\w+|a macro is not closed|one set of rows): "):
         compiled(sql)

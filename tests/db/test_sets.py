@@ -30,6 +30,22 @@ def test_set_of_any_size_is_written_whole_and_in_order(raw: sqlite3.Connection, 
     assert found == [(number, f"n{number}", "plain") for number in range(count)]
 
 
+def test_set_is_written_as_few_statements(raw: sqlite3.Connection) -> None:
+    """Of sizes that the driver keeps prepared: 191 rows are two of 64, and one each of 32, 16, 8, 4, 2 and 1."""
+    sent: list[str] = []
+    raw.set_trace_callback(sent.append)
+    apply(raw, INSERT, [{"id": number, "name": f"n{number}"} for number in range(191)])
+
+    assert [each.count("'plain'") for each in sent] == [64, 64, 32, 16, 8, 4, 2, 1]
+
+
+@pytest.mark.parametrize("row", ["@rows(:id)", "@rows(:id + 0 * :id)"])
+def test_parameter_may_be_the_only_one_or_stand_twice(raw: sqlite3.Connection, row: str) -> None:
+    """Each row keeps its own value all the same."""
+    assert apply(raw, f"INSERT INTO things (id) {row}", [{"id": number} for number in range(5)]) == 5
+    assert raw.execute("SELECT id FROM things ORDER BY rowid").fetchall() == [(number,) for number in range(5)]
+
+
 def test_set_that_meets_itself_follows_its_conflict_clause(raw: sqlite3.Connection) -> None:
     """A row that repeats an earlier one of the same set is treated as if that one had long been there."""
     sql = f"{INSERT} ON CONFLICT (name) DO UPDATE SET copies = things.copies + 1"
