@@ -82,7 +82,8 @@ def _typed(text: str) -> list[tuple[str, str]]:
 
 def _given(text: str) -> list[tuple[str, str, str]]:
     """Columns, their types and values, of `name type = value, …`."""
-    return [(*part.partition("=")[0].split(), part.partition("=")[2].strip()) for part in parts_of(text)]  # type: ignore[misc]
+    parts = (part.partition("=") for part in parts_of(text))
+    return [(name, kind, value.strip()) for column, _, value in parts for name, kind in [column.split()]]
 
 
 def _sqlite_set(text: str) -> str:

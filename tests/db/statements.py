@@ -55,7 +55,7 @@ def literals(module: ModuleType, source: str) -> list[Literal]:
     for node, _ in _strings(ast.parse(source)):
         pattern = str(node.value) if isinstance(node, ast.Constant) else "".join(map(_part, node.values))
         if STATEMENT.match(pattern):
-            found.append(Literal(f"{module.__name__}:{node.lineno}", pattern))
+            found.append(Literal(f"{module.__name__}:{node.lineno}", pattern.strip()))
     return found
 
 
@@ -78,11 +78,11 @@ def _strings(tree: ast.Module) -> Iterator[tuple[ast.Constant | ast.JoinedStr, a
 def values(module: ModuleType, source: str) -> Iterator[str]:
     """The statements that a module's source and values tell without a call of its functions."""
     for value in vars(module).values():
-        yield from filter(is_whole, _texts(value))
+        yield from (text.strip() for text in _texts(value) if is_whole(text))
     for node, scope in _strings(ast.parse(source)):
         text = _value(node, _names(module, scope))
         if isinstance(text, str) and is_whole(text):
-            yield text
+            yield text.strip()
 
 
 def _texts(value: Any) -> Iterator[str]:

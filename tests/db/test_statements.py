@@ -63,10 +63,10 @@ class Statements:
         for module, source in found:
             self.literals += literals(module, source)
             self.by_module |= dict.fromkeys(values(module, source), module.__name__)
-        self.by_module |= {each: "sample" for each in samples if each not in self.by_module}
+        self.by_module |= {each.strip(): "sample" for each in samples if each.strip() not in self.by_module}
         known = "\n\n".join(self.by_module)
         # What is a part of another statement is prepared with it.
-        self.whole = [each for each in self.by_module if known.count(each.strip()) == 1]
+        self.whole = [each for each in self.by_module if known.count(each) == 1]
 
     def unknown(self) -> list[str]:
         """Where a statement is written that no value, no text and no sample tells."""
@@ -169,6 +169,9 @@ def test_statement_is_written_for_both_engines(statements: Statements) -> None:
 _PLANTED = '''"""Planted."""
 from service.db.leases import Leased
 _GOOD = "SELECT id FROM jobs"
+_TWICE = ["SELECT ida FROM jobs", """
+SELECT ida FROM jobs
+"""]
 _BAD = "SELECT idd FROM jobs"
 _TABLE = f"DELETE FROM job WHERE id IN ({_GOOD})"
 _MANY = {"a": ("UPDATE jobs SET due = 1",)}
@@ -194,9 +197,9 @@ def test_planted_faults_are_seen(tmp_path: Path, raw: sqlite3.Connection) -> Non
     planted = Statements(iter([(module, _PLANTED)]), [])
 
     faults = "\n".join(planted.faults(raw))
-    for wrong in ("idd", "job", "due", "lease_owner", "colour", "account_idd"):
+    for wrong in ("idd", "ida", "job", "due", "lease_owner", "colour", "account_idd"):
         assert re.search(rf"(no such \w+: |no column named ){wrong}\b", faults), (wrong, faults)
-    assert planted.unknown() == ["planted:12"]
+    assert planted.unknown() == ["planted:15"]
 
 
 @pytest.mark.parametrize(
