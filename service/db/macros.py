@@ -30,8 +30,8 @@ from typing import Final, Literal
 
 Dialect = Literal["sqlite", "postgresql"]
 
-_MACRO: Final = re.compile(r"@(\w+)(\(?)")
-_PARAMETER: Final = re.compile(r"(?<![:\w]):([a-z_]\w*)")
+_MACRO: Final = re.compile(r"'[^']*'|@(\w+)(\(?)")  # or a literal, in which there is none
+_PARAMETER: Final = re.compile(r"('[^']*')|(?<![:\w]):([A-Za-z_]\w*)")  # the same
 _ROW: Final = "\0"  # stands for the row of a `write` until it is known how many there are
 
 
@@ -55,7 +55,7 @@ class Statement:
 
     def repeated(self, count: int) -> str:
         """The statement for so many rows; their parameters are `?`, row by row."""
-        row = _PARAMETER.sub("?", self.row)
+        row = _PARAMETER.sub(lambda found: found[1] or "?", self.row)
         return self.before + ", ".join([row] * count) + self.after
 
 
@@ -167,10 +167,14 @@ def compiled(sql: str, dialect: Dialect = "sqlite") -> Statement:
     if len(rows) > 1:
         raise ValueError(f"a statement writes one set of rows: {sql}")
     before, after = text.split(_ROW)
-    names = tuple(_PARAMETER.findall(rows[0]))
-    if _PARAMETER.search(before) or _PARAMETER.search(after):
+    names = _names(rows[0])
+    if _names(before) or _names(after):
         names = ()  # what stands outside of the row cannot be repeated with it
     return Statement(before + rows[0] + after, before, rows[0], after, names)
+
+
+def _names(sql: str) -> tuple[str, ...]:
+    return tuple(name for _, name in _PARAMETER.findall(sql) if name)
 
 
 @lru_cache(maxsize=4096)
@@ -180,19 +184,23 @@ def sqlite_text(sql: str) -> str:
 
 
 def _expanded(sql: str, engine: Literal[0, 1], rows: list[str]) -> str:
-    done = ""
-    while found := _MACRO.search(sql):
-        name, end, inner = found[1], found.end(), ""
+    done, place = "", 0
+    while found := _MACRO.search(sql, place):
+        done += sql[place : found.start()]
+        place = found.end()
+        name, inner = found[1], ""
+        if name is None:
+            done += found[0]
+            continue
         if name not in _MACROS:
             raise ValueError(f"no macro @{name}: {sql}")
         if found[2]:
-            end = closing(sql, end)
-            inner = _expanded(sql[found.end() : end - 1], engine, rows)
+            place = closing(sql, place)
+            inner = _expanded(sql[found.end() : place - 1], engine, rows)
         if name in _ROWS:
             rows.append(_ROWS[name][engine](inner))
-        done += sql[: found.start()] + _MACROS[name][engine](inner)
-        sql = sql[end:]
-    return done + sql
+        done += _MACROS[name][engine](inner)
+    return done + sql[place:]
 
 
 def closing(sql: str, start: int) -> int:

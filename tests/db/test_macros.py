@@ -11,7 +11,7 @@ from service.db.macros import compiled, sqlite_text
 
 def test_statement_without_macros_stays_as_it_is() -> None:
     """Both engines are given the same."""
-    sql = "SELECT id, coalesce(model, ':none') AS model FROM jobs WHERE id = :id"
+    sql = "SELECT id, coalesce(model, ':none @set(:ids) it''s') AS model FROM jobs WHERE id = :id"
 
     assert sqlite_text(sql) == sql
     assert compiled(sql, "postgresql").text == sql
@@ -57,11 +57,12 @@ def test_macro_is_what_each_engine_says(sql: str, sqlite: str, postgresql: str) 
 
 def test_rows_of_a_write_are_one_row_or_many() -> None:
     """Alone they keep their names; as a set their parameters are counted through."""
-    statement = compiled("INSERT INTO t (a, b, c) @rows(:a, 'x', :b) ON CONFLICT (a) DO NOTHING")
+    statement = compiled("INSERT INTO t (a, b, c) @rows(:a, 'x:y, :z)', :b) ON CONFLICT (a) DO UPDATE SET b = ':c'")
+    after = "ON CONFLICT (a) DO UPDATE SET b = ':c'"
 
-    assert statement.text == "INSERT INTO t (a, b, c) VALUES (:a, 'x', :b) ON CONFLICT (a) DO NOTHING"
+    assert statement.text == f"INSERT INTO t (a, b, c) VALUES (:a, 'x:y, :z)', :b) {after}"
     assert statement.names == ("a", "b")
-    assert statement.repeated(2) == "INSERT INTO t (a, b, c) VALUES (?, 'x', ?), (?, 'x', ?) ON CONFLICT (a) DO NOTHING"
+    assert statement.repeated(2) == f"INSERT INTO t (a, b, c) VALUES (?, 'x:y, :z)', ?), (?, 'x:y, :z)', ?) {after}"
 
 
 def test_given_rows_have_names_and_types() -> None:
@@ -89,7 +90,7 @@ def test_tuples_are_a_table_in_their_order() -> None:
     assert "WITH ORDINALITY" in compiled(sql, "postgresql").text
 
 
-@pytest.mark.parametrize("sql", ["x IN @sets(:ids)", "x IN @set(:ids", "'@nobody'", "@rows(:a) @rows(:b)"])
+@pytest.mark.parametrize("sql", ["x IN @sets(:ids)", "x IN @set(:ids", "x = 'a' || @nobody", "@rows(:a) @rows(:b)"])
 def test_statement_that_no_engine_could_take_is_refused(sql: str) -> None:
     """With its text, when it is first used."""
     with pytest.raises(ValueError, match=r"(no macro @\w+|a macro is not closed|one set of rows): "):
