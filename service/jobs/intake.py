@@ -21,7 +21,7 @@ from service.egress import Egress
 from service.errors import Conflict, EgressRefused, FieldError, Invalid, Problem, RemoraError
 from service.ids import Ids
 from service.jobs import costs, store
-from service.jobs.idempotency import FirstUse, first_use, first_uses, remember
+from service.jobs.idempotency_store import FirstUse, first_use, first_uses, remember
 from service.jobs.inputs import KEPT, Inputs, KeptInput
 from service.jobs.job_request import JobRequest
 from service.jobs.row import JobRow

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from service.callbacks.inbox import Inbox
 from service.db.log import LogKeeper
 from service.db.writer import Writer
-from service.deliveries import retention as sent_retention
+from service.deliveries import retention_store as sent_retention
 from service.deliveries.fanout_store import FanoutsDuty
 from service.deliveries.send import Sender
 from service.events.feed import Hub
-from service.jobs import retention as job_retention
+from service.jobs import retention_store as job_retention
 from service.jobs.inputs import Inputs
 from service.jobs.intake import Intake
 from service.jobs.row import JobRow

@@ -34,7 +34,7 @@ from service.ledger.spending_limits import SpendingLimits
 from service.polling.pace import Rules
 from service.providers.registry import Registry
 from service.states import JobStatus
-from service.workers import job_claims
+from service.workers import store as work_store
 from service.workers.job_claims import VoidLeases
 
 T = TypeVar("T")
@@ -138,7 +138,7 @@ class Till:
         )
         self.writer.handle(Track, tracker.handle)
         limits = SpendingLimits()
-        for register in (accounts.register, transfers.register, limits.register, job_claims.register):
+        for register in (accounts.register, transfers.register, limits.register, work_store.register):
             register(self.writer)
         nowhere = Nowhere()
         Intake(
