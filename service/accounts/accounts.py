@@ -19,8 +19,9 @@ from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.errors import NotFound
 from service.ledger.money import shown
-from service.ledger.spending_limits import STANDING, AccountStanding, LimitKind, standing_of, trusted
-from service.ledger.transfers import book, credited
+from service.ledger.spending_limits import AccountStanding, LimitKind, standing_of, trusted
+from service.ledger.store import STANDING, book
+from service.ledger.transfers import credited
 
 SECRET_GRACE_MS: Final = 24 * 3_600_000  # how long the previous signing secret co-signs after a rotation
 

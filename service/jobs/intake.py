@@ -29,7 +29,7 @@ from service.jobs.track import Tracker
 from service.jobs.transitions.draft import Draft
 from service.jobs.view import Links, job_view, shown
 from service.ledger.spending_limits import SpendingLimits, Want
-from service.ledger.transfers import book
+from service.ledger.store import book
 from service.offload import beside, is_large
 from service.providers.documents.longtexts import encoded
 from service.providers.quote import Quote

@@ -1,4 +1,4 @@
-"""Reading jobs: one, its results, its timeline, and what the duties look for; lists of them stand in `list_queries`."""
+"""Reading jobs: one, its input, its results, its timeline, and what the duties look for; lists of them stand in `list_queries`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 
 from service.clock import iso
 from service.db.reader import Reader
+from service.db.transaction import Row
 from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.view import ResultRow
 
@@ -44,6 +45,13 @@ async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[R
             *columns, job_id = row
             found.setdefault(job_id, []).append(ResultRow(*columns))  # type: ignore[arg-type]  # see above
     return found
+
+
+async def kept_input(reader: Reader, job_id: str) -> Row | None:
+    """An input that lies apart from its job: `body`, or `storage_key`; `size_bytes` and `sha256`."""
+    return await reader.row(
+        "SELECT body, storage_key, size_bytes, sha256 FROM inputs WHERE job_id = :id", {"id": job_id}
+    )
 
 
 async def timeline(reader: Reader, job_id: str, after_seq: int, limit: int) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from service.jobs.track import NoKeeper, Track, Tracker
 from service.jobs.transitions.facts import Fact
 from service.jobs.unfinished import UnfinishedTasks
 from service.jobs.waiters import Waiters
-from service.ledger import transfers
+from service.ledger import store as ledger_store
 from service.ledger.spending_limits import SpendingLimits
 from service.moderation.moderation import Moderation
 from service.moderation.moderators import installed, moderators
@@ -196,7 +196,7 @@ def _limits(writer: Writer) -> SpendingLimits:
     """Judges new jobs, and is told of changed limits; also the books get their credits."""
     limits = SpendingLimits()
     limits.register(writer)
-    transfers.register(writer)
+    ledger_store.register(writer)
     return limits
 
 
