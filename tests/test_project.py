@@ -368,7 +368,6 @@ def test_statements_stand_where_one_looks_for_them(tmp_path: Path) -> None:
         "accounts/bootstrap.py",
         "accounts/keys.py",
         "accounts/secrets.py",
-        "deliveries/subscribing/changes.py",
     }
     planted = tmp_path / "service" / "planted.py"
     planted.parent.mkdir()
