@@ -18,7 +18,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "a final state is reached once, and corrected at most once, from expired",
         (
             f"SELECT job_id FROM events WHERE type IN ('job.completed', 'job.failed', 'job.cancelled', 'job.expired') "
-            "GROUP BY job_id HAVING count(*) > 2 OR (count(*) = 2 AND sum(type = 'job.expired') <> 1) "
+            "GROUP BY job_id HAVING count(*) > 2 OR (count(*) = 2 AND count(*) FILTER (WHERE type = 'job.expired') <> 1) "
             f"UNION ALL SELECT id FROM jobs j WHERE status IN {_FINAL} "
             "AND NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id AND e.type = 'job.' || j.status)"
         ),

@@ -13,7 +13,7 @@ from service.db.transaction import Row
 from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.view import ResultRow
 
-#: In the order of the fields of `ResultRow`.
+#: What a `ResultRow` is made of.
 _RESULT_COLUMNS = "idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error"
 
 
@@ -28,7 +28,7 @@ async def find(reader: Reader, account_id: str, job_id: str) -> JobRow | None:
 async def results(reader: Reader, job_id: str) -> list[ResultRow]:
     """The results of one job, in order."""
     found = await reader.rows(f"SELECT {_RESULT_COLUMNS} FROM results WHERE job_id = :id ORDER BY idx", {"id": job_id})
-    return [ResultRow(*row) for row in found]  # type: ignore[arg-type]  # see above
+    return [ResultRow.of(row) for row in found]
 
 
 async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[ResultRow]]:
@@ -42,8 +42,7 @@ async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[R
             {"ids": msgspec.json.encode(wanted).decode()},
         )
         for row in rows:
-            *columns, job_id = row
-            found.setdefault(job_id, []).append(ResultRow(*columns))  # type: ignore[arg-type]  # see above
+            found.setdefault(row["job_id"], []).append(ResultRow.of(row))
     return found
 
 
@@ -108,7 +107,7 @@ async def at_providers(reader: Reader) -> list[tuple[str, str, str]]:
         # Through the index of what is active, which is small beside all jobs.
         "SELECT provider, account_id, id FROM jobs INDEXED BY ix_jobs_for_expiry "
         "WHERE status IN ('queued', 'submitting', 'submit_unknown', 'running') AND status IN ('submitting', 'running') "
-        "AND (overdue = 0 OR overdue_at IS NOT NULL)",
+        "AND (NOT overdue OR overdue_at IS NOT NULL)",
     )
     return [(row["provider"], row["account_id"], row["id"]) for row in rows]
 

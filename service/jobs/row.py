@@ -37,7 +37,7 @@ class JobRow:
     submit_failures: int = 0
     refusals: str | None = None
     provider_task_id: str | None = None
-    task_confirmed: int = 1
+    task_confirmed: bool = True
     provider_status: str | None = None
     poll_url: str | None = None
     cancel_url: str | None = None
@@ -60,7 +60,7 @@ class JobRow:
     missing_since: int | None = None
     poll_failures: int = 0
     not_found_polls: int = 0
-    overdue: int = 0
+    overdue: bool = False
     overdue_at: int | None = None
     submitted_at: int | None = None
     erased_at: int | None = None
@@ -113,6 +113,7 @@ def from_row(row: Row) -> JobRow:
     """The working copy of a row of `SELECT_JOB`, whose columns stand in the order of the fields."""
     job = JobRow(*row)  # type: ignore[arg-type]  # the columns stand in the order of the fields
     job.status = JobStatus(job.status)
+    job.task_confirmed, job.overdue = bool(job.task_confirmed), bool(job.overdue)
     return job
 
 

@@ -39,7 +39,7 @@ UPDATE events SET seq = :seq, at = :at, detail = :detail WHERE job_id = :job_id 
 """
 _INSERT_RESULT = """
 INSERT INTO results (job_id, idx, source_url, expires_at, error, stored, due_at, sweep_at, link_dies_at, lease_owner, lease_until, lease_epoch)
-VALUES (:job_id, :idx, :source_url, :expires_at, :error, 0, :due_at, :sweep_at, :link_dies_at, :lease_owner, :lease_until, :lease_epoch)
+VALUES (:job_id, :idx, :source_url, :expires_at, :error, FALSE, :due_at, :sweep_at, :link_dies_at, :lease_owner, :lease_until, :lease_epoch)
 """
 _NOT_KEPT = dict.fromkeys(("due_at", "sweep_at", "link_dies_at", "lease_owner", "lease_until")) | {"lease_epoch": 0}
 
@@ -82,8 +82,7 @@ async def load_results(tx: Tx, job_ids: Iterable[str]) -> dict[str, list[ResultR
     )
     results: dict[str, list[ResultRow]] = {}
     for row in found:
-        columns = dict(row)
-        results.setdefault(columns.pop("job_id"), []).append(ResultRow(**columns))
+        results.setdefault(row["job_id"], []).append(ResultRow.of(row))
     return results
 
 

@@ -36,7 +36,7 @@ SELECT (SELECT pos FROM events WHERE account_id = :account AND pos IS NOT NULL O
 """
 _FROM: Final = "SELECT pos, at FROM events WHERE account_id = :account AND pos >= :pos ORDER BY pos LIMIT 1"
 _WINDOW: Final = """
-SELECT count(*) AS seen, max(pos) AS last, coalesce(sum(at >= :since AND at < :until), 0) AS inside FROM (
+SELECT count(*) AS seen, max(pos) AS last, count(*) FILTER (WHERE at >= :since AND at < :until) AS inside FROM (
     SELECT pos, at FROM events WHERE account_id = :account AND pos >= :next AND pos <= :last ORDER BY pos LIMIT :window)
 """
 # The same filters as `Destination.wants`: those on jobs leave events alone that are about none. The index is named
