@@ -24,7 +24,8 @@ from service.ids import is_id
 from service.jobs.job_request import idempotency_key
 from service.ledger.money import MAX_USD, PLACES, parse_usd
 from service.ledger.spending_limits import LimitKind, SetLimit
-from service.ledger.transfers import Credit, statement, transfer_view
+from service.ledger.store import statement
+from service.ledger.transfers import Credit, transfer_view
 
 MAX_REASON: Final = 500  # characters
 _TRANSFER: Final = "transfer"  # the kind of the statement's cursors

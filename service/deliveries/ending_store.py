@@ -9,7 +9,7 @@ from functools import partial
 from service.db.leases import RELEASED, STILL_HELD
 from service.db.transaction import Tx, json_set
 from service.db.writer import Command, Writer
-from service.deliveries.delivery_claims import HeldDeliveries
+from service.deliveries.claim_store import HeldDeliveries
 from service.deliveries.store import settle_lanes
 
 

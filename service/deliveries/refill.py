@@ -16,7 +16,7 @@ import structlog
 
 from service.db.transaction import Row
 from service.db.writer import Writer
-from service.deliveries.delivery_claims import (
+from service.deliveries.claim_store import (
     LANES_AT_ONCE,
     PER_LANE,
     ClaimDeliveries,

@@ -1,4 +1,4 @@
-"""Reading jobs: one, its results, its timeline, and what the duties look for; lists of them stand in `list_queries`."""
+"""Reading jobs: one, its input, its results, its timeline, and what the duties look for; lists of them stand in `list_queries`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 
 from service.clock import iso
 from service.db.reader import Reader
+from service.db.transaction import Row
 from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.view import RESULT_COLUMNS, ResultRow
 
@@ -24,7 +25,7 @@ async def find(reader: Reader, account_id: str, job_id: str) -> JobRow | None:
 async def results(reader: Reader, job_id: str) -> list[ResultRow]:
     """The results of one job, in order."""
     found = await reader.rows(f"SELECT {RESULT_COLUMNS} FROM results WHERE job_id = :id ORDER BY idx", {"id": job_id})
-    return [ResultRow(*row) for row in found]  # type: ignore[arg-type]  # in the order of the fields
+    return [ResultRow.of(row) for row in found]
 
 
 async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[ResultRow]]:
@@ -37,9 +38,15 @@ async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[R
             {"ids": msgspec.json.encode(wanted).decode()},
         )
         for row in rows:
-            *columns, job_id = row
-            found.setdefault(job_id, []).append(ResultRow(*columns))  # type: ignore[arg-type]  # in the order of the fields
+            found.setdefault(row["job_id"], []).append(ResultRow.of(row))
     return found
+
+
+async def kept_input(reader: Reader, job_id: str) -> Row | None:
+    """An input that lies apart from its job: `body`, or `storage_key`; `size_bytes` and `sha256`."""
+    return await reader.row(
+        "SELECT body, storage_key, size_bytes, sha256 FROM inputs WHERE job_id = :id", {"id": job_id}
+    )
 
 
 async def timeline(reader: Reader, job_id: str, after_seq: int, limit: int) -> list[dict[str, Any]]:
@@ -96,7 +103,7 @@ async def at_providers(reader: Reader) -> list[tuple[str, str, str]]:
         # Through the index of what is active, which is small beside all jobs.
         "SELECT provider, account_id, id FROM jobs @by_index(ix_jobs_for_expiry) "
         "WHERE status IN ('queued', 'submitting', 'submit_unknown', 'running') AND status IN ('submitting', 'running') "
-        "AND (overdue = FALSE OR overdue_at IS NOT NULL)",
+        "AND (NOT overdue OR overdue_at IS NOT NULL)",
     )
     return [(row["provider"], row["account_id"], row["id"]) for row in rows]
 

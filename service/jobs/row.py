@@ -123,6 +123,7 @@ def from_row(row: Row) -> JobRow:
     """The working copy of a row of `SELECT_JOB`, whose columns stand in the order of the fields."""
     job = JobRow(*row)  # type: ignore[arg-type]  # the columns stand in the order of the fields
     job.status = JobStatus(job.status)
+    job.task_confirmed, job.overdue = bool(job.task_confirmed), bool(job.overdue)
     return job
 
 

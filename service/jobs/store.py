@@ -81,8 +81,7 @@ async def load_results(tx: Tx, job_ids: Iterable[str]) -> dict[str, list[ResultR
     )
     results: dict[str, list[ResultRow]] = {}
     for row in found:
-        columns = dict(row)
-        results.setdefault(columns.pop("job_id"), []).append(ResultRow(**columns))
+        results.setdefault(row["job_id"], []).append(ResultRow.of(row))
     return results
 
 

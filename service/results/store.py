@@ -246,7 +246,7 @@ class Results:
                     "error": command.error,
                     "tries": command.tries,
                     "dead_tries": command.dead_tries,
-                    "refreshed": int(command.refreshed),
+                    "refreshed": command.refreshed,
                     "source_url": command.source_url,
                 }
             )
@@ -359,20 +359,5 @@ def _names(command: RecordCopy | RecordMiss) -> dict[str, Any]:
 
 
 def _fact(event_type: Any, row: Row, rows: _Rows) -> ResultHappened:
-    mine = tuple(_result(each) for (job_id, _), each in rows.items() if job_id == row["job_id"])
-    return ResultHappened(row["job_id"], event_type, _result(row), mine)
-
-
-def _result(row: Row) -> ResultRow:
-    return ResultRow(
-        idx=row["idx"],
-        source_url=row["source_url"],
-        expires_at=row["expires_at"],
-        content_type=row["content_type"],
-        size_bytes=row["size_bytes"],
-        sha256=row["sha256"],
-        stored=bool(row["stored"]),
-        width=row["width"],
-        height=row["height"],
-        error=row["error"],
-    )
+    mine = tuple(ResultRow.of(each) for (job_id, _), each in rows.items() if job_id == row["job_id"])
+    return ResultHappened(row["job_id"], event_type, ResultRow.of(row), mine)

@@ -1,7 +1,7 @@
 """Subscriptions: what may be done to them, and how the hot path sees them: filters, limits and addresses, in memory.
 
 The writer of this process is the only one who changes subscriptions, so that what is kept here stays true until a
-command changes it. What the commands do stands in `changes`, how a subscription is shown in `queries`.
+command changes it. What the commands do stands in `deliveries.subscribing.changes`, how a subscription is shown in the queries beside it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import msgspec
 
 from service.db.reader import Reader
 from service.db.sealing import SecretBox
-from service.db.transaction import Params, Row, Tx, json_set
+from service.db.transaction import Params, Row, Tx
 from service.db.writer import Command
 from service.signing import Signer
 from service.states import FINAL_EVENT_TYPES
+from service.subscriptions import queries
 from service.subscriptions.matching import Index
 from service.subscriptions.sealed import Pair, Sealed
 
@@ -30,14 +31,6 @@ MAX_KNOWN: Final = 64 << 20  # bytes of all subscriptions that are known, roughl
 PER_KNOWN: Final = 1_500  # bytes of one beside its headers, and of an account that has none
 MAX_OUTDATED: Final = 1_000  # see `DestinationCache`
 ROWS_AT_ONCE: Final = 500  # that are made ready before others have their turn: some 4 ms
-
-_SELECT: Final = """
-SELECT id, account_id, url, events, providers, operations, tags, headers, rate_per_s, max_in_flight, schedule, signatures,
-    stop_at_expiry, status, secret, previous_secret, previous_secret_until, signing_key, previous_signing_key FROM subscriptions
-"""
-_OF_ACCOUNTS: Final = f"{_SELECT} WHERE account_id IN @set(:accounts) ORDER BY id"
-_THESE: Final = f"{_SELECT} WHERE id IN @set(:ids) ORDER BY id"
-_ONE: Final = f"{_SELECT} WHERE id = :id AND account_id = :account"
 
 
 def effective_events(stored: Sequence[str]) -> tuple[str, ...]:
@@ -180,7 +173,7 @@ class DestinationCache:
             found = account.known.get(subscription_id)
         else:
             changes = account.changes
-            row = await reader.row(_ONE, {"id": subscription_id, "account": account_id})
+            row = await queries.one(reader, account_id, subscription_id)
             found = None if row is None else self._destination(row)
             if changes == account.changes and subscription_id not in account.changing:
                 account.keep(subscription_id, found)
@@ -235,7 +228,7 @@ class DestinationCache:
             await self._load(tx, missing)
         outdated = {each: account for account in accounts.values() for each in account.outdated}
         if outdated:
-            rows = {row["id"]: row for row in await tx.rows(_THESE, {"ids": json_set(outdated)})}
+            rows = {row["id"]: row for row in await queries.these(tx, outdated)}
             for subscription_id in sorted(outdated):
                 row = rows.get(subscription_id)
                 outdated[subscription_id].keep(subscription_id, None if row is None else self._destination(row))
@@ -245,7 +238,7 @@ class DestinationCache:
 
     async def _load(self, tx: Tx, accounts: Mapping[str, _Account]) -> None:
         loaded: dict[str, dict[str, Destination]] = {each: {} for each in accounts}
-        rows = await tx.rows(_OF_ACCOUNTS, {"accounts": json_set(accounts)})
+        rows = await queries.of_accounts(tx, accounts)
         for start in range(0, len(rows), ROWS_AT_ONCE):
             for row in rows[start : start + ROWS_AT_ONCE]:
                 loaded[row["account_id"]][row["id"]] = self._destination(row)

@@ -28,7 +28,7 @@ from service.deliveries.replays import replay_queries
 from service.deliveries.subscribing import queries as subscription_queries
 from service.events import feed_queries
 from service.jobs import queries
-from service.ledger import transfers
+from service.ledger import store as ledger_store
 from service.results import queries as result_queries
 from service.usage import store as usage_store
 from service.usage.counting import UsageQuery
@@ -108,7 +108,9 @@ def _questions() -> dict[str, Callable[[Recorder], Awaitable[Any]]]:
         asked |= {
             f"accounts {before}": partial(accounts.list_accounts, before_id=before, limit=50, now_ms=0),
             f"keys {before}": partial(keys.list_keys, **page),
-            f"statement {before}": partial(transfers.statement, **page | {"before_id": None if before is None else 7}),
+            f"statement {before}": partial(
+                ledger_store.statement, **page | {"before_id": None if before is None else 7}
+            ),
             f"subscriptions {before}": partial(listed, **page),
         }
         for subscription in (None, B):

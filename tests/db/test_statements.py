@@ -18,7 +18,7 @@ from service.db import pullback
 from service.db.inline_store import InlineConnection
 from service.db.macros import closing, compiled, parts_of
 from service.db.migrate import upgrade
-from service.deliveries import delivery_claims
+from service.deliveries import claim_store
 from service.deliveries.delivery_queries import DeliveryFilter, list_deliveries
 from service.jobs import list_queries, queries
 from service.jobs import store as job_store
@@ -117,7 +117,7 @@ def _samples(raw: sqlite3.Connection) -> list[str]:
     made = [pullback._PULL.format(table=table, column=column) for table, column in pullback._DUE]
     made += [job_store._update_of(MUTABLE)]
     wishes = itertools.product((None, 1), (False, True))
-    made += [delivery_claims._rows_for(delivery_claims.Wish("l", 1, at, None, a_try)) for at, a_try in wishes]
+    made += [claim_store._rows_for(claim_store.Wish("l", 1, at, None, a_try)) for at, a_try in wishes]
     filters = [JobFilter(), JobFilter(status=("queued", "failed")), JobFilter(provider_task_id="t")]
     long = (("k", "v" * 64), ("l", "w"))
     filters += [

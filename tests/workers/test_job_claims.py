@@ -16,7 +16,7 @@ from service.db.writer import Writer
 from service.jobs import queries
 from service.jobs.row import COLUMNS, JobRow, all_values
 from service.states import JobStatus
-from service.workers import job_claims
+from service.workers import job_claims, store
 
 
 class Queue:
@@ -27,7 +27,7 @@ class Queue:
         self.connection = connection
         self.raw = connection.raw
         self.writer = Writer(connection, clock)
-        job_claims.register(self.writer)
+        store.register(self.writer)
         self.writer.start()
         self.last = job_claims.ClaimedJobs([])
 
@@ -143,7 +143,7 @@ async def test_start_voids_every_lease(queue: Queue) -> None:
 async def test_no_account_waits_for_ever_behind_many_others(queue: Queue, stage: job_claims.Stage) -> None:
     """Hundreds of accounts wait for a try that is not due, one has more than fits, and one has a single job: it is served soon."""
     status = {"submit": JobStatus.QUEUED, "poll": JobStatus.RUNNING}[stage]
-    for number in range(job_claims.ACCOUNTS_AT_ONCE * 2 + 50):
+    for number in range(store.ACCOUNTS_AT_ONCE * 2 + 50):
         queue.put(f"acc_a{number:04}", 1, due_at=queue.clock.now_ms() + 3_600_000, status=status)
     queue.put("acc_0", 50, status=status)
     queue.put("acc_z", 1, status=status, due_at=queue.clock.now_ms())
@@ -204,7 +204,7 @@ async def test_claims_read_no_more_than_what_they_name(queue: Queue) -> None:
     asked = {"provider": "p", "now": 1, "count": 1, "after": "", "until": "~", "account": "a"}
     plans = [
         " ".join(row[3] for row in queue.raw.execute(f"EXPLAIN QUERY PLAN {sqlite_text(sql)}", asked))
-        for statements in (job_claims._OLDEST, job_claims._ACCOUNTS, job_claims._OF_ACCOUNT)
+        for statements in (store._OLDEST, store._ACCOUNTS, store._OF_ACCOUNT)
         for sql in statements.values()
     ]
 

@@ -180,7 +180,7 @@ class Subscribe:
             "rate_per_s": request.rate_per_s,
             "max_in_flight": request.max_in_flight,
             "schedule": schedule,
-            "stop_at_expiry": int(request.stop_at_expiry),
+            "stop_at_expiry": request.stop_at_expiry,
         }
         return {name: columns[name] for name in FIELDS}
 

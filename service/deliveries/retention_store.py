@@ -1,6 +1,6 @@
 """What was sent goes with age: attempts, then events' bodies with their deliveries and their jobs' inputs.
 
-A command looks at and removes a few hundred rows at most, by indexes only (see `jobs.retention`). An event about a job
+A command looks at and removes a few hundred rows at most, by indexes only (see `jobs.retention_store`). An event about a job
 stays on its timeline without its bytes; the feed answers a cursor from before it with 410. What is still to be sent stays.
 """
 
@@ -13,7 +13,7 @@ from itertools import accumulate, takewhile
 
 from service.db.transaction import Row, Tx, json_set
 from service.db.writer import Writer
-from service.jobs.retention import ROWS, Sweep, Swept, affordable, erase_inputs
+from service.jobs.retention_store import ROWS, Sweep, Swept, affordable, erase_inputs
 
 EVENTS = 50  # that one command looks at: of each the row, two indexes, its deliveries and its job change
 WEIGHT = 2 * ROWS  # deliveries and attempts together that one command removes

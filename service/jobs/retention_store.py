@@ -1,7 +1,7 @@
 """What goes with age: idempotency keys after their day, callbacks, inputs, and in the end jobs themselves.
 
 A command looks at and removes a few hundred rows at most, by indexes only, and says which command goes on; how old is too
-old, and how often a command is sent, is its sender's to know. Deliveries and what was sent go before: `deliveries.retention`.
+old, and how often a command is sent, is its sender's to know. Deliveries and what was sent go before: `deliveries.retention_store`.
 The books stay: what a job has cost is told there, and no reference leads from there to a job.
 """
 
@@ -14,7 +14,7 @@ from itertools import takewhile
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.ids import earliest
-from service.jobs.idempotency import KEY_LIFE_MS
+from service.jobs.idempotency_store import KEY_LIFE_MS
 
 ROWS = 200  # that one command removes of a kind
 JOBS = 20  # that one command removes, each with a timeline of ten rows or so
