@@ -39,7 +39,7 @@ from service.db.invariants import breaches
 from service.db.opening import Store, open_store
 from service.db.transaction import Tx
 from service.db.writer import Command
-from service.deliveries import delivery_claims, delivery_queries
+from service.deliveries import claim_store, delivery_queries
 from service.deliveries.delivery_queries import DeliveryFilter
 from service.events import feed_queries
 
@@ -107,7 +107,7 @@ class Asked:
         }
 
     async def _claim(self) -> int:
-        claimed = await self.store.writer.run(delivery_claims.ClaimDeliveries("me", 600_000, due_lanes=CLAIMED_LANES))
+        claimed = await self.store.writer.run(claim_store.ClaimDeliveries("me", 600_000, due_lanes=CLAIMED_LANES))
         if not claimed.rows:
             await self.store.writer.run(Unclaim())
         return len(claimed.rows)
@@ -140,7 +140,7 @@ class Asked:
 
 async def _open(archive: Archive) -> Asked:
     store = await open_store(archive.path, None, SystemClock(), SystemRandomness())
-    delivery_claims.register(store.writer)
+    claim_store.register(store.writer)
     store.writer.handle(Unclaim, _handle_unclaim)
     store.writer.start()
     return Asked(archive, store)

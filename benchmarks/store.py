@@ -23,6 +23,7 @@ from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from service.clock import SystemClock
+from service.db.macros import sqlite_text
 from service.db.migrate import upgrade
 from service.db.sqlite import SQLiteWriteConnection
 from service.db.transaction import Tx
@@ -32,7 +33,7 @@ CALLERS = (1, 16, 64, 256)
 BODY = "x" * 300
 
 _CREATE = "CREATE TABLE IF NOT EXISTS bench (id INTEGER PRIMARY KEY, status TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL)"
-_INSERT = "INSERT INTO bench (id, status, seq, body) VALUES (:id, 'queued', 1, :body)"
+_INSERT = "INSERT INTO bench (id, status, seq, body) @rows(:id, 'queued', 1, :body)"
 _UPDATE = "UPDATE bench SET status = 'running', seq = 2 WHERE id = :id AND status = 'queued' AND seq = 1"
 
 
@@ -98,11 +99,12 @@ async def _raw(path: Path, callers: int, seconds: float) -> float:
     await connection.execute("PRAGMA synchronous = FULL")
     await connection.execute(_CREATE)
     lock = asyncio.Lock()
+    insert = sqlite_text(_INSERT)
 
     async def run(number: int) -> None:
         async with lock:
             await connection.execute("BEGIN IMMEDIATE")
-            await connection.execute(_INSERT, {"id": number, "body": BODY})
+            await connection.execute(insert, {"id": number, "body": BODY})
             await connection.execute(_UPDATE, {"id": number})
             await connection.execute("COMMIT")
 

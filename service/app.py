@@ -59,7 +59,8 @@ from service.stopping import Stopping, drain_s
 from service.telemetry import Metrics
 from service.wiring.base import Base
 from service.wiring.stages import Stages, wire
-from service.workers import job_claims
+from service.workers import store as work_store
+from service.workers.job_claims import VoidLeases
 
 REMEMBERED_JOBS = 1_000  # finished ones whose durations are looked at when the service starts
 GC_THRESHOLDS = (20_000, 20, 50)  # new objects before a young collection; young ones before the next two
@@ -176,7 +177,7 @@ class Service:
             delivery_s=settings.delivery_timeout.total_seconds(),
             port_stays=listening is not None,
         )
-        for register in (job_claims.register, bootstrap.register, pullback.register):
+        for register in (work_store.register, bootstrap.register, pullback.register):
             register(store.writer)
         store.writer.start()
         await self._ensure_admin(store, path)
@@ -289,8 +290,8 @@ class Service:
     async def listen(self) -> None:
         """Take up what an earlier process left, start all loops, and accept connections."""
         base, stages = self._base, self._stages
-        left = await base.store.writer.run(job_claims.VoidLeases())
-        await base.store.writer.run(VoidCaptures())
+        left = await base.store.writer.void(VoidLeases(), 0)
+        await base.store.writer.void(VoidCaptures(), 0)
         self.clock.seen(await base.store.writer.run(pullback.PullBack()))
         recent = await queries.recently_finished(base.store.reader, REMEMBERED_JOBS)
         stages.tracker.learn_from(recent)

@@ -12,6 +12,7 @@ from typing import Final
 from service import __version__
 from service.api.description import described
 from service.api.server import ROUTES
+from service.db.tables.jobs import Job
 from service.metrics import METRICS
 from service.providers.card.schema import card_schema
 from service.settings import PREFIX, PROVIDER_SETTINGS, PROVIDERS_PREFIX, SETTINGS, Setting
@@ -219,6 +220,31 @@ def card_schema_text() -> str:
     return json.dumps(card_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+#: Columns that code knows by a narrower type than the table.
+_NARROWER: Final = {"status": "JobStatus"}
+
+
+def job_columns() -> str:
+    """The fields of `JobRow`: the columns of the table in their order, those that have no default first."""
+    required, others = [], []
+    for name, field in Job.model_fields.items():
+        kind = str(Job.__annotations__[name])
+        if field.is_required():
+            required.append(f"    {name}: {_NARROWER.get(name, kind)}\n")
+        else:
+            others.append(
+                f"    {name}: {kind} = {json.dumps(field.default) if isinstance(field.default, str) else field.default}\n"
+            )
+    return "".join(required + others)
+
+
+def with_job_columns(module: str) -> str:
+    """service/jobs/row.py with the columns made anew."""
+    return re.sub(
+        r"(?<=    # <columns>\n).*?(?=    # </columns>\n)", lambda _: job_columns(), module, count=1, flags=re.DOTALL
+    )
+
+
 def main() -> None:
     """Write the documents."""
     (ROOT / "docs" / "card.schema.json").write_text(card_schema_text(), "utf-8")
@@ -228,6 +254,8 @@ def main() -> None:
     (ROOT / "docs" / "tuning.md").write_text(tuning_page(), "utf-8")
     operations = ROOT / "docs" / "operations.md"
     operations.write_text(with_metrics(operations.read_text("utf-8")), "utf-8")
+    row = ROOT / "service" / "jobs" / "row.py"
+    row.write_text(with_job_columns(row.read_text("utf-8")), "utf-8")
     architecture = ROOT / "docs" / "architecture.md"
     architecture.write_text(with_packages(architecture.read_text("utf-8")), "utf-8")
 

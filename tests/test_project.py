@@ -12,12 +12,24 @@ import sys
 import time
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from service.db.tables.jobs import Job
+from service.jobs.row import COLUMNS, WRITTEN_ONCE
 from service.metrics import METRICS
-from tests.generated import ROOT, card_schema_text, settings_page, states_page, tuning_page, with_metrics, with_packages
+from tests.generated import (
+    ROOT,
+    card_schema_text,
+    settings_page,
+    states_page,
+    tuning_page,
+    with_job_columns,
+    with_metrics,
+    with_packages,
+)
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SCRIPTS = Path(sys.executable).parent
@@ -70,7 +82,7 @@ def test_import_contracts_hold() -> None:
         ("surplus.py", "", "Layers, high to low"),  # a module that has no place
         ("ids.py", "import litestar", "Litestar only in app, api, dashboard, sandbox"),
         ("settings.py", "import httpx", "HTTP clients only in egress and the sandbox"),
-        ("telemetry.py", "import sqlalchemy", "SQL only in db, store.py, queries.py and accounts"),
+        ("telemetry.py", "import sqlalchemy", "SQL only in db, store.py and queries.py"),
         ("telemetry.py", "import apscheduler", "APScheduler only in scheduler"),
         ("accounts/planted.py", "import service.jobs.store", "jobs.store and deliveries.store only"),
         ("api/planted.py", "import service.deliveries.ending_store", "jobs.store and deliveries.store only"),
@@ -146,6 +158,15 @@ def test_settings_page_is_current() -> None:
 def test_states_page_is_current() -> None:
     """docs/states.md is what the tables in the code say; `just docs` makes it so."""
     assert (ROOT / "docs" / "states.md").read_text("utf-8") == states_page()
+
+
+def test_columns_of_a_job_are_its_tables() -> None:
+    """`JobRow` has them all, in one order; `just docs` makes it so. What is written once is said of columns that there are."""
+    module = (ROOT / "service" / "jobs" / "row.py").read_text("utf-8")
+
+    assert with_job_columns(module) == module
+    assert set(COLUMNS) == set(Job.model_fields)
+    assert set(COLUMNS) > WRITTEN_ONCE
 
 
 def test_card_schema_is_current() -> None:
@@ -305,7 +326,7 @@ def test_whoever_asks_where_something_is_finds_it() -> None:
 
 def test_module_names_tell_modules_apart() -> None:
     """Two modules share a name only where they play the same part, each in its package. The sandbox is a program of its own."""
-    parts = {"store", "queries", "retention"}  # of a package's own tables
+    parts = {"store", "queries", "retention_store"}  # of a package's own tables
     edges = {"api", "cli", "db.tables"}  # routes, commands and tables of the same thing
     places: dict[str, list[str]] = {}
     for path in (ROOT / "service").rglob("*.py"):
@@ -355,37 +376,34 @@ def _with_sql(root: Path) -> set[str]:
         name = path.relative_to(root / "service").as_posix()
         if name.startswith("db/") or re.search(r"(^|_)(store|queries)$", path.stem):
             continue
-        texts = [node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)]
-        if any(isinstance(text, str) and _SQL.match(text) for text in texts):
+        if any(_SQL.match(text) for text in _texts(ast.parse(path.read_text("utf-8")))):
             found.add(name)
     return found
 
 
-def test_statements_stand_where_one_looks_for_them(tmp_path: Path) -> None:
-    """In `db`, a `store` or `queries`; the concepts of one file that have their own are named here, and may only become fewer."""
-    own = {
-        "accounts/accounts.py",
-        "accounts/bootstrap.py",
-        "accounts/keys.py",
-        "accounts/secrets.py",
-        "callbacks/inbox.py",
-        "deliveries/delivery_claims.py",
-        "deliveries/retention.py",
-        "deliveries/subscribing/changes.py",
-        "jobs/idempotency.py",
-        "jobs/inputs.py",
-        "jobs/retention.py",
-        "ledger/spending_limits.py",
-        "ledger/transfers.py",
-        "subscriptions/destinations.py",
-        "workers/job_claims.py",
-    }
-    planted = tmp_path / "service" / "planted.py"
-    planted.parent.mkdir()
-    planted.write_text('"""Planted."""\nSQL = "SELECT 1 FROM jobs"\n', "utf-8")
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """Every text of a module; of one with parts that are put in, all the rest of it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
 
-    assert _with_sql(ROOT) ^ own == set()
-    assert _with_sql(tmp_path) == {"planted.py"}
+
+def test_statements_stand_where_one_looks_for_them(tmp_path: Path) -> None:
+    """In `db`, a `store` or `queries`, and nowhere else."""
+    planted = {
+        "constant.py": 'SQL = "SELECT 1 FROM jobs"',
+        "put_in.py": 'SQL = f"SELECT {COLUMNS} FROM jobs"',
+        "prose.py": 'TEXT = "Select what you like"',
+        "store.py": 'SQL = "SELECT 1 FROM jobs"',
+    }
+    (tmp_path / "service").mkdir()
+    for name, line in planted.items():
+        (tmp_path / "service" / name).write_text(f'"""Planted."""\n{line}\n', "utf-8")
+
+    assert _with_sql(ROOT) == set()
+    assert _with_sql(tmp_path) == {"constant.py", "put_in.py"}
 
 
 def test_documents_name_files_that_exist() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from service.accounts import store
 from service.accounts.keys import KeyRow, KeyText, insert
 from service.accounts.secrets import SHOWN_CHARS
 from service.clock import iso
@@ -18,8 +19,9 @@ from service.db.reader import Reader
 from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.errors import NotFound
-from service.ledger.spending_limits import STANDING, AccountStanding, standing_of, trusted
-from service.ledger.transfers import book, credited
+from service.ledger.spending_limits import AccountStanding, standing_of, trusted
+from service.ledger.store import book
+from service.ledger.transfers import credited
 from service.money import shown
 from service.schemas.account_schemas import AccountView, BalanceView
 from service.schemas.words import LimitKind
@@ -97,19 +99,6 @@ class RotateSecret(Command[int]):
         return self.account_id
 
 
-_INSERT: Final = """
-INSERT INTO accounts (id, name, status, limit_kind, budget, secret, secret_prefix, created_at)
-VALUES (:id, :name, 'active', :limit_kind, :budget, :sealed, :secret_prefix, :now)
-"""
-# The previous secret stays sealed for the same place, so that moving it within the row is all it takes.
-_ROTATE: Final = """
-UPDATE accounts SET previous_secret = secret, previous_secret_until = :until, secret = :sealed, secret_prefix = :prefix
-WHERE id = :id
-"""
-_OWN: Final = ("id", "name", "status", "secret_prefix", "created_at")
-_COLUMNS: Final = ", ".join((*_OWN, *STANDING))
-
-
 def prefix_of(secret: str) -> str:
     """The beginning of a signing secret, by which its owner tells it from others."""
     return secret[:SHOWN_CHARS]
@@ -132,8 +121,8 @@ def register(writer: Writer, rotated: Callable[[str], None] = lambda _account: N
 
 async def handle_create(tx: Tx, commands: Sequence[CreateAccount]) -> list[tuple[AccountRow, KeyRow] | Exception]:
     """The writer's handler for `CreateAccount`."""
-    tx.write(
-        _INSERT,
+    store.insert_accounts(
+        tx,
         [
             {
                 "id": each.id,
@@ -146,7 +135,6 @@ async def handle_create(tx: Tx, commands: Sequence[CreateAccount]) -> list[tuple
             }
             for each in commands
         ],
-        expect=len(commands),
     )
     keys = [KeyRow(each.key_id, each.id, "first", each.key.shown, each.scopes, tx.now_ms) for each in commands]
     insert(tx, [(key, each.key) for key, each in zip(keys, commands, strict=True)])
@@ -166,10 +154,10 @@ async def handle_rotate(
     until = tx.now_ms + SECRET_GRACE_MS
     answers: list[int | Exception] = []
     for each in commands:
-        found = await tx.rows("SELECT 1 FROM accounts WHERE id = :id", {"id": each.account_id})
+        found = await store.has_account(tx, each.account_id)
         if found:
             row = {"id": each.account_id, "sealed": each.sealed, "prefix": each.secret_prefix, "until": until}
-            tx.write(_ROTATE, [row], expect=1)
+            store.rotate_secret(tx, row)
             tx.after_commit(partial(rotated, each.account_id))
         answers.append(until if found else NotFound("there is no such account"))
     return answers
@@ -177,16 +165,13 @@ async def handle_rotate(
 
 async def find(reader: Reader, account_id: str, now_ms: int) -> AccountRow | None:
     """One account, as it stands at that moment."""
-    row = await reader.row(f"SELECT {_COLUMNS} FROM accounts WHERE id = :id", {"id": account_id})
+    row = await store.find_account(reader, account_id)
     return None if row is None else await _from_row(reader, row, now_ms)
 
 
 async def list_accounts(reader: Reader, before_id: str | None, limit: int, now_ms: int) -> list[AccountRow]:
     """All accounts, newest first, as they stand at that moment; for admins."""
-    rows = await reader.rows(
-        f"SELECT {_COLUMNS} FROM accounts WHERE id < coalesce(:before, '~') ORDER BY id DESC LIMIT :limit",
-        {"before": before_id, "limit": limit},
-    )
+    rows = await store.list_accounts(reader, before_id, limit)
     return [await _from_row(reader, row, now_ms) for row in rows]
 
 
@@ -194,4 +179,4 @@ async def _from_row(reader: Reader, row: Row, now_ms: int) -> AccountRow:
     standing = standing_of(row)
     if standing.limit_kind == LimitKind.MONTHLY:
         standing = await trusted(reader, row["id"], standing, now_ms)
-    return AccountRow(**{name: row[name] for name in _OWN}, standing=standing)
+    return AccountRow(**{name: row[name] for name in store.OWN}, standing=standing)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from service.accounts import store
 from service.accounts.accounts import prefix_of
 from service.accounts.keys import KeyRow, KeyText, insert, new_key
 from service.accounts.secrets import new_sealed
@@ -61,23 +62,6 @@ class EnsureDefault(Command[str]):
     key_name: str
 
 
-_USABLE_ADMIN: Final = """
-SELECT 1 FROM keys k JOIN accounts a ON a.id = k.account_id
-WHERE a.name = :default AND k.name <> :settings_key AND k.revoked_at IS NULL AND k.expires_at IS NULL
-    AND EXISTS (SELECT 1 FROM json_each(k.scopes) WHERE value = 'admin')
-LIMIT 1
-"""
-_INSERT_ACCOUNT: Final = """
-INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at)
-VALUES (:id, :name, 'active', 'none', :sealed, :prefix, :now)
-"""
-_REVOKE_FORMER: Final = "UPDATE keys SET revoked_at = :now WHERE name = :name AND revoked_at IS NULL AND hash <> :hash"
-_REINSTATE: Final = """
-UPDATE keys SET account_id = :account, name = :name, scopes = :scopes, revoked_at = NULL, expires_at = NULL
-WHERE hash = :hash
-"""
-
-
 def key_file(database: Path) -> Path:
     """Where the admin key lies that was made for a database."""
     return database.with_name(database.name + ".admin-key")
@@ -111,7 +95,7 @@ async def ensure_default(
     """
     key = KeyText(given) if given is not None else None
     path = key_file(database)
-    if key is None and not await reader.rows(_USABLE_ADMIN, {"default": DEFAULT_ACCOUNT, "settings_key": SETTINGS_KEY}):
+    if key is None and not await store.has_usable_admin(reader, DEFAULT_ACCOUNT, SETTINGS_KEY):
         key = new_key(randomness)
         # The file first: a key that is stored but lost would lock everybody out, one that was never stored is harmless.
         await asyncio.to_thread(write_private, path, key.text + "\n")
@@ -129,32 +113,30 @@ async def handle_ensure(tx: Tx, commands: Sequence[EnsureDefault]) -> list[str |
 
 
 async def _ensure(tx: Tx, command: EnsureDefault) -> str:
-    found = await tx.rows("SELECT id FROM accounts WHERE name = :name ORDER BY id LIMIT 1", {"name": DEFAULT_ACCOUNT})
-    account_id: str = found[0]["id"] if found else command.account_id
-    if not found:
-        tx.write(
-            _INSERT_ACCOUNT,
-            [
-                {
-                    "id": account_id,
-                    "name": DEFAULT_ACCOUNT,
-                    "sealed": command.sealed,
-                    "prefix": command.secret_prefix,
-                    "now": tx.now_ms,
-                }
-            ],
+    found = await store.account_named(tx, DEFAULT_ACCOUNT)
+    account_id = found or command.account_id
+    if found is None:
+        store.insert_unlimited(
+            tx,
+            {
+                "id": account_id,
+                "name": DEFAULT_ACCOUNT,
+                "sealed": command.sealed,
+                "prefix": command.secret_prefix,
+                "now": tx.now_ms,
+            },
         )
     kept = command.key.hash if command.key is not None and command.key_name == SETTINGS_KEY else b""
-    tx.write(_REVOKE_FORMER, [{"name": SETTINGS_KEY, "hash": kept, "now": tx.now_ms}])
+    store.revoke_named(tx, SETTINGS_KEY, but=kept)
     if command.key is not None:
         await _accept(tx, command, command.key, account_id)
     return account_id
 
 
 async def _accept(tx: Tx, command: EnsureDefault, key: KeyText, account_id: str) -> None:
-    if await tx.rows("SELECT 1 FROM keys WHERE hash = :hash", {"hash": key.hash}):
+    if await store.has_key(tx, key.hash):
         row = {"account": account_id, "name": command.key_name, "scopes": f'["{Scope.ADMIN}"]', "hash": key.hash}
-        tx.write(_REINSTATE, [row], expect=1)
+        store.reinstate_key(tx, row)
         return
     admin = KeyRow(command.key_id, account_id, command.key_name, key.shown, (Scope.ADMIN.value,), tx.now_ms)
     insert(tx, [(admin, key)])

@@ -16,9 +16,10 @@ from typing import Final
 import msgspec
 import structlog
 
+from service.accounts import store
 from service.clock import Clock, Randomness, iso
 from service.db.reader import Reader
-from service.db.transaction import Row, Tx, json_set
+from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.errors import Conflict, FieldError, Invalid, NotFound, StoreUnavailable, Unauthenticated
 from service.schemas.account_schemas import KeyView
@@ -136,43 +137,10 @@ class TouchKey(Command[None]):
     at: int
 
 
-_INSERT: Final = """
-INSERT INTO keys (id, account_id, name, prefix, hash, scopes, created_at, expires_at)
-VALUES (:id, :account_id, :name, :prefix, :hash, :scopes, :created_at, :expires_at)
-"""
-_COLUMNS: Final = "id, account_id, name, prefix, scopes, created_at, expires_at, last_used_at, revoked_at"
-_FIND: Final = """
-SELECT k.id, k.account_id, k.hash, k.scopes, k.expires_at, k.last_used_at, k.revoked_at, a.status AS account FROM keys k
-JOIN accounts a ON a.id = k.account_id
-WHERE k.hash = :hash
-"""
-
-
-_IN_FORCE: Final = """
-SELECT a.id, (SELECT count(*) FROM keys k WHERE k.account_id = a.id AND k.revoked_at IS NULL
-    AND (k.expires_at IS NULL OR k.expires_at > :now)) AS n
-FROM accounts a WHERE a.id IN (SELECT value FROM json_each(:ids))
-"""
-# Of keys that have ended the last ones are kept, to be looked at: making and revoking them has no end.
-_FORGET_ENDED: Final = """
-DELETE FROM keys WHERE id IN (
-    SELECT id FROM keys WHERE account_id = :account AND (revoked_at IS NOT NULL OR expires_at <= :now)
-    ORDER BY id DESC LIMIT -1 OFFSET :kept)
-"""
-_IS_ADMIN: Final = "EXISTS (SELECT 1 FROM json_each(k.scopes) WHERE value = 'admin')"
-_OWNERS: Final = f"""
-SELECT k.id, k.account_id, {_IS_ADMIN} AS admin FROM keys k WHERE k.id IN (SELECT value FROM json_each(:ids))
-"""
-_ADMINS: Final = f"""
-SELECT k.id, k.expires_at IS NULL AS lasts FROM keys k JOIN accounts a ON a.id = k.account_id
-WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > :now) AND a.status = 'active' AND {_IS_ADMIN}
-"""
-
-
 def insert(tx: Tx, rows: Sequence[tuple[KeyRow, KeyText]]) -> None:
     """Write new keys; for handlers that make one within their own transaction."""
-    tx.write(
-        _INSERT,
+    store.insert_keys(
+        tx,
         [
             {
                 "id": row.id,
@@ -186,7 +154,6 @@ def insert(tx: Tx, rows: Sequence[tuple[KeyRow, KeyText]]) -> None:
             }
             for row, key in rows
         ],
-        expect=len(rows),
     )
 
 
@@ -236,7 +203,7 @@ class Keys:
 
     async def _load(self, digest: bytes) -> _Known | None:
         generation = self._generation
-        row = await self._reader.row(_FIND, {"hash": digest})
+        row = await store.find_by_hash(self._reader, digest)
         if row is None:
             return None
         if row["revoked_at"] is not None:
@@ -270,8 +237,7 @@ class Keys:
 
     async def handle_create(self, tx: Tx, commands: Sequence[CreateKey]) -> list[KeyRow | Exception]:
         """The writer's handler for `CreateKey`."""
-        wanted = json_set({command.account_id for command in commands})
-        in_force = {row["id"]: row["n"] for row in await tx.rows(_IN_FORCE, {"ids": wanted, "now": tx.now_ms})}
+        in_force = await store.keys_in_force(tx, {command.account_id for command in commands})
         answers: list[KeyRow | Exception] = []
         made: list[tuple[KeyRow, KeyText]] = []
         for each in commands:
@@ -287,17 +253,15 @@ class Keys:
                 answers.append(row)
                 made.append((row, each.key))
         insert(tx, made)
-        accounts = [{"account": each, "now": tx.now_ms, "kept": self._limit} for each in in_force]
-        tx.write(_FORGET_ENDED, accounts)
+        store.forget_ended_keys(tx, in_force, kept=self._limit)
         return answers
 
     async def handle_revoke(self, tx: Tx, commands: Sequence[RevokeKey]) -> list[Exception | None]:
         """The writer's handler for `RevokeKey`: each sees what the ones before it in the set have ended."""
-        wanted = json_set(command.key_id for command in commands)
-        found = {row["id"]: row for row in await tx.rows(_OWNERS, {"ids": wanted})}
+        found = {row["id"]: row for row in await store.key_owners(tx, {command.key_id for command in commands})}
         admins: dict[str, bool] = {}  # the admin keys in force, and whether they last
         if any(row["admin"] for row in found.values()):
-            admins = {row["id"]: bool(row["lasts"]) for row in await tx.rows(_ADMINS, {"now": tx.now_ms})}
+            admins = await store.admin_keys(tx)
         answers: list[Exception | None] = []
         revoked: list[str] = []
         for command in commands:
@@ -312,19 +276,13 @@ class Keys:
                 continue
             revoked.append(command.key_id)
             answers.append(None)
-        tx.write(
-            "UPDATE keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL",
-            [{"id": key_id, "now": tx.now_ms} for key_id in revoked],
-        )
+        store.revoke_keys(tx, revoked)
         tx.after_commit(lambda: self.forget(revoked))
         return answers
 
     async def handle_touch(self, tx: Tx, commands: Sequence[TouchKey]) -> list[Exception | None]:
         """The writer's handler for `TouchKey`."""
-        tx.write(
-            "UPDATE keys SET last_used_at = :at WHERE id = :id",
-            [{"id": command.key_id, "at": command.at} for command in commands],
-        )
+        store.touch_keys(tx, [{"id": command.key_id, "at": command.at} for command in commands])
         return [None for _ in commands]
 
     def forget(self, key_ids: Iterable[str]) -> None:
@@ -361,18 +319,13 @@ def _last_admin() -> Conflict:
 
 async def find(reader: Reader, key_id: str) -> KeyRow | None:
     """One key, of whichever account."""
-    row = await reader.row(f"SELECT {_COLUMNS} FROM keys WHERE id = :id", {"id": key_id})
+    row = await store.find_key(reader, key_id)
     return None if row is None else _from_row(row)
 
 
 async def list_keys(reader: Reader, account_id: str, before_id: str | None, limit: int) -> list[KeyRow]:
     """The account's keys, newest first; revoked ones too."""
-    rows = await reader.rows(
-        f"SELECT {_COLUMNS} FROM keys WHERE account_id = :account AND id < coalesce(:before, '~') "
-        "ORDER BY id DESC LIMIT :limit",
-        {"account": account_id, "before": before_id, "limit": limit},
-    )
-    return [_from_row(row) for row in rows]
+    return [_from_row(row) for row in await store.list_keys(reader, account_id, before_id, limit)]
 
 
 def _from_row(row: Row) -> KeyRow:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Final
 
+from service.accounts import store
 from service.clock import Randomness
+from service.db.reader import Reader
 from service.db.sealing import SecretBox
+from service.db.transaction import Tx
 from service.signing import decode_secret, new_secret
 
 SHOWN_CHARS: Final = 10  # `whsec_` and four more
-
-_FIND: Final = "SELECT secret, previous_secret, previous_secret_until FROM accounts WHERE id = :id"
-
-
-class Rows(Protocol):
-    """A transaction or a reader: whatever can read."""
-
-    async def rows(self, sql: str, params: Mapping[str, Any], /) -> list[Mapping[str, Any]]:
-        """Read a set."""
 
 
 def seal_place(account_id: str) -> str:
@@ -32,7 +25,7 @@ def new_sealed(box: SecretBox, randomness: Randomness, account_id: str) -> tuple
     return text, box.seal(text.encode(), seal_place(account_id))
 
 
-async def signing_secrets(source: Rows, box: SecretBox, account_id: str, now_ms: int) -> list[bytes]:
+async def signing_secrets(source: Reader | Tx, box: SecretBox, account_id: str, now_ms: int) -> list[bytes]:
     """The raw secrets that sign for an account now, newest first; the previous one co-signs while it is in grace.
 
     Args:
@@ -43,7 +36,7 @@ async def signing_secrets(source: Rows, box: SecretBox, account_id: str, now_ms:
     """
     place = seal_place(account_id)
     secrets: list[bytes] = []
-    for row in await source.rows(_FIND, {"id": account_id}):
+    for row in await store.sealed_secrets(source, account_id):
         secrets.append(decode_secret(box.open(bytes(row["secret"]), place).decode()))
         if row["previous_secret"] is not None and (row["previous_secret_until"] or 0) > now_ms:
             secrets.append(decode_secret(box.open(bytes(row["previous_secret"]), place).decode()))

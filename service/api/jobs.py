@@ -34,7 +34,7 @@ from service.errors import Gone, NotFound
 from service.ids import is_id
 from service.jobs import list_queries, queries
 from service.jobs.erase import Erase
-from service.jobs.idempotency import idempotency_key
+from service.jobs.idempotency_store import idempotency_key
 from service.jobs.intake import Caller
 from service.jobs.list_queries import JobFilter
 from service.jobs.row import JobRow

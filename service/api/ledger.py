@@ -19,9 +19,10 @@ from service.api.requests.body import header
 from service.api.requests.route import REPLAYED, Header, RouteAnswer, body_of, query_of, takes
 from service.errors import Forbidden, NotFound
 from service.ids import is_id
-from service.jobs.idempotency import idempotency_key
+from service.jobs.idempotency_store import idempotency_key
 from service.ledger.spending_limits import SetLimit
-from service.ledger.transfers import Credit, statement, transfer_view
+from service.ledger.store import statement
+from service.ledger.transfers import Credit, transfer_view
 from service.schemas.account_schemas import (
     AccountLimitRequest,
     AccountPageQuery,

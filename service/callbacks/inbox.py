@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from service.callbacks import store
 from service.clock import Clock
 from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
@@ -23,7 +24,6 @@ from service.providers.signatures import Judged
 from service.telemetry import SparingLog
 
 MAX_BODY_BYTES = CALLBACK_BYTES  # what is kept of a body
-MAX_BODIES = 100  # distinct ones kept for a submission
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +36,6 @@ class ReceiveCallback(Command[bool]):
     content_type: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
-
-
-_FIND_SUBMISSION = """
-SELECT s.id, s.job_id, s.provider, s.provider_task_id, s.token_hash, j.operation, j.erased_at
-FROM submissions s JOIN jobs j ON j.id = s.job_id WHERE s.token_hash = :hash
-"""
-_OTHER_HOLDER = """
-SELECT provider, provider_task_id FROM submissions
-WHERE provider = :provider AND provider_task_id = :task_id AND id <> :id LIMIT 1
-"""
-# The same body again is counted only; the hundred-and-first distinct one is not kept, but still heard.
-_KEEP = f"""
-INSERT INTO callbacks (submission_id, received_at, body, body_hash, content_type, copies)
-SELECT :submission_id, :received_at, :body, :body_hash, :content_type, 1
-WHERE (SELECT count(*) FROM callbacks WHERE submission_id = :submission_id) < {MAX_BODIES}
-ON CONFLICT (submission_id, body_hash) DO UPDATE SET copies = copies + 1
-"""
 
 
 class Observer(Protocol):
@@ -118,8 +101,7 @@ class Inbox:
 
     async def handle(self, tx: Tx, commands: Sequence[ReceiveCallback]) -> list[bool | Exception]:
         """The writer's handler for `ReceiveCallback`."""
-        found = await tx.rows_each(_FIND_SUBMISSION, [{"hash": command.token_hash} for command in commands])
-        submissions = {bytes(row["token_hash"]): row for row in found}
+        submissions = await store.submissions(tx, [command.token_hash for command in commands])
         heard: list[tuple[ReceiveCallback, Row, Observation]] = []
         answers: list[bool | Exception] = []
         for command in commands:
@@ -127,7 +109,7 @@ class Inbox:
             answers.append(submission is not None)
             if submission is not None:
                 heard.append((command, submission, self._read(command, submission)))
-        tx.write(_KEEP, [_kept(command, submission, tx.now_ms) for command, submission, _ in heard])
+        store.keep(tx, [_kept(command, submission, tx.now_ms) for command, submission, _ in heard])
         taken = await self._taken_ids(tx, heard)
         if heard:
             await self._tracker.apply(tx, [self._fact(*each, taken) for each in heard])
@@ -183,8 +165,7 @@ class Inbox:
             for _, submission, said in heard
             if said.task_id and submission["provider_task_id"] is None
         ]
-        found = await tx.rows_each(_OTHER_HOLDER, asked) if asked else []
-        return {(row["provider"], row["provider_task_id"]) for row in found}
+        return await store.taken_ids(tx, asked) if asked else set()
 
 
 def _kept(command: ReceiveCallback, submission: Row, now_ms: int) -> dict[str, Any]:

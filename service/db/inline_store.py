@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from service.db.sqlite import LAST_POS
+from service.db.macros import sqlite_text
+from service.db.sqlite import LAST_POS, SQLiteEngine
 from service.db.transaction import Params, Row
 
 T = TypeVar("T")
 
 
-class InlineConnection:
+class InlineConnection(SQLiteEngine):
     """A writing connection whose work runs at once."""
 
     def __init__(self, path: Path | str) -> None:
@@ -46,11 +47,11 @@ class InlineReader:
 
     async def rows(self, sql: str, params: Params | None = None) -> list[Row]:
         """Read a set."""
-        return self._raw.execute(sql, params or {}).fetchall()
+        return self._raw.execute(sqlite_text(sql), params or {}).fetchall()
 
     async def row(self, sql: str, params: Params | None = None) -> Row | None:
         """Read at most one row."""
-        return self._raw.execute(sql, params or {}).fetchone()  # type: ignore[no-any-return]
+        return self._raw.execute(sqlite_text(sql), params or {}).fetchone()  # type: ignore[no-any-return]
 
     async def close(self) -> None:
         """Nothing: the connection belongs to the writer."""

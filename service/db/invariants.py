@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from service.db.macros import sqlite_text
+
 _FINAL = "('completed', 'failed', 'cancelled', 'expired')"
 
 #: (number, what it says, the question)
@@ -18,7 +20,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "a final state is reached once, and corrected at most once, from expired",
         (
             f"SELECT job_id FROM events WHERE type IN ('job.completed', 'job.failed', 'job.cancelled', 'job.expired') "
-            "GROUP BY job_id HAVING count(*) > 2 OR (count(*) = 2 AND sum(type = 'job.expired') <> 1) "
+            "GROUP BY job_id HAVING count(*) > 2 OR (count(*) = 2 AND count(*) FILTER (WHERE type = 'job.expired') <> 1) "
             f"UNION ALL SELECT id FROM jobs j WHERE status IN {_FINAL} "
             "AND NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = j.id AND e.type = 'job.' || j.status)"
         ),
@@ -28,7 +30,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "a final state has its event, and the event one delivery for the job's own destination",
         (
             "SELECT e.id FROM events e JOIN jobs j ON j.id = e.job_id WHERE j.callback_url IS NOT NULL AND e.pos IS NOT NULL "
-            "AND (e.type IN (SELECT value FROM json_each(j.callback_events)) OR (j.callback_events IS NULL "
+            "AND (e.type IN @set(j.callback_events) OR (j.callback_events IS NULL "
             "AND e.type IN ('job.completed', 'job.failed', 'job.cancelled', 'job.expired'))) "
             "AND (SELECT count(*) FROM deliveries d WHERE d.event_id = e.id AND d.subscription_id IS NULL) <> 1"
         ),
@@ -48,7 +50,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "a pending delivery is held, or its lane will wake",
         (
             "SELECT d.id FROM deliveries d LEFT JOIN lanes l ON l.id = d.lane WHERE d.status = 'pending' AND d.lease_owner IS NULL "
-            "AND (l.next_due_at IS NULL OR l.next_due_at > max(d.due_at, coalesce(l.rests_until, 0)))"
+            "AND (l.next_due_at IS NULL OR l.next_due_at > @greatest(d.due_at, coalesce(l.rests_until, 0)))"
         ),
     ),
     (
@@ -125,8 +127,8 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "a job is found by its own tags, and no label belongs to another account's job or to none",
         (
             "SELECT l.job_id FROM labels l LEFT JOIN jobs j ON j.id = l.job_id AND j.account_id = l.account_id WHERE j.id IS NULL "
-            "UNION ALL SELECT j.id FROM jobs j, json_each(j.tags) tag WHERE NOT EXISTS (SELECT 1 FROM labels l "
-            "WHERE l.account_id = j.account_id AND l.name = 'tag' AND l.value = tag.value AND l.job_id = j.id)"
+            "UNION ALL SELECT j.id FROM jobs j WHERE EXISTS (SELECT 1 FROM @set(j.tags) tag WHERE NOT EXISTS (SELECT 1 "
+            "FROM labels l WHERE l.account_id = j.account_id AND l.name = 'tag' AND l.value = tag.value AND l.job_id = j.id))"
         ),
     ),
     (
@@ -174,7 +176,7 @@ def breaches(connection: sqlite3.Connection) -> list[Breach]:
     """Every rule that this database breaks; an empty list is health."""
     found: list[Breach] = []
     for rule, says, question in RULES:
-        rows = connection.execute(question).fetchmany(5)
+        rows = connection.execute(sqlite_text(question)).fetchmany(5)
         if rows:
             found.append(Breach(rule, says, tuple(str(row[0]) for row in rows)))
     integrity = connection.execute("PRAGMA integrity_check(5)").fetchall()

@@ -20,17 +20,19 @@ LEAST_MS: Final = 60_000  # that the newest row is ahead: less is a clock that w
 # Once for the same rows: a process that writes none after it must not pull again at the next start.
 _MARK: Final = "pulled_back"
 _MARKED: Final = f"SELECT value FROM meta WHERE key = '{_MARK}'"
+_LAST: Final = """
+SELECT coalesce((SELECT max(pos) FROM events WHERE pos IS NOT NULL), 0) AS pos, coalesce((SELECT max(id) FROM attempts), 0) AS attempt
+"""
 _PULLED: Final = f"""
-INSERT OR REPLACE INTO meta (key, value) VALUES ('{_MARK}',
-    coalesce((SELECT max(pos) FROM events WHERE pos IS NOT NULL), 0) || ' ' || coalesce((SELECT max(id) FROM attempts), 0))
+INSERT INTO meta (key, value) @rows('{_MARK}', :mark) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 """
 # The newest ones, not the latest: once the clock is right, events and attempts say so again.
 _NEWEST = """
-SELECT max(coalesce((SELECT at FROM events WHERE pos > :pos ORDER BY pos DESC LIMIT 1), 0),
+SELECT @greatest(coalesce((SELECT at FROM events WHERE pos > :pos ORDER BY pos DESC LIMIT 1), 0),
     coalesce((SELECT at FROM attempts WHERE id > :attempt ORDER BY id DESC LIMIT 1), 0)) AS ms
 """
 # Every later moment keeps its place behind the earlier ones, so that a lane still wakes for the first of its deliveries.
-_PULL = "UPDATE {table} SET {column} = max(:now, {column} - :ahead) WHERE {column} > :now"
+_PULL = "UPDATE {table} SET {column} = @greatest(:now, {column} - :ahead) WHERE {column} > :now"
 _DUE: Final = (
     ("jobs", "due_at"),
     ("deliveries", "due_at"),
@@ -57,14 +59,15 @@ async def handle(tx: Tx, commands: Sequence[PullBack]) -> list[int | Exception]:
         _log.warning("clock_behind_store", by_s=round(ahead_ms / 1000), hint="one of the two was wrong; see the clock")
         for table, column in _DUE:
             tx.write(_PULL.format(table=table, column=column), [{"now": tx.now_ms, "ahead": ahead_ms}])
-        tx.write(_PULLED, [{}])
+        [last] = await tx.rows(_LAST, {})
+        tx.write(_PULLED, [{"mark": f"{last['pos']} {last['attempt']}".encode()}])
     return [newest_ms for _ in commands]
 
 
 async def _not_pulled_ms(tx: Tx) -> int:
     """By how much what was written since due times were pulled back last is ahead of now."""
     marked = await tx.rows(_MARKED, {})
-    pos, attempt = map(int, str(marked[0]["value"]).split()) if marked else (0, 0)
+    pos, attempt = map(int, marked[0]["value"].split()) if marked else (0, 0)
     [row] = await tx.rows(_NEWEST, {"pos": pos, "attempt": attempt})
     return int(row["ms"]) - tx.now_ms
 

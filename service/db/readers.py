@@ -14,13 +14,13 @@ from typing import Any, Final
 import aiosqlite
 
 from service.db.barrier import Barrier
-from service.db.engine_errors import fault
+from service.db.macros import sqlite_text
+from service.db.sqlite import BUSY_TIMEOUT_MS, fault
 from service.db.transaction import Params, Row
 from service.errors import Unavailable
 
 PAGES: Final = 4  # connections for callers; each has a thread of its own
 WORK: Final = 2  # connections for everything else
-BUSY_TIMEOUT_MS: Final = 3_000  # an operator's shell may hold the file for a moment; the setting's default
 INTERRUPT_EVERY_S: Final = 0.005  # a statement that had not begun is not interrupted the first time
 RETRY_AFTER_S: Final = 5  # told to those whose read took too long
 
@@ -96,7 +96,7 @@ class SQLiteReader:
             self._idle.put_nowait(connection)
             raise
         try:
-            found: Any = await connection.execute_fetchall(sql, params or {})
+            found: Any = await connection.execute_fetchall(sqlite_text(sql), params or {})
         except asyncio.CancelledError:
             ending = asyncio.create_task(self._end(connection), name="reader-ending")
             self._ending.add(ending)

@@ -15,7 +15,9 @@ from service.errors import StoreUnavailable
 
 PROBE_S: Final = 2.0  # between two writes, however often somebody asks
 ROOM_BYTES: Final = 64 * 1024  # that a store in trouble must take before it counts as well: more than a job needs
-_PROBE: Final = "INSERT OR REPLACE INTO meta (key, value) VALUES ('last_probe', :now)"
+_PROBE: Final = (
+    "INSERT INTO meta (key, value) @rows('last_probe', :now) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+)
 
 
 @dataclass(frozen=True, slots=True)

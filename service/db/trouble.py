@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from service.db.macros import sqlite_text
+
 DAY_MS: Final = 86_400_000  # milliseconds
 TRIED_OFTEN: Final = 5  # failures in a row open a destination's breaker
 
@@ -39,9 +41,9 @@ _QUESTIONS: Final = {
     TroubleKind.SUBMIT_UNKNOWN: "SELECT count(*), min(id) FROM jobs WHERE status = 'submit_unknown'",
     TroubleKind.REFUSED: (
         "SELECT count(*), max(provider || ' (' || error_code || ')') FROM jobs "
-        "WHERE status = 'failed' AND error_code IN ('provider_auth', 'provider_funds') AND finished_at > :now - :day"
+        "WHERE status = 'failed' AND error_code IN ('provider_auth', 'provider_funds') AND finished_at > @typed(:now, bigint) - :day"
     ),
-    TroubleKind.DEAD: "SELECT count(*), max(id) FROM deliveries WHERE status = 'dead' AND finished_at > :now - :day",
+    TroubleKind.DEAD: "SELECT count(*), max(id) FROM deliveries WHERE status = 'dead' AND finished_at > @typed(:now, bigint) - :day",
     TroubleKind.FAILING: (
         "SELECT count(DISTINCT lane), max(id) FROM deliveries WHERE status = 'pending' AND attempt_count >= :often"
     ),
@@ -53,7 +55,7 @@ _QUESTIONS: Final = {
         "SELECT count(*), max(job_id || ' (' || error || ')') FROM results "
         "WHERE NOT stored AND due_at IS NULL AND expires_at > :now AND error IS NOT NULL AND error <> 'erased'"
     ),
-    TroubleKind.AHEAD: "SELECT max(0, created_at - :now), id FROM jobs ORDER BY id DESC LIMIT 1",
+    TroubleKind.AHEAD: "SELECT @greatest(0, created_at - :now), id FROM jobs ORDER BY id DESC LIMIT 1",
 }
 
 
@@ -62,7 +64,7 @@ def troubles(connection: sqlite3.Connection, now_ms: int) -> list[Trouble]:
     asked = {"now": now_ms, "day": DAY_MS, "often": TRIED_OFTEN}
     found: list[Trouble] = []
     for kind, question in _QUESTIONS.items():
-        row = connection.execute(question, asked).fetchone()
+        row = connection.execute(sqlite_text(question), asked).fetchone()
         if row is not None and row[0]:
             found.append(Trouble(kind, row[0], row[1]))
     return found

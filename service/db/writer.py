@@ -7,7 +7,6 @@ Where the engine is not able (a full disk, another program's lock) everybody who
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from service.clock import Clock
-from service.db.engine_errors import fault
-from service.db.sqlite import SQLiteTx, WriteConnection, empty_log
+from service.db.engine import Engine, EngineTx
 from service.db.transaction import Tx
 from service.errors import GuardFailed, StoreFailed, StoreInDoubt, StoreUnavailable
 
@@ -63,15 +61,15 @@ class _Applied:
     """Commands that are durable, with their answers."""
 
     answers: list[Any]
-    tx: SQLiteTx
+    tx: EngineTx
     took_s: float
 
 
 class Writer:
-    """Runs commands. One instance, one task, one writing connection for a database file."""
+    """Runs commands. One instance, one task, one engine for a database."""
 
-    def __init__(self, connection: WriteConnection, clock: Clock, observer: Observer | None = None) -> None:
-        self._connection = connection
+    def __init__(self, engine: Engine, clock: Clock, observer: Observer | None = None) -> None:
+        self._engine = engine
         self._clock = clock
         self._observer = observer
         self._handlers: dict[type, Handler[Any, Any]] = {}
@@ -120,7 +118,7 @@ class Writer:
     def check(self) -> None:
         """Stop if the database is not in its place any more, also while nobody writes."""
         try:
-            self._connection.check()
+            self._engine.check()
         except StoreFailed as error:
             self._fail([], error)
 
@@ -129,6 +127,15 @@ class Writer:
         if self.trouble is not None:
             _log.warning("store_back")
             self.trouble = None
+
+    async def void(self, command: Command[R], otherwise: R) -> R:
+        """Run a command that voids what earlier processes held; where others may be at work nothing is void, and it is not run.
+
+        Args:
+            command: Sent at start, before anything is claimed.
+            otherwise: The answer where it is not run.
+        """
+        return await self.run(command) if self._engine.alone else otherwise
 
     @property
     def closed(self) -> bool:
@@ -145,7 +152,7 @@ class Writer:
         self._wake.set()
         if self._task is not None:
             await self._task
-        await self._connection.close()
+        await self._engine.close()
 
     async def _serve(self) -> None:
         batch: list[_Waiting] = []
@@ -173,11 +180,9 @@ class Writer:
     async def _empty_log(self, emptied: asyncio.Future[bool]) -> None:
         done = False
         try:
-            done = await self._connection.on_thread(empty_log)
-        except sqlite3.Error as error:  # a full disk, say; what was committed is not touched
-            _log.warning("log_not_emptied", error=repr(error))
-            if isinstance(failure := fault(error), StoreFailed):
-                raise failure from error
+            done = await self._engine.empty_log()
+        except StoreUnavailable as error:
+            _log.warning("log_not_emptied", error=str(error))
         finally:
             self._emptied = None
             _settle(emptied, done)
@@ -245,7 +250,7 @@ class Writer:
         for position, command in enumerate(commands):
             groups.setdefault(type(command), []).append(position)
         answers: list[Any] = [None] * len(commands)
-        tx = SQLiteTx(self._connection, self._clock.now_ms())
+        tx = self._engine.begin(self._clock.now_ms())
         started = self._clock.monotonic()
         try:
             for kind, positions in groups.items():
@@ -253,12 +258,12 @@ class Writer:
                 for position, answer in zip(positions, group, strict=True):
                     answers[position] = answer
             await tx.commit()
-        except (sqlite3.Error, MemoryError) as error:
-            await _undo(tx)
-            raise fault(error) from error
-        except BaseException:
-            await _undo(tx)
-            raise
+        except BaseException as error:
+            await tx.rollback()
+            found = self._engine.translate(error)
+            if found is error:
+                raise
+            raise found from error
         return _Applied(answers, tx, self._clock.monotonic() - started)
 
     def _follow_up(self, applied: _Applied) -> None:
@@ -302,11 +307,3 @@ def _settle(future: asyncio.Future[Any], answer: object) -> None:
         future.set_exception(answer)
     else:
         future.set_result(answer)
-
-
-async def _undo(tx: SQLiteTx) -> None:
-    """Roll back; an engine that cannot even do that can no longer be trusted."""
-    try:
-        await tx.rollback()
-    except sqlite3.Error as error:
-        raise StoreFailed(f"a transaction cannot be rolled back: {error}") from error

@@ -21,18 +21,18 @@ _OF_LANES: Final = """
 SELECT asked.value AS lane,
     (SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE lane = asked.value AND status = 'pending' LIMIT :counted)) AS pending,
     (SELECT due_at FROM deliveries WHERE lane = asked.value AND status = 'pending' ORDER BY due_at LIMIT 1) AS due_at
-FROM json_each(:lanes) asked
+FROM @set(:lanes) asked
 """
 _COUNT: Final = """
 SELECT count(*) AS pending FROM (SELECT 1 FROM deliveries WHERE status = 'pending' LIMIT :counted)
 """
 # Walks from lane to lane instead of over all that is pending: some destination may have a million of them.
 _WORST: Final = """
-WITH RECURSIVE each_lane (lane) AS (
-    SELECT min(lane) FROM deliveries WHERE status = 'pending'
+WITH RECURSIVE each_lane (lane, step) AS (
+    SELECT min(lane), 1 FROM deliveries WHERE status = 'pending'
     UNION ALL
-    SELECT (SELECT min(lane) FROM deliveries WHERE status = 'pending' AND lane > each_lane.lane) FROM each_lane
-    WHERE lane IS NOT NULL LIMIT :lanes
+    SELECT (SELECT min(lane) FROM deliveries WHERE status = 'pending' AND lane > each_lane.lane), step + 1 FROM each_lane
+    WHERE lane IS NOT NULL AND step < :lanes
 ), waiting AS MATERIALIZED (
     SELECT each_lane.lane,
         (SELECT count(*) FROM (SELECT 1 FROM deliveries WHERE lane = each_lane.lane AND status = 'pending' LIMIT :counted)) AS pending,

@@ -144,15 +144,19 @@ def _walk(params: Params, status: str | None, down_to: str) -> str:
     that begin with it.
     """
     by = _index_columns(params, status)
-    conditions = [f"{'' if name in by else '+'}{name} = :{name}" for name in params if name != "before"]
+    conditions = [f"{_column(name, by)} = :{name}" for name in params if name != "before"]
     if status is not None:
-        conditions.append(f"{'' if 'status' in by else '+'}status = :{status}")
+        conditions.append(f"{_column('status', by)} = :{status}")
     if "status" in by:
         conditions.append(_UNDELIVERED)
     if "before" in params:
         conditions.append("id < :before")
-    order = "+id" if _FEW & by else "id"
+    order = "@without_index(id)" if _FEW & by else "id"
     return f"SELECT id FROM deliveries WHERE {' AND '.join(conditions)}{down_to} ORDER BY {order} DESC LIMIT :limit"
+
+
+def _column(name: str, by: frozenset[str]) -> str:
+    return name if name in by else f"@without_index({name})"
 
 
 def _index_columns(params: Params, status: str | None) -> frozenset[str]:

@@ -9,7 +9,7 @@ from functools import partial
 from service.db.leases import RELEASED, STILL_HELD
 from service.db.transaction import Tx, json_set
 from service.db.writer import Command, Writer
-from service.deliveries.delivery_claims import HeldDeliveries
+from service.deliveries.claim_store import HeldDeliveries
 from service.deliveries.store import settle_lanes
 
 
@@ -77,7 +77,7 @@ async def handle_stale(tx: Tx, commands: Sequence[EndStale], emptied: Callable[[
         stale = [row["id"] for row in await tx.rows(_STALE, asked)]
         tx.write(
             "UPDATE deliveries SET status = 'dead', reason = 'destination_down', finished_at = :now, due_at = NULL "
-            "WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'pending' AND lease_owner IS NULL",
+            "WHERE id IN @set(:ids) AND status = 'pending' AND lease_owner IS NULL",
             [{"ids": json_set(stale), "now": tx.now_ms}] if stale else [],
         )
         settle_lanes(tx, [each.lane] if stale else [])

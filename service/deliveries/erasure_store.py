@@ -14,20 +14,20 @@ ERASED = "erased"  # the reason of a delivery that was not sent any more
 # What ended longer ago than a lease lasts is in nobody's hands.
 _MAY_BE_HELD = """
 SELECT DISTINCT event_id AS id FROM deliveries
-WHERE job_id IN (SELECT value FROM json_each(:ids)) AND (finished_at IS NULL OR finished_at >= :since)
+WHERE job_id IN @set(:ids) AND (finished_at IS NULL OR finished_at >= :since)
 """
-_OF_JOBS = "SELECT id FROM deliveries WHERE job_id IN (SELECT value FROM json_each(:ids))"
+_OF_JOBS = "SELECT id FROM deliveries WHERE job_id IN @set(:ids)"
 _ERASE = (
     """
 DELETE FROM fanouts
-WHERE event_id IN (SELECT id FROM events WHERE job_id IN (SELECT value FROM json_each(:ids)))
+WHERE event_id IN (SELECT id FROM events WHERE job_id IN @set(:ids))
 """,
     # An answer may repeat what it was sent.
     f"DELETE FROM attempts WHERE delivery_id IN ({_OF_JOBS})",
-    "DELETE FROM deliveries WHERE job_id IN (SELECT value FROM json_each(:ids)) AND status <> 'pending'",
+    "DELETE FROM deliveries WHERE job_id IN @set(:ids) AND status <> 'pending'",
     f"""
 UPDATE deliveries SET status = 'skipped', reason = 'erased', finished_at = :now, due_at = NULL, {VOID}
-WHERE job_id IN (SELECT value FROM json_each(:ids)) AND status = 'pending'
+WHERE job_id IN @set(:ids) AND status = 'pending'
 """,
 )
 

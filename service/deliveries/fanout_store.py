@@ -19,7 +19,7 @@ PART: Final = 1_000  # deliveries of one event that one transaction writes: some
 
 _LEAVE: Final = """
 INSERT INTO fanouts (event_id, place, account_id, subscription_ids, results_expire_at)
-VALUES (:event, :place, :account, :subscriptions, :results_expire_at)
+@rows(:event, :place, :account, :subscriptions, :results_expire_at)
 """
 _NEXT: Final = """
 SELECT f.event_id, f.place, f.account_id, f.subscription_ids, f.results_expire_at, e.job_id, e.type, e.at, e.body
@@ -27,7 +27,7 @@ FROM fanouts f JOIN events e ON e.id = f.event_id ORDER BY f.event_id, f.place L
 """
 _HAD: Final = """
 SELECT subscription_id FROM deliveries
-WHERE event_id = :event AND subscription_id IN (SELECT value FROM json_each(:ids))
+WHERE event_id = :event AND subscription_id IN @set(:ids)
 """
 _REMOVE: Final = "DELETE FROM fanouts WHERE event_id = :event AND place = :place"
 _ANY: Final = "SELECT 1 FROM fanouts LIMIT 1"

@@ -16,7 +16,7 @@ import structlog
 
 from service.db.transaction import Row
 from service.db.writer import Writer
-from service.deliveries.delivery_claims import (
+from service.deliveries.claim_store import (
     LANES_AT_ONCE,
     PER_LANE,
     ClaimDeliveries,
@@ -68,7 +68,7 @@ class Refill:
 
     async def start(self) -> None:
         """Void what an earlier process held, and begin to refill lanes as they run empty."""
-        for lane_id in await self._writer.run(VoidDeliveryLeases()):
+        for lane_id in await self._writer.void(VoidDeliveryLeases(), []):
             self._lanes.breakers.suspect(lane_id)
         self._refiller = asyncio.create_task(self._refill_forever(), name="lane-refiller")
 

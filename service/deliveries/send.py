@@ -15,9 +15,9 @@ from service import __version__
 from service.backoff import JITTER
 from service.clock import Clock, Randomness
 from service.db.writer import Writer
-from service.deliveries import delivery_claims, ending_store, store
+from service.deliveries import claim_store, ending_store, store
+from service.deliveries.claim_store import HeldDeliveries
 from service.deliveries.classify import Tried, broken, classify, next_due_ms
-from service.deliveries.delivery_claims import HeldDeliveries
 from service.deliveries.ending_store import EndDelivery, EndStale
 from service.deliveries.figures import Figures
 from service.deliveries.lane_feedback import Outcomes
@@ -120,7 +120,7 @@ class Sender:
         self.recalled = Recalled(self.lease_ms)
         self._refill = Refill(writer, directory, self.lanes, owner, self.lease_ms)
         store.register(writer, self.lanes.try_now)
-        delivery_claims.register(writer)
+        claim_store.register(writer)
         ending_store.register(writer, self._emptied)
 
     async def send(self, sending: Sending) -> None:

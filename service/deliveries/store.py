@@ -16,13 +16,14 @@ KEPT_RESPONSE_BYTES = 16 * 1024  # of a destination's answer
 _INSERT = """
 INSERT INTO deliveries (id, event_id, account_id, job_id, type, subscription_id, lane, url, status, attempt_count,
     schedule_base, reason, created_at, give_up_at, due_at, finished_at, lease_owner, lease_until, lease_epoch)
-VALUES (:id, :event_id, :account_id, :job_id, :type, :subscription_id, :lane, :url, :status, 0, 0, :reason, :created_at,
+@rows(:id, :event_id, :account_id, :job_id, :type, :subscription_id, :lane, :url, :status, 0, 0, :reason, :created_at,
     :give_up_at, :due_at, :finished_at, :lease_owner, :lease_until, :lease_epoch)
 """
 _WAKE_LANE = """
-INSERT INTO lanes (id, account_id, next_due_at) VALUES (:lane, :account_id, :due_at)
+INSERT INTO lanes (id, account_id, next_due_at) @rows(:lane, :account_id, :due_at)
 ON CONFLICT (id) DO UPDATE SET
-    next_due_at = max(min(coalesce(next_due_at, excluded.next_due_at), excluded.next_due_at), coalesce(rests_until, 0))
+    next_due_at = @greatest(@least(coalesce(lanes.next_due_at, excluded.next_due_at), excluded.next_due_at),
+        coalesce(lanes.rests_until, 0))
 """
 _REST = "UPDATE lanes SET next_due_at = :until, rests_until = :until WHERE id = :lane"
 _NEXT_OF_LANE = """
@@ -39,17 +40,19 @@ _LANES_BELOW = "SELECT id, :origin AS origin FROM lanes WHERE id >= :origin || '
 _INSERT_ATTEMPT = """
 INSERT INTO attempts (delivery_id, at, status_code, error, error_class, duration_ms, dns_ms, connect_ms, tls_ms,
     first_byte_ms, sent, response_body)
-SELECT d.id, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10, v.column11,
-    CASE WHEN d.reason = 'erased' THEN NULL ELSE v.column12 END
-FROM (VALUES (:id, :at, :status_code, :error, :error_class, :duration_ms, :dns_ms, :connect_ms, :tls_ms, :first_byte_ms, :sent,
-    :response_body)) v JOIN deliveries d ON d.id = v.column1
+SELECT d.id, v.at, v.status_code, v.error, v.error_class, v.duration_ms, v.dns_ms, v.connect_ms, v.tls_ms, v.first_byte_ms,
+    v.sent, CASE WHEN d.reason = 'erased' THEN NULL ELSE v.response_body END
+FROM @given(id text = :id, at bigint = :at, status_code bigint = :status_code, error text = :error,
+    error_class text = :error_class, duration_ms bigint = :duration_ms, dns_ms bigint = :dns_ms,
+    connect_ms bigint = :connect_ms, tls_ms bigint = :tls_ms, first_byte_ms bigint = :first_byte_ms, sent text = :sent,
+    response_body text = :response_body) v JOIN deliveries d ON d.id = v.id
 """
 # That it arrived is a fact, even if the lease was lost meanwhile. What was erased stays `skipped`:
 # nothing of it can be shown or sent again, and its attempts tell what was out before.
 _DELIVERED = f"""
 UPDATE deliveries SET status = 'delivered', attempt_count = attempt_count + 1, finished_at = :now, due_at = NULL,
     reason = NULL, {RELEASED}
-WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'delivered' AND (reason IS NULL OR reason <> 'erased')
+WHERE id IN @set(:ids) AND status <> 'delivered' AND (reason IS NULL OR reason <> 'erased')
 """
 # That it did not arrive counts only from the holder of the lease.
 _FAILED = f"""
@@ -200,7 +203,7 @@ async def handle_retries(
     """The writer's handler for `RetryDelivery`."""
     found = await tx.rows(
         "SELECT d.id, d.account_id, d.lane, d.subscription_id, s.status AS subscription, e.body IS NULL AS erased "
-        "FROM deliveries d JOIN events e ON e.id = d.event_id LEFT JOIN subscriptions s ON s.id = d.subscription_id WHERE d.id IN (SELECT value FROM json_each(:ids))",
+        "FROM deliveries d JOIN events e ON e.id = d.event_id LEFT JOIN subscriptions s ON s.id = d.subscription_id WHERE d.id IN @set(:ids)",
         {"ids": json_set(command.delivery_id for command in commands)},
     )
     known = {(row["id"], row["account_id"]): row for row in found}

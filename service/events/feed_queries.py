@@ -96,15 +96,15 @@ WITH edge AS MATERIALIZED (
 )
 SELECT edge.floor, edge.newest, edge.erased, edge.seen, found.pos, found.id, found.type, found.body FROM edge LEFT JOIN (
     SELECT e.pos, e.id, e.type, e.body FROM near JOIN events e ON e.pos = near.pos AND e.account_id = :account
-    WHERE near.before < :max_bytes) found ORDER BY found.pos
+    WHERE near.before < :max_bytes) found ON TRUE ORDER BY found.pos
 """
 _SEEN: Final = """(SELECT max(pos) FROM (
         SELECT pos FROM events WHERE account_id = :account AND pos > :after ORDER BY pos LIMIT :scan))"""
 # A job has few events, which are found by the job wherever they are.
 _SEEN_BY_JOB: Final = "(SELECT max(pos) FROM events WHERE account_id = :account AND pos > :after)"
-_BY_JOB: Final = "INDEXED BY ix_events_for_timeline"
+_BY_JOB: Final = "@by_index(ix_events_for_timeline)"
 _JOBS: Final = "JOIN jobs j ON j.id = e.job_id"
-_TAGGED: Final = "EXISTS (SELECT 1 FROM json_each(j.tags) tag WHERE tag.value IN (SELECT value FROM json_each(:tags)))"
+_TAGGED: Final = "EXISTS (SELECT 1 FROM @set(j.tags) tag WHERE tag.value IN @set(:tags))"
 
 
 async def read_edges(reader: Reader, account_id: str) -> Edges:
@@ -167,10 +167,10 @@ async def read_page(
 def _conditions(wanted: FeedFilter) -> dict[str, tuple[str, Any]]:
     """By the name of the parameter: the condition, and the parameter's value."""
     given: Sequence[tuple[str, str, tuple[str, ...]]] = (
-        ("types", "e.type IN (SELECT value FROM json_each(:types))", wanted.types),
-        ("jobs", "e.job_id IN (SELECT value FROM json_each(:jobs))", wanted.jobs),
-        ("providers", "j.provider IN (SELECT value FROM json_each(:providers))", wanted.providers),
-        ("operations", "j.operation IN (SELECT value FROM json_each(:operations))", wanted.operations),
+        ("types", "e.type IN @set(:types)", wanted.types),
+        ("jobs", "e.job_id IN @set(:jobs)", wanted.jobs),
+        ("providers", "j.provider IN @set(:providers)", wanted.providers),
+        ("operations", "j.operation IN @set(:operations)", wanted.operations),
         ("tags", _TAGGED, wanted.tags),
     )
     return {name: (condition, json_set(values)) for name, condition, values in given if values}

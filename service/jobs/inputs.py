@@ -15,6 +15,7 @@ import structlog
 
 from service.db.reader import Reader
 from service.errors import FileMissing, StorageUnavailable
+from service.jobs import queries
 from service.jobs.row import JobRow, about
 from service.offload import QUICK_BYTES, beside
 from service.providers.documents.longtexts import parsed
@@ -99,9 +100,7 @@ class Inputs:
         return await beside(len(text) > QUICK_BYTES, _decoded, text)
 
     async def _kept(self, job_id: str) -> bytes:
-        row = await self.reader.row(
-            "SELECT body, storage_key, size_bytes, sha256 FROM inputs WHERE job_id = :id", {"id": job_id}
-        )
+        row = await queries.kept_input(self.reader, job_id)
         if row is None or (row["body"] is None and self.vault is None):
             raise FileMissing("the job's input is not where it should be")
         if row["body"] is not None:

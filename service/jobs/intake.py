@@ -21,14 +21,14 @@ from service.egress import Egress
 from service.errors import Conflict, EgressRefused, FieldError, Invalid, Problem, RemoraError
 from service.ids import Ids
 from service.jobs import costs, store
-from service.jobs.idempotency import FirstUse, body_hash, first_use, first_uses, remember
+from service.jobs.idempotency_store import FirstUse, body_hash, first_use, first_uses, remember
 from service.jobs.inputs import KEPT, Inputs, KeptInput
 from service.jobs.row import JobRow
 from service.jobs.track import Tracker
 from service.jobs.transitions.draft import Draft
 from service.jobs.view import Links, job_view, shown
 from service.ledger.spending_limits import SpendingLimits, Want
-from service.ledger.transfers import book
+from service.ledger.store import book
 from service.offload import beside, is_large
 from service.providers.documents.longtexts import encoded
 from service.providers.quote import Quote

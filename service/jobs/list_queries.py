@@ -34,13 +34,11 @@ _SELECTED: Final = ", ".join(f"jobs.{name}" for name in COLUMNS)
 _HAS_LABEL: Final = """EXISTS (SELECT 1 FROM labels has WHERE has.account_id = :account AND has.name = :name{place}
     AND has.value = :value{place} AND has.job_id = {id})"""
 # A label holds the beginning of a long value only.
-_HAS_PAIR: Final = (
-    "EXISTS (SELECT 1 FROM json_each(jobs.job_metadata) WHERE key = :key{place} AND value = :whole{place})"
-)
+_HAS_PAIR: Final = "@has_pair(jobs.job_metadata, :key{place}, :whole{place})"
 _COUNT: Final = """
-SELECT (SELECT count(*) FROM (SELECT 1 FROM labels WHERE account_id = :account AND name = json_extract(asked.value, '$[0]')
-    AND value = substr(json_extract(asked.value, '$[1]'), 1, 64) LIMIT :scan)) AS n
-FROM json_each(:labels) asked ORDER BY asked.key
+SELECT (SELECT count(*) FROM (SELECT 1 FROM labels WHERE account_id = :account AND name = asked.name
+    AND value = substr(asked.value, 1, 64) LIMIT :scan)) AS n
+FROM @tuples(:labels, name text, value text) asked ORDER BY asked.place
 """
 
 
@@ -104,9 +102,9 @@ class _Walk:
         return f"{self.id} >= :low AND {self.id} < :high"
 
 
-_ALL: Final = _Walk("jobs INDEXED BY ix_jobs_for_list", "jobs.account_id = :account")
+_ALL: Final = _Walk("jobs @by_index(ix_jobs_for_list)", "jobs.account_id = :account")
 _BY_TASK: Final = _Walk(
-    "jobs INDEXED BY ix_jobs_for_task", "jobs.provider_task_id = :task AND jobs.account_id = :account"
+    "jobs @by_index(ix_jobs_for_task)", "jobs.provider_task_id = :task AND jobs.account_id = :account"
 )
 
 
@@ -116,13 +114,13 @@ def _by_label(place: int) -> _Walk:
         f"labels.account_id = :account AND labels.name = :name{place} AND labels.value = :value{place}",
         (f"label{place}",),
         "labels.job_id",
-        " CROSS JOIN jobs ON jobs.id = labels.job_id",  # the index first, always
+        " @then_join jobs ON jobs.id = labels.job_id",  # the index first, always
     )
 
 
 def _by_status(place: int) -> _Walk:
     where = f"jobs.account_id = :account AND jobs.status = :status{place}"
-    return _Walk("jobs INDEXED BY ix_jobs_for_list_by_status", where, ("status",))
+    return _Walk("jobs @by_index(ix_jobs_for_list_by_status)", where, ("status",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +196,7 @@ def _conditions(wanted: JobFilter, job_id: str) -> tuple[dict[str, str], dict[st
     plain = (
         ("provider", "jobs.provider = :provider", wanted.provider),
         ("operation", "jobs.operation = :operation", wanted.operation),
-        ("task", "jobs.provider_task_id = :task AND jobs.task_confirmed", wanted.provider_task_id),
+        ("task", "jobs.provider_task_id = :task AND jobs.task_confirmed = TRUE", wanted.provider_task_id),
         ("after", "jobs.created_at > :after", wanted.created_after),
         ("before", "jobs.created_at < :before", wanted.created_before),
     )
@@ -250,7 +248,7 @@ def export_query(wanted: JobFilter, params: Params) -> tuple[str, Params]:
     """The query of a page of an export and its parameters: through a label's jobs where there is one, else through all."""
     walk = _by_label(0) if wanted.labels else _ALL
     conditions, given = _conditions(wanted, walk.id)
-    fits = " AND ".join(condition for name, condition in conditions.items() if name not in walk.decides) or "1"
+    fits = " AND ".join(condition for name, condition in conditions.items() if name not in walk.decides) or "TRUE"
     sql = (
         f"SELECT {_EXPORTED}, {fits} AS fits FROM {walk.index}{walk.join} "
         f"WHERE {walk.where} AND {walk.id} > :behind AND {walk.id} <= :until ORDER BY {walk.id} LIMIT :limit"

@@ -1,4 +1,4 @@
-"""Reading jobs: one, its results, its timeline, and what the duties look for; lists of them stand in `list_queries`."""
+"""Reading jobs: one, its input, its results, its timeline, and what the duties look for; lists of them stand in `list_queries`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import msgspec
 
 from service.clock import iso
 from service.db.reader import Reader
+from service.db.transaction import Row
 from service.jobs.row import SELECT_JOB, JobRow, from_row
-from service.jobs.view import ResultRow
+from service.jobs.view import RESULT_COLUMNS, ResultRow
 from service.schemas.job_schemas import TimelineRowView
-
-#: In the order of the fields of `ResultRow`.
-_RESULT_COLUMNS = "idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error"
 
 
 async def find(reader: Reader, account_id: str, job_id: str) -> JobRow | None:
@@ -26,8 +24,8 @@ async def find(reader: Reader, account_id: str, job_id: str) -> JobRow | None:
 
 async def results(reader: Reader, job_id: str) -> list[ResultRow]:
     """The results of one job, in order."""
-    found = await reader.rows(f"SELECT {_RESULT_COLUMNS} FROM results WHERE job_id = :id ORDER BY idx", {"id": job_id})
-    return [ResultRow(*row) for row in found]  # type: ignore[arg-type]  # see above
+    found = await reader.rows(f"SELECT {RESULT_COLUMNS} FROM results WHERE job_id = :id ORDER BY idx", {"id": job_id})
+    return [ResultRow.of(row) for row in found]
 
 
 async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[ResultRow]]:
@@ -36,14 +34,19 @@ async def results_of(reader: Reader, jobs: Sequence[JobRow]) -> dict[str, list[R
     found: dict[str, list[ResultRow]] = {}
     if wanted:
         rows = await reader.rows(
-            f"SELECT {_RESULT_COLUMNS}, job_id FROM results "
-            "WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx",
+            f"SELECT {RESULT_COLUMNS}, job_id FROM results WHERE job_id IN @set(:ids) ORDER BY job_id, idx",
             {"ids": msgspec.json.encode(wanted).decode()},
         )
         for row in rows:
-            *columns, job_id = row
-            found.setdefault(job_id, []).append(ResultRow(*columns))  # type: ignore[arg-type]  # see above
+            found.setdefault(row["job_id"], []).append(ResultRow.of(row))
     return found
+
+
+async def kept_input(reader: Reader, job_id: str) -> Row | None:
+    """An input that lies apart from its job: `body`, or `storage_key`; `size_bytes` and `sha256`."""
+    return await reader.row(
+        "SELECT body, storage_key, size_bytes, sha256 FROM inputs WHERE job_id = :id", {"id": job_id}
+    )
 
 
 async def timeline(reader: Reader, job_id: str, after_seq: int, limit: int) -> list[TimelineRowView]:
@@ -98,9 +101,9 @@ async def at_providers(reader: Reader) -> list[tuple[str, str, str]]:
     """Provider, account and id of all jobs whose task is being submitted or worked on, and not overdue; see `UnfinishedTasks`."""
     rows = await reader.rows(
         # Through the index of what is active, which is small beside all jobs.
-        "SELECT provider, account_id, id FROM jobs INDEXED BY ix_jobs_for_expiry "
+        "SELECT provider, account_id, id FROM jobs @by_index(ix_jobs_for_expiry) "
         "WHERE status IN ('queued', 'submitting', 'submit_unknown', 'running') AND status IN ('submitting', 'running') "
-        "AND (overdue = 0 OR overdue_at IS NOT NULL)",
+        "AND (NOT overdue OR overdue_at IS NOT NULL)",
     )
     return [(row["provider"], row["account_id"], row["id"]) for row in rows]
 

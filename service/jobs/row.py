@@ -13,8 +13,13 @@ from service.states import ACTIVE, FINAL, JobStatus, ResolvedBy
 
 @dataclass(slots=True)
 class JobRow:
-    """A working copy of one row; see `db.tables.Job` for what the columns mean. Times are ms UTC, money micro-USD."""
+    """A working copy of one row; see `db.tables.Job` for what the columns mean. Times are ms UTC, money micro-USD.
 
+    The fields are made from the table by `python -m tests.generated`: reading the table itself would load SQLAlchemy, which a
+    running service does without.
+    """
+
+    # <columns>
     id: str
     account_id: str
     provider: str
@@ -37,7 +42,7 @@ class JobRow:
     submit_failures: int = 0
     refusals: str | None = None
     provider_task_id: str | None = None
-    task_confirmed: int = 1
+    task_confirmed: bool = True
     provider_status: str | None = None
     poll_url: str | None = None
     cancel_url: str | None = None
@@ -60,15 +65,16 @@ class JobRow:
     missing_since: int | None = None
     poll_failures: int = 0
     not_found_polls: int = 0
-    overdue: int = 0
+    overdue: bool = False
     overdue_at: int | None = None
     submitted_at: int | None = None
-    erased_at: int | None = None
     finished_at: int | None = None
+    erased_at: int | None = None
     due_at: int | None = None
     lease_owner: str | None = None
     lease_until: int | None = None
     lease_epoch: int = 0
+    # </columns>
 
     @property
     def is_final(self) -> bool:
@@ -82,7 +88,8 @@ class JobRow:
 
 
 COLUMNS = tuple(field.name for field in fields(JobRow))
-_IMMUTABLE = frozenset(
+#: What no update changes.
+WRITTEN_ONCE = frozenset(
     [
         "id",
         "account_id",
@@ -101,11 +108,14 @@ _IMMUTABLE = frozenset(
         "expires_at",
     ]
 )
-MUTABLE = tuple(name for name in COLUMNS if name not in _IMMUTABLE)
+MUTABLE = tuple(name for name in COLUMNS if name not in WRITTEN_ONCE)
 #: The values of the columns in `MUTABLE`, read in one go.
 mutable_values: Callable[[JobRow], tuple[Any, ...]] = attrgetter(*MUTABLE)
 #: The values of all columns.
 all_values: Callable[[JobRow], tuple[Any, ...]] = attrgetter(*COLUMNS)
+_SQL_TYPES = {"int": "bigint", "bool": "boolean"}
+#: What the columns are called in `@given`.
+SQL_TYPES = {field.name: _SQL_TYPES.get(str(field.type).partition(" ")[0], "text") for field in fields(JobRow)}
 SELECT_JOB = "SELECT " + ", ".join(COLUMNS) + " FROM jobs"
 
 
@@ -113,6 +123,7 @@ def from_row(row: Row) -> JobRow:
     """The working copy of a row of `SELECT_JOB`, whose columns stand in the order of the fields."""
     job = JobRow(*row)  # type: ignore[arg-type]  # the columns stand in the order of the fields
     job.status = JobStatus(job.status)
+    job.task_confirmed, job.overdue = bool(job.task_confirmed), bool(job.overdue)
     return job
 
 

@@ -9,17 +9,17 @@ from typing import Any
 from service.db.transaction import Params, Tx, json_set
 from service.ids import Ids
 from service.jobs.inputs import KeptInput
-from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, JobRow, all_values, from_row, mutable_values
+from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, SQL_TYPES, JobRow, all_values, from_row, mutable_values
 from service.jobs.state_events import StateEvent
 from service.jobs.transitions.draft import Draft
-from service.jobs.view import ResultRow
+from service.jobs.view import RESULT_COLUMNS, ResultRow
 from service.states import FINAL
 from service.usage import store as usage_store
 
-_INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join(':' + name for name in COLUMNS)})"
+_INSERT_JOB = f"INSERT INTO jobs ({', '.join(COLUMNS)}) @rows({', '.join(':' + name for name in COLUMNS)})"
 _INSERT_SUBMISSION = """
 INSERT INTO submissions (id, job_id, provider, token_hash, outcome, created_at)
-VALUES (:id, :job_id, :provider, :token_hash, 'in_flight', :created_at)
+@rows(:id, :job_id, :provider, :token_hash, 'in_flight', :created_at)
 """
 _CLOSE_SUBMISSION = """
 UPDATE submissions SET outcome = :outcome, answered_at = :answered_at, http_status = coalesce(:http_status, http_status),
@@ -30,7 +30,7 @@ WHERE id = :id
 _TASK_OF_SUBMISSION = "UPDATE submissions SET provider_task_id = :provider_task_id WHERE id = :submission_id"
 _INSERT_EVENT = """
 INSERT INTO events (id, account_id, job_id, seq, type, source, at, detail, pos, body)
-VALUES (:id, :account_id, :job_id, :seq, :type, :source, :at, :detail, :pos, :body)
+@rows(:id, :account_id, :job_id, :seq, :type, :source, :at, :detail, :pos, :body)
 """
 # A row that repeats an earlier one takes its place, with a new number: the timeline stays in order and does not grow.
 _REPEAT_EVENT = """
@@ -39,7 +39,7 @@ UPDATE events SET seq = :seq, at = :at, detail = :detail WHERE job_id = :job_id 
 """
 _INSERT_RESULT = """
 INSERT INTO results (job_id, idx, source_url, expires_at, error, stored, due_at, sweep_at, link_dies_at, lease_owner, lease_until, lease_epoch)
-VALUES (:job_id, :idx, :source_url, :expires_at, :error, 0, :due_at, :sweep_at, :link_dies_at, :lease_owner, :lease_until, :lease_epoch)
+@rows(:job_id, :idx, :source_url, :expires_at, :error, FALSE, :due_at, :sweep_at, :link_dies_at, :lease_owner, :lease_until, :lease_epoch)
 """
 _NOT_KEPT = dict.fromkeys(("due_at", "sweep_at", "link_dies_at", "lease_owner", "lease_until")) | {"lease_epoch": 0}
 
@@ -47,18 +47,18 @@ _CHARGED = MUTABLE.index("cost_charged")
 
 _INSERT_INPUT = """
 INSERT INTO inputs (job_id, sha256, size_bytes, body, storage_key, storage_place)
-VALUES (:job_id, :sha256, :size_bytes, :body, :storage_key, :storage_place)
+@rows(:job_id, :sha256, :size_bytes, :body, :storage_key, :storage_place)
 """
-_IDS = "(SELECT value FROM json_each(:ids))"
+_IDS = "@set(:ids)"
 _ERASE = (
     f"UPDATE jobs SET input = '{{}}', input_full = NULL WHERE id IN {_IDS}",
     f"DELETE FROM inputs WHERE job_id IN {_IDS} AND storage_key IS NULL",
     f"UPDATE inputs SET sweep_at = :now WHERE job_id IN {_IDS}",
-    f"UPDATE callbacks SET body = x'' WHERE submission_id IN (SELECT id FROM submissions WHERE job_id IN {_IDS})",
+    f"UPDATE callbacks SET body = @no_bytes WHERE submission_id IN (SELECT id FROM submissions WHERE job_id IN {_IDS})",
     # A number of the feed that was given once never comes again, and who has read up to it has missed nothing, also where
     # the newest event leaves the feed.
     f"""
-UPDATE accounts SET feed_erased = max(feed_erased, (SELECT coalesce(max(pos), 0) FROM events
+UPDATE accounts SET feed_erased = @greatest(feed_erased, (SELECT coalesce(max(pos), 0) FROM events
     WHERE job_id IN {_IDS} AND account_id = accounts.id))
 WHERE id IN (SELECT account_id FROM jobs WHERE id IN {_IDS})
 """,
@@ -69,21 +69,19 @@ KEYS_LIVE_MS = 2 * 24 * 3_600_000  # longer than an idempotency key lives
 
 async def load(tx: Tx, job_ids: Iterable[str]) -> dict[str, JobRow]:
     """The jobs of a set, by id; on SQLite the writer is alone, so that reading is enough of a lock."""
-    found = await tx.rows(f"{SELECT_JOB} WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": json_set(job_ids)})
+    found = await tx.rows(f"{SELECT_JOB} WHERE id IN @set(:ids)", {"ids": json_set(job_ids)})
     return {job.id: job for job in map(from_row, found)}
 
 
 async def load_results(tx: Tx, job_ids: Iterable[str]) -> dict[str, list[ResultRow]]:
     """The results of a set of jobs, in order."""
     found = await tx.rows(
-        "SELECT job_id, idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error FROM results "
-        "WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx",
+        f"SELECT job_id, {RESULT_COLUMNS} FROM results WHERE job_id IN @set(:ids) ORDER BY job_id, idx",
         {"ids": json_set(job_ids)},
     )
     results: dict[str, list[ResultRow]] = {}
     for row in found:
-        columns = dict(row)
-        results.setdefault(columns.pop("job_id"), []).append(ResultRow(**columns))
+        results.setdefault(row["job_id"], []).append(ResultRow.of(row))
     return results
 
 
@@ -133,11 +131,10 @@ def _update_of(changed: tuple[str, ...]) -> str:
     Only what changed is written: SQLite rewrites the index of every column that an UPDATE names. Because of the
     guard a decision on another version of the row changes nothing.
     """
-    names = ("id", "old_status", "old_seq", *(f"new_{name}" for name in changed))
     columns = ", ".join(f"{name} = v.new_{name}" for name in changed)
-    row = ", ".join(f"column{place} AS {name}" for place, name in enumerate(names, 1))
-    values = ", ".join(f":{name}" for name in names)
-    return f"""UPDATE jobs SET {columns} FROM (SELECT {row} FROM (VALUES ({values}))) AS v
+    new = "".join(f", new_{name} {SQL_TYPES[name]} = :new_{name}" for name in changed)
+    return f"""UPDATE jobs SET {columns}
+FROM @given(id text = :id, old_status text = :old_status, old_seq bigint = :old_seq{new}) AS v
 WHERE jobs.id = v.id AND jobs.status = v.old_status AND jobs.seq = v.old_seq"""
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import msgspec
 
 from service.clock import iso
+from service.db.transaction import Row
 from service.jobs.row import JobRow
 from service.money import usd
 from service.schemas.job_schemas import JobView, ResultView
@@ -60,6 +61,26 @@ class ResultRow:
     error: str | None = None
     keeping: Keeping | None = None  # of a new one; None: no copy is made
 
+    @classmethod
+    def of(cls, row: Row) -> ResultRow:
+        """From a row that has these columns, among others."""
+        return cls(
+            idx=row["idx"],
+            source_url=row["source_url"],
+            expires_at=row["expires_at"],
+            content_type=row["content_type"],
+            size_bytes=row["size_bytes"],
+            sha256=row["sha256"],
+            stored=bool(row["stored"]),
+            width=row["width"],
+            height=row["height"],
+            error=row["error"],
+        )
+
+
+#: What a `ResultRow` is read from, in the order of its fields.
+RESULT_COLUMNS = ", ".join(field.name for field in fields(ResultRow) if field.name != "keeping")
+
 
 def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_event: bool = False) -> JobView:
     """The job as JSON; in an event a result carries `index`, `url` and `expires_at` only, and `error` where it is lost already."""
@@ -88,7 +109,7 @@ def job_view(job: JobRow, results: Sequence[ResultRow], links: Links, *, in_even
         "submitted_at": iso(job.submitted_at),
         "finished_at": iso(job.finished_at),
         "expires_at": iso(job.expires_at),
-        "overdue": bool(job.overdue),
+        "overdue": job.overdue,
     }
     if job.retry_of:
         view["retry_of"] = job.retry_of
@@ -116,7 +137,7 @@ def result_view(job_id: str, result: ResultRow, links: Links, *, in_event: bool 
         "sha256": result.sha256,
         "width": result.width,
         "height": result.height,
-        "stored": bool(result.stored),
+        "stored": result.stored,
         "error": result.error,
         "expires_at": iso(result.expires_at),
     }

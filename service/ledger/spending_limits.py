@@ -14,17 +14,15 @@ from typing import Final
 
 from service.clock import iso
 from service.db.reader import Reader
-from service.db.transaction import Row, Tx, json_set
+from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.errors import BalanceTooSmall, FieldError, Invalid, NotFound, Problem
-from service.ledger.transfers import SPENT_SINCE, began, month_of, shifted
+from service.ledger import store
+from service.ledger.transfers import began, month_of, shifted
 from service.money import shown
 from service.schemas.words import LimitKind
 
 MAX_REMEMBERED: Final = 100_000  # accounts that are known to have no limit
-
-#: The columns of an account that a `AccountStanding` is made of, in its order.
-STANDING: Final = ("limit_kind", "balance", "held", "budget", "month", "month_spent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class AccountStanding:
 
 def standing_of(row: Row) -> AccountStanding:
     """From a row with the columns of `STANDING`."""
-    return AccountStanding(*(row[name] for name in STANDING))
+    return AccountStanding(*(row[name] for name in store.STANDING))
 
 
 async def trusted(source: Reader | Tx, account_id: str, standing: AccountStanding, now_ms: int) -> AccountStanding:
@@ -67,9 +65,8 @@ async def trusted(source: Reader | Tx, account_id: str, standing: AccountStandin
     month = month_of(now_ms)
     if not standing.month or shifted(month, -1) <= standing.month <= shifted(month, 1):
         return standing
-    sql = SPENT_SINCE.format(":account", ":began")
-    [row] = await source.rows(sql, {"account": account_id, "began": began(month)})
-    return replace(standing, month=month, month_spent=row["spent"])
+    spent = await store.spent_since(source, account_id, began(month))
+    return replace(standing, month=month, month_spent=spent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +134,7 @@ class SpendingLimits:
         """
         if not self.concern(want):
             return
-        row = await reader.row(f"SELECT {', '.join(STANDING)} FROM accounts WHERE id = :id", {"id": want.account_id})
+        row = await store.standing(reader, want.account_id)
         standing = None if row is None else standing_of(row)
         if standing is None or standing.limit_kind == LimitKind.NONE:
             return
@@ -148,9 +145,7 @@ class SpendingLimits:
 
     async def _standings(self, tx: Tx, account_ids: set[str]) -> dict[str, AccountStanding]:
         """Of those accounts that have a limit."""
-        sql = f"SELECT id, {', '.join(STANDING)} FROM accounts WHERE id IN (SELECT value FROM json_each(:ids))"
-        found = await tx.rows(sql, {"ids": json_set(account_ids)})
-        standings = {row["id"]: standing_of(row) for row in found}
+        standings = {row["id"]: standing_of(row) for row in await store.standings(tx, account_ids)}
         unlimited = {account_id for account_id, each in standings.items() if each.limit_kind == LimitKind.NONE}
         if unlimited:
             tx.after_commit(lambda: self._remember(unlimited))
@@ -161,8 +156,7 @@ class SpendingLimits:
         """What was counted anew is kept, so that it is counted once."""
         found = await trusted(tx, account_id, standing, tx.now_ms)
         if found is not standing:
-            row = {"id": account_id, "month": found.month, "spent": found.month_spent}
-            tx.write("UPDATE accounts SET month = :month, month_spent = :spent WHERE id = :id", [row])
+            store.set_month(tx, account_id, found.month, found.month_spent)
         return found
 
     def _remember(self, unlimited: set[str]) -> None:
@@ -173,13 +167,9 @@ class SpendingLimits:
     async def handle(self, tx: Tx, commands: Sequence[SetLimit]) -> list[Exception | None]:
         """The writer's handler for `SetLimit`."""
         changed = {each.account_id for each in commands}
-        found = await tx.rows(
-            "SELECT id FROM accounts WHERE id IN (SELECT value FROM json_each(:ids))", {"ids": json_set(changed)}
-        )
-        known = {row["id"] for row in found}
-        tx.write(
-            "UPDATE accounts SET limit_kind = :kind, budget = :budget WHERE id = :id",
-            [{"id": each.account_id, "kind": each.kind.value, "budget": each.budget} for each in commands],
+        known = await store.known(tx, changed)
+        store.set_limits(
+            tx, [{"id": each.account_id, "kind": each.kind.value, "budget": each.budget} for each in commands]
         )
         self._unlimited -= changed  # at once, for jobs of the same batch, and again behind what those remember
         tx.after_commit(lambda: self._unlimited.difference_update(changed))

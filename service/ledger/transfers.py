@@ -2,22 +2,20 @@
 
 An account has four books: `funding` (where credit comes from), `available`, `held` and `spent`. A transfer takes an amount
 from one and gives it to another, so that the four are always zero together. This file owns which transfers there are,
-what follows for a job's money, and how they are written; it must not know what a job is.
+and what follows for a job's money; `store` writes them. It must not know what a job is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from service.clock import iso
-from service.db.reader import Reader
-from service.db.transaction import Params, Row, Tx
-from service.db.writer import Command, Writer
-from service.errors import FieldError, Invalid, NotFound
+from service.db.transaction import Row
+from service.db.writer import Command
 from service.money import MICRO, shown
 from service.schemas.account_schemas import TransferView
 
@@ -54,7 +52,7 @@ MOVES: Final[dict[TransferKind, tuple[Book, Book]]] = {
     TransferKind.LATE: (Book.AVAILABLE, Book.SPENT),
 }
 MAX_BALANCE: Final = 1_000_000_000_000 * MICRO  # either side of zero: far below what the store can count
-_OWNED: Final = (Book.AVAILABLE, Book.HELD)  # together an account's balance
+OWNED: Final = (Book.AVAILABLE, Book.HELD)  # together an account's balance
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,30 +83,6 @@ class Credit(Command[bool]):
     def lock(self) -> Hashable | None:
         """Each sees the balance and the keys that the one before it left."""
         return self.account_id
-
-
-_FIND_KEY: Final = "SELECT kind, amount, reason FROM transfers WHERE account_id = :account AND key = :key"
-_INSERT: Final = """
-INSERT INTO transfers (account_id, job_id, seq, kind, debit, credit, amount, at, basis, reason, actor, key)
-VALUES (:account_id, :job_id, :seq, :kind, :debit, :credit, :amount, :at, :basis, :reason, :actor, :key)
-"""
-#: What an account spent since a moment; of all its transfers, and so asked only where the month's sum is in doubt.
-SPENT_SINCE: Final = (
-    "SELECT coalesce(sum(amount), 0) AS spent FROM transfers WHERE account_id = {} AND credit = 'spent' AND at >= {}"
-)
-# A month that is over counts no more once the first cost of a new one comes; a clock that is stepped back a little opens no
-# month. One that is further away than the next or the last one was opened by a clock that was wrong, or nothing moved for
-# long: then the transfers tell.
-_ADD: Final = f"""
-UPDATE accounts SET balance = balance + v.owned, held = held + v.in_hold,
-    month_spent = CASE WHEN month IN (v.of_month, v.following) THEN month_spent + v.gone WHEN month = v.former THEN v.gone
-        ELSE ({SPENT_SINCE.format("v.account", "v.began")}) END,
-    month = CASE WHEN month = v.following THEN month ELSE v.of_month END
-FROM (SELECT column1 AS account, column2 AS owned, column3 AS in_hold, column4 AS gone, column5 AS of_month,
-    column6 AS former, column7 AS following, column8 AS began
-    FROM (VALUES (:account_id, :owned, :held, :spent, :month, :former, :following, :began))) AS v
-WHERE accounts.id = v.account
-"""
 
 
 def settlement(held: int, charged: int | None, *, is_over: bool, was_over: bool) -> list[tuple[TransferKind, int]]:
@@ -152,91 +126,6 @@ def shifted(month: int, by: int) -> int:
 def began(month: int) -> int:
     """When a month began, in ms."""
     return round(datetime(month // 100, month % 100, 1, tzinfo=UTC).timestamp() * 1000)
-
-
-def book(tx: Tx, transfers: Sequence[Transfer]) -> None:
-    """Write transfers, and what they add up to: one statement for all of them, and one row for each account."""
-    if not transfers:
-        return
-    rows: list[Params] = []
-    sums: dict[str, dict[str, Any]] = {}
-    month = month_of(tx.now_ms)
-    months = {
-        "month": month,
-        "former": shifted(month, -1),
-        "following": shifted(month, 1),
-        "began": began(month),
-    }
-    for each in transfers:
-        debit, credit = MOVES[each.kind]
-        rows.append(
-            {
-                "account_id": each.account_id,
-                "job_id": each.job_id,
-                "seq": each.seq,
-                "kind": each.kind.value,
-                "debit": debit.value,
-                "credit": credit.value,
-                "amount": each.amount,
-                "at": tx.now_ms,
-                "basis": each.basis,
-                "reason": each.reason,
-                "actor": each.actor,
-                "key": each.key,
-            }
-        )
-        total = sums.get(each.account_id)
-        if total is None:
-            total = sums[each.account_id] = {
-                "account_id": each.account_id,
-                "owned": 0,
-                "held": 0,
-                "spent": 0,
-                **months,
-            }
-        total["owned"] += each.amount * ((credit in _OWNED) - (debit in _OWNED))
-        total["held"] += each.amount * ((credit is Book.HELD) - (debit is Book.HELD))
-        total["spent"] += each.amount * (credit is Book.SPENT)
-    tx.write(_INSERT, rows)
-    tx.write(_ADD, list(sums.values()), expect=len(sums))
-
-
-def register(writer: Writer) -> None:
-    """Name the handler of this module's command."""
-    writer.handle(Credit, handle_credit)
-
-
-async def handle_credit(tx: Tx, commands: Sequence[Credit]) -> list[bool | Exception]:
-    """The writer's handler for `Credit`."""
-    return [await _credit(tx, each) for each in commands]
-
-
-async def _credit(tx: Tx, command: Credit) -> bool | Exception:
-    account = await tx.rows("SELECT balance FROM accounts WHERE id = :id", {"id": command.account_id})
-    if not account:
-        return NotFound("there is no such account")
-    transfer = credited(command.account_id, command.amount, command.reason, command.actor, command.key)
-    if command.key is not None and (
-        first := await tx.rows(_FIND_KEY, {"account": command.account_id, "key": command.key})
-    ):
-        said = (first[0]["kind"], first[0]["amount"], first[0]["reason"])
-        if said == (transfer.kind, transfer.amount, transfer.reason):
-            return True
-        msg = "this Idempotency-Key was used for another credit of this account; use a new key for a new one"
-        return Invalid(msg, code="idempotency_key_reused")
-    if abs(account[0]["balance"] + command.amount) > MAX_BALANCE:
-        return Invalid.of([FieldError("/amount", f"would take the balance beyond {shown(MAX_BALANCE)} USD")])
-    book(tx, [transfer])
-    return False
-
-
-async def statement(reader: Reader, account_id: str, before_id: int | None, limit: int) -> list[Row]:
-    """An account's transfers, newest first."""
-    return await reader.rows(
-        "SELECT id, job_id, seq, kind, debit, credit, amount, at, basis, reason, actor FROM transfers "
-        "WHERE account_id = :account AND id < coalesce(:before, 9223372036854775807) ORDER BY id DESC LIMIT :limit",
-        {"account": account_id, "before": before_id, "limit": limit},
-    )
 
 
 def transfer_view(shown_id: str, row: Row) -> TransferView:

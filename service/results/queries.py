@@ -112,7 +112,7 @@ async def strangers(reader: Reader, keys: Iterable[str]) -> list[str]:
     wanted = list(keys)
     jobs = sorted({owner[0] for key in wanted if (owner := owner_of(key)) is not None})
     ids = {"ids": msgspec.json.encode(jobs).decode()}
-    in_set = "job_id IN (SELECT value FROM json_each(:ids)) AND storage_key IS NOT NULL"
+    in_set = "job_id IN @set(:ids) AND storage_key IS NOT NULL"
     copies = {row["storage_key"] for row in await reader.rows(f"SELECT storage_key FROM results WHERE {in_set}", ids)}
     inputs = {row["storage_key"] for row in await reader.rows(f"SELECT storage_key FROM inputs WHERE {in_set}", ids)}
     known = copies | inputs | {thumb_key(key) for key in copies}

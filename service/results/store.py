@@ -13,7 +13,7 @@ from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.jobs.track import Tracker
 from service.jobs.transitions.facts import ResultHappened
-from service.jobs.view import ERASED, ResultRow
+from service.jobs.view import ERASED, RESULT_COLUMNS, ResultRow
 from service.results.retry import GONE
 
 LONG_URL: int = 16_384  # a longer one (a picture in a data: URL) is read when its turn comes, not kept in memory
@@ -129,20 +129,19 @@ SELECT r.job_id, r.idx, CASE WHEN length(r.source_url) > {LONG_URL} THEN '' ELSE
 FROM results r JOIN jobs j ON j.id = r.job_id
 WHERE r.due_at <= :now AND {free("r")}
     AND NOT EXISTS (
-        SELECT 1 FROM json_each(:full) f
-        WHERE lower(substr(r.source_url, instr(r.source_url, '://') + 3, length(f.value))) = f.value
-            AND substr(r.source_url, instr(r.source_url, '://') + 3 + length(f.value), 1) IN ('/', '?', '#', '')
+        SELECT 1 FROM @set(:full) f
+        WHERE lower(substr(r.source_url, @position(r.source_url, '://') + 3, length(f.value))) = f.value
+            AND substr(r.source_url, @position(r.source_url, '://') + 3 + length(f.value), 1) IN ('/', '?', '#', '')
     )
-ORDER BY r.link_dies_at LIMIT :count
+ORDER BY r.link_dies_at NULLS FIRST LIMIT :count @skip_locked(r)
 """
 _LEASED = Leased("results", ("job_id", "idx"), "due_at IS NOT NULL")
-_OF_JOBS = """
-SELECT job_id, idx, source_url, expires_at, content_type, size_bytes, sha256, stored, width, height, error, storage_key,
-    lease_epoch, due_at, sweep_at
-FROM results WHERE job_id IN (SELECT value FROM json_each(:ids)) ORDER BY job_id, idx
+_OF_JOBS = f"""
+SELECT job_id, {RESULT_COLUMNS}, storage_key, lease_epoch, due_at, sweep_at
+FROM results WHERE job_id IN @set(:ids) ORDER BY job_id, idx
 """
 _COPY = f"""
-UPDATE results SET stored = 1, storage_key = :storage_key, storage_place = :storage_place,
+UPDATE results SET stored = TRUE, storage_key = :storage_key, storage_place = :storage_place,
     content_type = :content_type, size_bytes = :size_bytes, sha256 = :sha256, width = :width, height = :height,
     source_url = :source_url, error = NULL, due_at = NULL, {RELEASED}
 WHERE job_id = :job_id AND idx = :idx AND {STILL_HELD} AND due_at IS NOT NULL
@@ -154,7 +153,7 @@ WHERE job_id = :job_id AND idx = :idx AND {STILL_HELD} AND due_at IS NOT NULL
 """
 _WARNED = "UPDATE results SET sweep_at = expires_at WHERE job_id = :job_id AND idx = :idx"
 _GONE = f"""
-UPDATE results SET stored = 0, storage_key = CASE WHEN :again IS NULL THEN NULL ELSE storage_key END,
+UPDATE results SET stored = FALSE, storage_key = CASE WHEN @typed(:again, bigint) IS NULL THEN NULL ELSE storage_key END,
     error = CASE WHEN due_at IS NULL THEN error ELSE 'result_gone' END,
     sweep_at = :again, due_at = NULL, {VOID}
 WHERE job_id = :job_id AND idx = :idx
@@ -166,7 +165,7 @@ RETURNING idx
 # What our copies held goes at once; the files themselves when the sweep comes by, which is now. A result that was ever
 # claimed may have a file that no row knows.
 _ERASE = f"""
-UPDATE results SET stored = 0, source_url = '', error = :error, due_at = NULL, {VOID}, sweep_at = CASE WHEN storage_key IS NULL AND lease_epoch = 0 THEN NULL ELSE :now END
+UPDATE results SET stored = FALSE, source_url = '', error = :error, due_at = NULL, {VOID}, sweep_at = CASE WHEN storage_key IS NULL AND lease_epoch = 0 THEN NULL ELSE @typed(:now, bigint) END
 WHERE job_id = :job_id
 """
 
@@ -247,7 +246,7 @@ class Results:
                     "error": command.error,
                     "tries": command.tries,
                     "dead_tries": command.dead_tries,
-                    "refreshed": int(command.refreshed),
+                    "refreshed": command.refreshed,
                     "source_url": command.source_url,
                 }
             )
@@ -360,20 +359,5 @@ def _names(command: RecordCopy | RecordMiss) -> dict[str, Any]:
 
 
 def _fact(event_type: Any, row: Row, rows: _Rows) -> ResultHappened:
-    mine = tuple(_result(each) for (job_id, _), each in rows.items() if job_id == row["job_id"])
-    return ResultHappened(row["job_id"], event_type, _result(row), mine)
-
-
-def _result(row: Row) -> ResultRow:
-    return ResultRow(
-        idx=row["idx"],
-        source_url=row["source_url"],
-        expires_at=row["expires_at"],
-        content_type=row["content_type"],
-        size_bytes=row["size_bytes"],
-        sha256=row["sha256"],
-        stored=bool(row["stored"]),
-        width=row["width"],
-        height=row["height"],
-        error=row["error"],
-    )
+    mine = tuple(ResultRow.of(each) for (job_id, _), each in rows.items() if job_id == row["job_id"])
+    return ResultHappened(row["job_id"], event_type, ResultRow.of(row), mine)

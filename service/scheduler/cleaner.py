@@ -12,9 +12,9 @@ import structlog
 
 from service.clock import Clock
 from service.db.writer import Writer
-from service.deliveries.retention import RemoveAttempts, RemovePayloads
+from service.deliveries.retention_store import RemoveAttempts, RemovePayloads
 from service.errors import StoreUnavailable
-from service.jobs.retention import ForgetKeys, RemoveCallbacks, RemoveJobs, Sweep
+from service.jobs.retention_store import ForgetKeys, RemoveCallbacks, RemoveJobs, Sweep
 from service.notation import Retention
 
 BUDGET_S = 45.0  # of one run; the next tick goes on

@@ -18,22 +18,15 @@ import msgspec
 
 from service.db.reader import Reader
 from service.db.sealing import SecretBox
-from service.db.transaction import Row, Tx, json_set
+from service.db.transaction import Row, Tx
 from service.states import FINAL_EVENT_TYPES
+from service.subscriptions import queries
 from service.subscriptions.sealed import Pair, Sealed
 from service.subscriptions.snapshots import MAX_OUTDATED, PER_KNOWN, Destination, Snapshot
 
 MAX_OPENED: Final = 4_096  # secrets, keys and headers that are kept in the clear; one takes up to 80 KB
 MAX_KNOWN: Final = 64 << 20  # bytes of all subscriptions that are known, roughly
 ROWS_AT_ONCE: Final = 500  # that are made ready before others have their turn: some 4 ms
-
-_SELECT: Final = """
-SELECT id, account_id, url, events, providers, operations, tags, headers, rate_per_s, max_in_flight, schedule, signatures,
-    stop_at_expiry, status, secret, previous_secret, previous_secret_until, signing_key, previous_signing_key FROM subscriptions
-"""
-_OF_ACCOUNTS: Final = f"{_SELECT} WHERE account_id IN (SELECT value FROM json_each(:accounts)) ORDER BY id"
-_THESE: Final = f"{_SELECT} WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id"
-_ONE: Final = f"{_SELECT} WHERE id = :id AND account_id = :account"
 
 
 def effective_events(stored: Sequence[str]) -> tuple[str, ...]:
@@ -73,7 +66,7 @@ class DestinationCache:
             held |= await self._load(tx, missing)
         outdated = {one: each for each, snapshot in held.items() for one in snapshot.outdated}
         if outdated:
-            rows = {row["id"]: row for row in await tx.rows(_THESE, {"ids": json_set(outdated)})}
+            rows = {row["id"]: row for row in await queries.these(tx, outdated)}
             found: defaultdict[str, dict[str, Destination | None]] = defaultdict(dict)
             for subscription_id in sorted(outdated):
                 row = rows.get(subscription_id)
@@ -89,7 +82,7 @@ class DestinationCache:
         if asked.settled(subscription_id):
             found = asked.known.get(subscription_id)
         else:
-            row = await reader.row(_ONE, {"id": subscription_id, "account": account_id})
+            row = await queries.one(reader, account_id, subscription_id)
             found = None if row is None else self._destination(row)
             latest = self._snapshot(account_id)
             if latest.version == asked.version and subscription_id not in latest.changing:
@@ -140,7 +133,7 @@ class DestinationCache:
 
     async def _load(self, tx: Tx, account_ids: AbstractSet[str]) -> dict[str, Snapshot]:
         loaded: dict[str, dict[str, Destination]] = {each: {} for each in account_ids}
-        rows = await tx.rows(_OF_ACCOUNTS, {"accounts": json_set(account_ids)})
+        rows = await queries.of_accounts(tx, account_ids)
         for start in range(0, len(rows), ROWS_AT_ONCE):
             for row in rows[start : start + ROWS_AT_ONCE]:
                 loaded[row["account_id"]][row["id"]] = self._destination(row)

@@ -33,16 +33,19 @@ _KEY: Final = (
 )  # a row has all states: rare ones have no rows of their own to be read
 _EXISTING = f"""
 SELECT {", ".join("u." + name for name in (*_KEY, "counts"))}
-FROM json_each(:places) p CROSS JOIN usage_daily u
-ON {" AND ".join(f"u.{name} = json_extract(p.value, '$[{at}]')" for at, name in enumerate(_KEY))}
+FROM @tuples(:places, {", ".join(f"{name} {'bigint' if name == 'day' else 'text'}" for name in _KEY)}) p @then_join usage_daily u
+ON {" AND ".join(f"u.{name} = p.{name}" for name in _KEY)}
 """
 _SET = f"""
-INSERT OR REPLACE INTO usage_daily ({", ".join(_KEY)}, counts)
-VALUES ({", ".join(":" + name for name in _KEY)}, :counts)
+INSERT INTO usage_daily ({", ".join(_KEY)}, counts)
+@rows({", ".join(":" + name for name in _KEY)}, :counts)
+ON CONFLICT ({", ".join(_KEY)}) DO UPDATE SET counts = excluded.counts
 """
 _SET_COUNTED = """
-INSERT OR REPLACE INTO usage_counted (job_id, day, status, charged, duration_ms)
-VALUES (:job_id, :day, :status, :charged, :duration_ms)
+INSERT INTO usage_counted (job_id, day, status, charged, duration_ms)
+@rows(:job_id, :day, :status, :charged, :duration_ms)
+ON CONFLICT (job_id) DO UPDATE SET day = excluded.day, status = excluded.status, charged = excluded.charged,
+    duration_ms = excluded.duration_ms
 """
 
 
@@ -101,7 +104,7 @@ async def _progress(reader: Reader) -> int:
 
 async def _ended(reader: Reader, job_ids: Sequence[str]) -> tuple[Ended, ...]:
     rows = await reader.rows(
-        f"SELECT {_JOB} FROM {_JOBS} WHERE j.id IN (SELECT value FROM json_each(:ids)) ORDER BY j.finished_at, j.id",
+        f"SELECT {_JOB} FROM {_JOBS} WHERE j.id IN @set(:ids) ORDER BY j.finished_at, j.id",
         {"ids": json_set(job_ids)},
     )
     return tuple(map(_job, rows))
@@ -130,8 +133,8 @@ async def names(reader: Reader, jobs: Sequence[Ended]) -> CountedNames:
     if not days:
         return CountedNames()
     rows = await reader.rows(
-        "SELECT DISTINCT u.account_id, u.day, u.tag, u.model, u.key_id FROM json_each(:days) d CROSS JOIN usage_daily u "
-        "ON u.account_id = json_extract(d.value, '$[0]') AND u.day = json_extract(d.value, '$[1]')",
+        "SELECT DISTINCT u.account_id, u.day, u.tag, u.model, u.key_id FROM @tuples(:days, account_id text, day bigint) d "
+        "@then_join usage_daily u ON u.account_id = d.account_id AND u.day = d.day",
         {"days": json_set(sorted(days))},
     )
     kinds = (("model", "model"), ("key", "key_id"), ("tag", "tag"))
@@ -209,7 +212,7 @@ def register(writer: Writer) -> None:
 def recount(tx: Tx, jobs: Sequence[tuple[str, str]]) -> None:
     """Have jobs counted anew although no event in the feed says so; each as its account and its id."""
     tx.write(
-        "INSERT INTO usage_recounts (account_id, job_id) VALUES (:account_id, :job_id)",
+        "INSERT INTO usage_recounts (account_id, job_id) @rows(:account_id, :job_id)",
         [{"account_id": account_id, "job_id": job_id} for account_id, job_id in jobs],
     )
 
@@ -225,7 +228,7 @@ async def usage(reader: Reader, account_id: str, wanted: UsageQuery) -> list[tup
         SELECT day, tag, provider, operation, model, key_id, counts, NULL AS job_id, NULL AS account_id, NULL AS tags,
             NULL AS status, NULL AS created_at, NULL AS finished_at, NULL AS cost_charged, NULL AS before_day,
             NULL AS before_status, NULL AS before_charged, NULL AS before_ms
-        FROM usage_daily WHERE account_id = :account AND day IN (SELECT value FROM json_each(:days)){where}
+        FROM usage_daily WHERE account_id = :account AND day IN @numbers(:days){where}
         UNION ALL
         SELECT NULL, NULL, j.provider, j.operation, coalesce(j.model, ''), coalesce(j.key_id, ''), NULL, j.id, j.account_id,
             j.tags, j.status, j.created_at, j.finished_at, j.cost_charged, c.day, c.status, c.charged, c.duration_ms

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from service.callbacks.inbox import Inbox
 from service.db.log import LogKeeper
 from service.db.writer import Writer
-from service.deliveries import retention as sent_retention
+from service.deliveries import retention_store as sent_retention
 from service.deliveries.fanout_store import FanoutsDuty
 from service.deliveries.send import Sender
 from service.events.feed import Hub
-from service.jobs import retention as job_retention
+from service.jobs import retention_store as job_retention
 from service.jobs.inputs import Inputs
 from service.jobs.intake import Intake
 from service.jobs.row import JobRow
@@ -22,7 +22,7 @@ from service.jobs.track import NoKeeper, Track, Tracker
 from service.jobs.transitions.facts import Fact
 from service.jobs.unfinished import UnfinishedTasks
 from service.jobs.waiters import Waiters
-from service.ledger import transfers
+from service.ledger import store as ledger_store
 from service.ledger.spending_limits import SpendingLimits
 from service.moderation.moderation import Moderation
 from service.moderation.moderators import installed, moderators
@@ -196,7 +196,7 @@ def _limits(writer: Writer) -> SpendingLimits:
     """Judges new jobs, and is told of changed limits; also the books get their credits."""
     limits = SpendingLimits()
     limits.register(writer)
-    transfers.register(writer)
+    ledger_store.register(writer)
     return limits
 
 

@@ -29,12 +29,12 @@ from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.track import Track, Tracker
 from service.jobs.transitions.facts import Fact, SubmitAbandoned, SubmitBegun
 from service.jobs.waiters import Waiters
-from service.ledger import transfers
+from service.ledger import store as ledger_store
 from service.ledger.spending_limits import SpendingLimits
 from service.polling.pace import Rules
 from service.providers.registry import Registry
 from service.states import JobStatus
-from service.workers import job_claims
+from service.workers import store as work_store
 from service.workers.job_claims import VoidLeases
 
 T = TypeVar("T")
@@ -138,7 +138,7 @@ class Till:
         )
         self.writer.handle(Track, tracker.handle)
         limits = SpendingLimits()
-        for register in (accounts.register, transfers.register, limits.register, job_claims.register):
+        for register in (accounts.register, ledger_store.register, limits.register, work_store.register):
             register(self.writer)
         nowhere = Nowhere()
         Intake(

@@ -15,10 +15,11 @@ from alembic.script import ScriptDirectory
 from service.db.inline_store import InlineConnection, InlineReader
 from service.db.migrate import migrations_directory, newest, upgrade
 from service.db.sqlite import LAST_POS, SQLiteTx
-from service.deliveries import delivery_claims
+from service.deliveries import claim_store
 from service.jobs import queries
 from service.results import store
-from service.workers import job_claims
+from service.workers import store as work_store
+from service.workers.job_claims import VoidLeases
 from tests.cli.commands import PATIENCE_S, environment
 
 #: What takes long to import, and what it is for when somebody needs it.
@@ -122,8 +123,8 @@ def test_start_reads_no_table_from_end_to_end(tmp_path: Path, planted: str) -> N
     tx = SQLiteTx(watched.connection, 0)
 
     async def start() -> None:
-        await job_claims.handle_void(tx, [job_claims.VoidLeases()])
-        await delivery_claims.handle_void(tx, [delivery_claims.VoidDeliveryLeases()])
+        await work_store.handle_void(tx, [VoidLeases()])
+        await claim_store.handle_void(tx, [claim_store.VoidDeliveryLeases()])
         await tx.commit()
         await watched.rows(store._VOID)
         await queries.recently_finished(watched, 10)

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from service.clock import SystemClock, VirtualClock
-from service.db.engine_errors import fault, remedy
 from service.db.migrate import upgrade
 from service.db.readers import SQLiteReader
 from service.db.readiness import PROBE_S, Readiness
-from service.db.sqlite import SQLiteWriteConnection
+from service.db.sqlite import SQLiteWriteConnection, fault, remedy
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.errors import StoreFailed, StoreUnavailable

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.db.leases import LAPSED, RELEASED, STILL_HELD, VOID, Leased, free
-from service.db.sqlite import SQLiteTx
+from service.db.sqlite import SQLiteEngine, SQLiteTx
 from tests.generated import ROOT
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ LEASE_MS = 10
 ROWS = 3
 
 
-class Connection:
+class Connection(SQLiteEngine):
     """A writing connection to a table in memory."""
 
     last_pos = 0

@@ -63,7 +63,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
     clock = VirtualClock()
     store = await open_store(tmp_path / "remora.db", None, clock, SeededRandomness(1))
     readiness = Readiness(store.writer, clock)
-    machine = Machine(store.path, store.writer, store.writer._connection, readiness, clock)  # type: ignore[arg-type]
+    machine = Machine(store.path, store.writer, store.writer._engine, readiness, clock)  # type: ignore[arg-type]
     store.writer.handle(Put, machine.handle)
     store.writer.start()
     sizes: list[int] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -21,18 +22,25 @@ from service.db.migrate import current, migrations_directory, newest, upgrade
 from service.db.sqlite import SQLiteWriteConnection
 
 
+def differences(path: Path) -> list[Any]:
+    """Between a database and `tables`, as Alembic sees them."""
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    with engine.connect() as connection:
+        found = compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
+    engine.dispose()
+    return list(found)
+
+
 def test_migrations_and_tables_do_not_drift(tmp_path: Path) -> None:
     """What the migrations make is what `tables.py` says; a planted difference is seen."""
-    upgrade(tmp_path / "remora.db")
-    engine = create_engine(f"sqlite:///{tmp_path}/remora.db", poolclass=NullPool)
-    with engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
-        connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN planted TEXT")
-        planted = compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
-    engine.dispose()
+    path = tmp_path / "remora.db"
+    upgrade(path)
+    found = differences(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE jobs ADD COLUMN planted TEXT")
 
-    assert differences == []
-    assert [difference[0] for difference in planted] == ["remove_column"]
+    assert found == []
+    assert [difference[0] for difference in differences(path)] == ["remove_column"]
 
 
 def test_check_constraints_are_in_the_migration(tmp_path: Path) -> None:
@@ -65,16 +73,25 @@ def test_upgrade_is_idempotent_and_says_from_where_to_where(tmp_path: Path) -> N
     assert current(path) == newest()
 
 
-def upgrade_to(path: Path, revision: str) -> None:
-    """A new database as an earlier version made it."""
+def upgrade_to(path: Path, revision: str, *, guarded: bool = False) -> None:
+    """A new database as an earlier version made it, or one that is brought so far; guarded: its schema cannot be written."""
     config = Config()
     config.set_main_option("script_location", str(migrations_directory()))
     config.set_main_option("path_separator", "os")
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
     with engine.begin() as connection:
+        if guarded:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            driver.set_authorizer(_guard)
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
     engine.dispose()
+
+
+def _guard(action: int, name: str | None, *_: object) -> int:
+    """Let the pragma have no effect, as in a SQLite that was built to defend itself."""
+    return sqlite3.SQLITE_IGNORE if (action, name) == (sqlite3.SQLITE_PRAGMA, "writable_schema") else sqlite3.SQLITE_OK
 
 
 async def test_numbers_of_erased_events_outlive_the_upgrade(tmp_path: Path) -> None:
@@ -126,6 +143,40 @@ def test_jobs_whose_events_left_the_feed_are_counted_after_the_upgrade(tmp_path:
 
     with contextlib.closing(sqlite3.connect(path)) as opened:
         assert opened.execute("SELECT account_id, job_id FROM usage_recounts").fetchall() == [("acc_1", "gone")]
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_truth_values_outlive_the_upgrade(tmp_path: Path, *, guarded: bool) -> None:
+    """Columns that were numbers become truth values and keep what they hold, whether SQLite lets its schema be written or not."""
+    path = tmp_path / "remora.db"
+    upgrade_to(path, "0012")
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript("""
+INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) VALUES ('acc_1', 'a', 'active', 'none', x'00', '', 0);
+INSERT INTO subscriptions (id, account_id, url, description, events, providers, operations, tags, max_in_flight, signatures, status,
+    secret, created_at, stop_at_expiry) VALUES ('sub_0', 'acc_1', '', '', '', '', '', '', 1, '', '', x'00', 0, 0),
+    ('sub_1', 'acc_1', '', '', '', '', '', '', 1, '', '', x'00', 0, 1);
+INSERT INTO results (job_id, idx, source_url, stored, expires_at, refreshed) VALUES ('job_1', 0, '', 0, 9, 1), ('job_1', 1, '', 1, 9, 0);
+""")
+    upgrade_to(path, "head", guarded=guarded)
+
+    with contextlib.closing(sqlite3.connect(path)) as new:
+        types = {
+            (table, row[1]): row[2]
+            for table in ("subscriptions", "results")
+            for row in new.execute(f"PRAGMA table_info({table})")
+        }
+        assert types["subscriptions", "stop_at_expiry"] == types["results", "refreshed"] == "BOOLEAN"
+        assert new.execute("SELECT id, stop_at_expiry FROM subscriptions ORDER BY id").fetchall() == [
+            ("sub_0", 0),
+            ("sub_1", 1),
+        ]
+        assert new.execute("SELECT idx, stored, refreshed FROM results ORDER BY idx").fetchall() == [
+            (0, 0, 1),
+            (1, 1, 0),
+        ]
+        assert new.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert differences(path) == []
 
 
 @pytest.mark.parametrize(

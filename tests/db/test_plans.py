@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from service.accounts import accounts, keys
 from service.clock import SeededRandomness
 from service.db.inline_store import InlineConnection
+from service.db.macros import sqlite_text
 from service.db.migrate import upgrade
 from service.db.sealing import SecretBox
 from service.db.transaction import Params, Row
@@ -26,7 +28,7 @@ from service.deliveries.replays import replay_queries
 from service.deliveries.subscribing import queries as subscription_queries
 from service.events import feed_queries
 from service.jobs import queries
-from service.ledger import transfers
+from service.ledger import store as ledger_store
 from service.results import queries as result_queries
 from service.usage import store as usage_store
 from service.usage.counting import UsageQuery
@@ -41,14 +43,14 @@ MADE = {"edge", "near", "found", "asked", "each_lane", "waiting", "matched", "ta
 class Recorder:
     """Reads, and keeps every statement with its parameters."""
 
-    def __init__(self, connection: InlineConnection) -> None:
-        self._raw = connection.raw
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self._raw = raw
         self.asked: list[tuple[str, Params]] = []
 
     async def rows(self, sql: str, params: Params | None = None) -> list[Row]:
         """See `Reader`."""
         self.asked.append((sql, params or {}))
-        return self._raw.execute(sql, params or {}).fetchall()
+        return self._raw.execute(sqlite_text(sql), params or {}).fetchall()
 
     async def row(self, sql: str, params: Params | None = None) -> Row | None:
         """See `Reader`."""
@@ -62,7 +64,7 @@ class Recorder:
         """The lines of the plans that go through a table from end to end."""
         found: list[str] = []
         for sql, params in self.asked:
-            for row in self._raw.execute(f"EXPLAIN QUERY PLAN {sql}", params):
+            for row in self._raw.execute(f"EXPLAIN QUERY PLAN {sqlite_text(sql)}", params):
                 scanned = re.match(r"SCAN (\w+)", row["detail"])
                 if scanned and scanned[1] not in SMALL | MADE:
                     found.append(f"{row['detail']}: {' '.join(sql.split())[:120]}")
@@ -78,7 +80,7 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
         "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) "
         "VALUES ('acc_1', 'a', 'active', 'monthly', x'00', 'whsec_', 0)"
     )
-    yield Recorder(connection)
+    yield Recorder(connection.raw)
     connection.raw.close()
 
 
@@ -106,7 +108,9 @@ def _questions() -> dict[str, Callable[[Recorder], Awaitable[Any]]]:
         asked |= {
             f"accounts {before}": partial(accounts.list_accounts, before_id=before, limit=50, now_ms=0),
             f"keys {before}": partial(keys.list_keys, **page),
-            f"statement {before}": partial(transfers.statement, **page | {"before_id": None if before is None else 7}),
+            f"statement {before}": partial(
+                ledger_store.statement, **page | {"before_id": None if before is None else 7}
+            ),
             f"subscriptions {before}": partial(listed, **page),
         }
         for subscription in (None, B):

@@ -6,9 +6,9 @@ import sqlite3
 
 import pytest
 
-from service.db.sets import apply
+from service.db.sqlite import apply
 
-INSERT = "INSERT INTO things (id, name, kind) VALUES (:id, :name, 'plain')"
+INSERT = "INSERT INTO things (id, name, kind) @rows(:id, :name, 'plain')"
 
 
 @pytest.fixture
@@ -30,9 +30,25 @@ def test_set_of_any_size_is_written_whole_and_in_order(raw: sqlite3.Connection, 
     assert found == [(number, f"n{number}", "plain") for number in range(count)]
 
 
+def test_set_is_written_as_few_statements(raw: sqlite3.Connection) -> None:
+    """Of sizes that the driver keeps prepared: 191 rows are two of 64, and one each of 32, 16, 8, 4, 2 and 1."""
+    sent: list[str] = []
+    raw.set_trace_callback(sent.append)
+    apply(raw, INSERT, [{"id": number, "name": f"n{number}"} for number in range(191)])
+
+    assert [each.count("'plain'") for each in sent] == [64, 64, 32, 16, 8, 4, 2, 1]
+
+
+@pytest.mark.parametrize("row", ["@rows(:id)", "@rows(:id + 0 * :id)"])
+def test_parameter_may_be_the_only_one_or_stand_twice(raw: sqlite3.Connection, row: str) -> None:
+    """Each row keeps its own value all the same."""
+    assert apply(raw, f"INSERT INTO things (id) {row}", [{"id": number} for number in range(5)]) == 5
+    assert raw.execute("SELECT id FROM things ORDER BY rowid").fetchall() == [(number,) for number in range(5)]
+
+
 def test_set_that_meets_itself_follows_its_conflict_clause(raw: sqlite3.Connection) -> None:
     """A row that repeats an earlier one of the same set is treated as if that one had long been there."""
-    sql = f"{INSERT} ON CONFLICT (name) DO UPDATE SET copies = copies + 1"
+    sql = f"{INSERT} ON CONFLICT (name) DO UPDATE SET copies = things.copies + 1"
     assert apply(raw, sql, [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 3, "name": "a"}]) == 3
     assert raw.execute("SELECT id, name, copies FROM things ORDER BY id").fetchall() == [(1, "a", 2), (2, "b", 1)]
 
@@ -40,8 +56,7 @@ def test_set_that_meets_itself_follows_its_conflict_clause(raw: sqlite3.Connecti
 def test_update_counts_only_rows_that_the_guard_lets_through(raw: sqlite3.Connection) -> None:
     """Of three rows one was changed by somebody else: two are written, and the count says so."""
     apply(raw, INSERT, [{"id": number, "name": f"n{number}"} for number in (1, 2, 3)])
-    sql = """UPDATE things SET name = v.name FROM (SELECT column1 AS id, column2 AS old, column3 AS name
-        FROM (VALUES (:id, :old, :name))) AS v WHERE things.id = v.id AND things.name = v.old"""
+    sql = """UPDATE things SET name = v.name FROM @given(id bigint = :id, old text = :old, name text = :name) AS v WHERE things.id = v.id AND things.name = v.old"""
     olds = {1: "n1", 2: "other", 3: "n3"}
     assert apply(raw, sql, [{"id": number, "old": olds[number], "name": f"new{number}"} for number in olds]) == 2
     assert raw.execute("SELECT name FROM things ORDER BY id").fetchall() == [("new1",), ("n2",), ("new3",)]
@@ -49,6 +64,6 @@ def test_update_counts_only_rows_that_the_guard_lets_through(raw: sqlite3.Connec
 
 def test_parameter_outside_the_values_is_applied_row_by_row(raw: sqlite3.Connection) -> None:
     """A statement that cannot be widened still does to each row what it says."""
-    sql = "INSERT INTO things (id, name) VALUES (:id, :name) ON CONFLICT (id) DO UPDATE SET name = :name || '!'"
+    sql = "INSERT INTO things (id, name) @rows(:id, :name) ON CONFLICT (id) DO UPDATE SET name = :name || '!'"
     assert apply(raw, sql, [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}, {"id": 2, "name": "c"}]) == 3
     assert raw.execute("SELECT id, name FROM things ORDER BY id").fetchall() == [(1, "b!"), (2, "c")]

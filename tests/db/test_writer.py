@@ -231,7 +231,7 @@ async def test_writer_says_when_the_disk_is_full(writer: Writer, path: Path, cou
         return [0 for _ in commands]
 
     await writer.run(Add("a"))
-    await writer._connection.on_thread(lambda raw: raw.execute("PRAGMA max_page_count = 200"))
+    await writer._engine.on_thread(lambda raw: raw.execute("PRAGMA max_page_count = 200"))  # type: ignore[attr-defined]
     writer.handle(Add, fill)
     with pytest.raises(StoreUnavailable, match="full"):
         await writer.run(Add("big"))

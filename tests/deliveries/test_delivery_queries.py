@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from service.db.macros import sqlite_text
 from service.db.migrate import upgrade
 from service.deliveries.delivery_queries import DeliveryFilter, edge_query, list_deliveries, page_query
 
@@ -69,7 +70,8 @@ def page(connection: sqlite3.Connection, wanted: DeliveryFilter, limit: int = LI
 
     connection.set_progress_handler(count, STEPS)
     try:
-        found = [row["id"] for row in connection.execute(*page_query(OURS, wanted, limit))]
+        sql, params = page_query(OURS, wanted, limit)
+        found = [row["id"] for row in connection.execute(sqlite_text(sql), params)]
     finally:
         connection.set_progress_handler(None, STEPS)
     return found, steps
@@ -136,7 +138,7 @@ def test_unusual_statuses_have_an_index(filled: sqlite3.Connection, status: str)
     """The planner takes the index that was made for it, also with a cursor and a subscription."""
     wanted = DeliveryFilter(status=(status,), subscription_id="sub_busy", before_id="dlv_050000")
     sql, params = page_query(OURS, wanted, LIMIT)
-    plan = " / ".join(row["detail"] for row in filled.execute(f"EXPLAIN QUERY PLAN {sql}", params))
+    plan = " / ".join(row["detail"] for row in filled.execute(f"EXPLAIN QUERY PLAN {sqlite_text(sql)}", params))
 
     assert "ix_deliveries_for_list_by_status (account_id=? AND status=? AND id<?)" in plan
     assert "SCAN deliveries" not in plan
@@ -149,10 +151,10 @@ class _Reader:
         self._connection = connection
 
     async def rows(self, sql: str, params: Any = None) -> list[Any]:
-        return self._connection.execute(sql, params or {}).fetchall()
+        return self._connection.execute(sqlite_text(sql), params or {}).fetchall()
 
     async def row(self, sql: str, params: Any = None) -> Any:
-        return self._connection.execute(sql, params or {}).fetchone()
+        return self._connection.execute(sqlite_text(sql), params or {}).fetchone()
 
     async def close(self) -> None:
         """Nothing: the connection is the test's."""
@@ -220,10 +222,12 @@ def test_every_combination_walks_an_index(filled: sqlite3.Connection) -> None:
         wanted = DeliveryFilter(statuses, subscription, job, event, before)
         asked = [page_query(OURS, wanted, LIMIT, "dlv_000000"), edge_query(OURS, wanted, 10)]
         for sql, params in filter(None, asked):
-            plan = [row["detail"] for row in filled.execute(f"EXPLAIN QUERY PLAN {sql}", params)]
+            plan = [row["detail"] for row in filled.execute(f"EXPLAIN QUERY PLAN {sqlite_text(sql)}", params)]
             faults = [each for each in plan if re.search(r"SCAN (deliveries|d)\b|AUTOMATIC", each)]
             assert faults == [], (wanted, plan)
         if asked[1] is not None:
-            plan = [row["detail"] for row in filled.execute(f"EXPLAIN QUERY PLAN {asked[1][0]}", asked[1][1])]
+            plan = [
+                row["detail"] for row in filled.execute(f"EXPLAIN QUERY PLAN {sqlite_text(asked[1][0])}", asked[1][1])
+            ]
             assert not any("TEMP B-TREE" in each for each in plan), (wanted, plan)
             assert all("COVERING INDEX" in each for each in plan if each.startswith("SEARCH")), (wanted, plan)

@@ -15,7 +15,7 @@ import pytest
 
 from service.clock import iso
 from service.db.transaction import Tx
-from service.deliveries.delivery_claims import ClaimDeliveries, ClaimedDeliveries, handle_claims
+from service.deliveries.claim_store import ClaimDeliveries, ClaimedDeliveries, handle_claims
 from service.deliveries.lanes.held_bytes import MEMORY, PER_DELIVERY
 from service.deliveries.subscribing import queries
 from service.errors import EgressNotSent

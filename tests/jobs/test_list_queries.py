@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from service.db.inline_store import InlineConnection, InlineReader
+from service.db.macros import sqlite_text
 from service.db.migrate import migrations_directory, upgrade
 from service.ids import earliest
 from service.jobs.list_queries import JobFilter, ListedJobs, export_page, export_query, list_jobs, plan_of
@@ -165,7 +166,7 @@ async def test_every_combination_exports_exactly_what_fits(archive: Archive) -> 
 
 
 def _plan(raw: sqlite3.Connection, sql: str, params: Any) -> str:
-    return "\n".join(row["detail"] for row in raw.execute(f"EXPLAIN QUERY PLAN {sql}", params))
+    return "\n".join(row["detail"] for row in raw.execute(f"EXPLAIN QUERY PLAN {sqlite_text(sql)}", params))
 
 
 def _faults(plan: str, *, sorts: bool = False) -> list[str]:

@@ -14,9 +14,9 @@ from service.clock import SeededRandomness, VirtualClock
 from service.db.invariants import breaches
 from service.db.migrate import upgrade
 from service.db.opening import Store, open_store
-from service.deliveries import retention as sent_retention
+from service.deliveries import retention_store as sent_retention
 from service.ids import Ids
-from service.jobs import retention as job_retention
+from service.jobs import retention_store as job_retention
 from service.notation import retention
 from service.scheduler.cleaner import Cleaner
 
@@ -178,7 +178,7 @@ class Attic:
 
 
 def _connection(store: Store) -> Any:
-    return store.writer._connection
+    return store.writer._engine
 
 
 def _job(job: str, submission: str, account: str, at: int) -> dict[str, Any]:

@@ -211,7 +211,7 @@ async def crowd(
     given = ProviderSettings(callbacks=None if calls_back else "off", **settings)
     registry = Registry.load(dict.fromkeys(manners, given), directory, outside, clock)
     base = base_on(directory / "remora.db", clock, randomness, outside, registry)
-    connection = base.store.writer._connection
+    connection = base.store.writer._engine
     made = Crowd(await begin(base), base, outside, connection.raw)  # type: ignore[attr-defined]
     try:
         yield made

@@ -45,7 +45,8 @@ from service.settings import ProviderSettings
 from service.telemetry import Metrics
 from service.wiring.base import Base
 from service.wiring.stages import Stages, wire
-from service.workers import job_claims
+from service.workers import store as work_store
+from service.workers.job_claims import VoidLeases
 
 SUBSCRIBER = "https://shop.example/hooks"
 PUBLIC = "https://remora.example"
@@ -178,7 +179,7 @@ def base_on(path: Path, clock: VirtualClock, randomness: SeededRandomness, egres
 async def begin(base: Base) -> Stages:
     """Wire the way of a job and start the writer, as a process does; an earlier one's leases are void."""
     stages, store = wire(base), base.store
-    for register in (job_claims.register, bootstrap.register, pullback.register):
+    for register in (work_store.register, bootstrap.register, pullback.register):
         register(store.writer)
     store.writer.start()
     await bootstrap.ensure_default(
@@ -190,7 +191,7 @@ async def begin(base: Base) -> Stages:
         database=store.path,
         given="an admin key that is long enough",
     )
-    await store.writer.run(job_claims.VoidLeases())
+    await store.writer.run(VoidLeases())
     base.clock.seen(await store.writer.run(pullback.PullBack()))
     stages.tracker.tasks.load(await queries.at_providers(store.reader))
     return stages
@@ -248,7 +249,7 @@ class World:
     @property
     def raw(self) -> sqlite3.Connection:
         """The database as it is."""
-        connection: InlineConnection = self.base.store.writer._connection  # type: ignore[assignment]
+        connection: InlineConnection = self.base.store.writer._engine  # type: ignore[assignment]
         return connection.raw
 
     async def breathe(self, turns: int = 60) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from service.db.sqlite import SQLiteTx
 from service.errors import GuardFailed
 from service.jobs import store
 from service.jobs.transitions.draft import Draft
@@ -103,7 +102,7 @@ async def test_cost_booked_after_the_end_has_the_job_counted_anew(books: Ledger)
     for number, status in enumerate(("cancelled", "expired")):
         books.end(f"job_{number}", status, charged=None)
     await books.roller.run_once()
-    tx = SQLiteTx(books.writer._connection, NOON)
+    tx = books.writer._engine.begin(NOON)
     for job in (await store.load(tx, ["job_0", "job_1"])).values():
         draft = Draft(job, NOON, lambda job_id, index: "")
         draft.note("job.conflict", Source.CALLBACK)

@@ -9,7 +9,7 @@ from service.db.inline_store import InlineConnection
 from service.db.writer import Writer
 from service.jobs.row import COLUMNS, JobRow, all_values
 from service.states import JobStatus
-from service.workers import job_claims
+from service.workers import job_claims, store
 
 
 class Queue:
@@ -20,7 +20,7 @@ class Queue:
         self.connection = connection
         self.raw = connection.raw
         self.writer = Writer(connection, clock)
-        job_claims.register(self.writer)
+        store.register(self.writer)
         self.writer.start()
         self.last = job_claims.ClaimedJobs([])
 

@@ -9,10 +9,11 @@ import pytest
 
 from service.clock import VirtualClock
 from service.db.inline_store import InlineConnection, InlineReader
+from service.db.macros import sqlite_text
 from service.db.migrate import upgrade
 from service.jobs import queries
 from service.states import JobStatus
-from service.workers import job_claims
+from service.workers import job_claims, store
 from tests.workers.backlog import Queue
 
 
@@ -83,7 +84,7 @@ async def test_start_voids_every_lease(queue: Queue) -> None:
 async def test_no_account_waits_for_ever_behind_many_others(queue: Queue, stage: job_claims.Stage) -> None:
     """Hundreds of accounts wait for a try that is not due, one has more than fits, and one has a single job: it is served soon."""
     status = {"submit": JobStatus.QUEUED, "poll": JobStatus.RUNNING}[stage]
-    for number in range(job_claims.ACCOUNTS_AT_ONCE * 2 + 50):
+    for number in range(store.ACCOUNTS_AT_ONCE * 2 + 50):
         queue.put(f"acc_a{number:04}", 1, due_at=queue.clock.now_ms() + 3_600_000, status=status)
     queue.put("acc_0", 50, status=status)
     queue.put("acc_z", 1, status=status, due_at=queue.clock.now_ms())
@@ -143,8 +144,8 @@ async def test_claims_read_no_more_than_what_they_name(queue: Queue) -> None:
     """Every question of a claim is answered by an index that leads to its rows: a million jobs cost what a dozen cost."""
     asked = {"provider": "p", "now": 1, "count": 1, "after": "", "until": "~", "account": "a"}
     plans = [
-        " ".join(row[3] for row in queue.raw.execute(f"EXPLAIN QUERY PLAN {sql}", asked))
-        for statements in (job_claims._OLDEST, job_claims._ACCOUNTS, job_claims._OF_ACCOUNT)
+        " ".join(row[3] for row in queue.raw.execute(f"EXPLAIN QUERY PLAN {sqlite_text(sql)}", asked))
+        for statements in (store._OLDEST, store._ACCOUNTS, store._OF_ACCOUNT)
         for sql in statements.values()
     ]
 

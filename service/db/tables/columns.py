@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import LargeBinary, Text, text
+from sqlalchemy import LargeBinary, Text, false, text
 from sqlmodel import Field
 
 
@@ -24,3 +24,8 @@ def long() -> str | None:
 def added(default: int) -> int:
     """A column that came later and must not be NULL: the rows that were there before need a value from the engine."""
     return Field(default=default, nullable=False, sa_column_kwargs={"server_default": text(str(default))})  # type: ignore[no-any-return]
+
+
+def added_flag() -> bool:
+    """A truth value that came later; the rows that were there before have false."""
+    return Field(default=False, nullable=False, sa_column_kwargs={"server_default": false()})  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ from typing import ClassVar
 from sqlalchemy import CheckConstraint, Index, text
 from sqlmodel import Field, SQLModel
 
-from service.db.tables.columns import added, blob, json, long
+from service.db.tables.columns import added_flag, blob, json, long
 
 
 class Event(SQLModel, table=True):
@@ -63,7 +63,7 @@ class Subscription(SQLModel, table=True):
     previous_secret_until: int | None = None
     signing_key: bytes | None = blob()  # the Ed25519 seed of v1a, sealed; rotated together with the secret
     previous_signing_key: bytes | None = blob()
-    stop_at_expiry: int = added(0)  # 1: nothing is sent after the event's results have expired
+    stop_at_expiry: bool = added_flag()  # whether nothing is sent after the event's results have expired
     last_success_at: int | None = None
     last_failure_at: int | None = None
     failing_since: int | None = None  # the first failure after the last success

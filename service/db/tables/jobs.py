@@ -7,7 +7,7 @@ from typing import ClassVar
 from sqlalchemy import CheckConstraint, Index, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-from service.db.tables.columns import added, blob, json, long
+from service.db.tables.columns import added, added_flag, blob, json, long
 
 _ACTIVE = "('queued', 'submitting', 'submit_unknown', 'running')"
 _TO_SUBMIT = "status = 'queued'"
@@ -175,7 +175,7 @@ class Result(SQLModel, table=True):
     error: str | None = None  # why there is no copy (any more), in a word
     tries: int = added(0)  # to fetch it
     dead_tries: int = added(0)  # of those in a row, answers that say the link is dead
-    refreshed: int = added(0)  # 1: the provider was asked for a fresh link
+    refreshed: bool = added_flag()  # whether the provider was asked for a fresh link
     link_dies_at: int | None = None  # as far as the provider's document says it
     due_at: int | None = None  # when it is to be fetched; none: it is stored, or given up
     sweep_at: int | None = None  # when its expiry is to be announced, or our copy to go

@@ -37,7 +37,7 @@ SELECT (SELECT pos FROM events WHERE account_id = :account AND pos IS NOT NULL O
 """
 _FROM: Final = "SELECT pos, at FROM events WHERE account_id = :account AND pos >= :pos ORDER BY pos LIMIT 1"
 _WINDOW: Final = """
-SELECT count(*) AS seen, max(pos) AS last, coalesce(sum(at >= :since AND at < :until), 0) AS inside FROM (
+SELECT count(*) AS seen, max(pos) AS last, count(*) FILTER (WHERE at >= :since AND at < :until) AS inside FROM (
     SELECT pos, at FROM events WHERE account_id = :account AND pos >= :next AND pos <= :last ORDER BY pos LIMIT :window)
 """
 # The same filters as `Destination.wants`: those on jobs leave events alone that are about none. The index is named
@@ -46,25 +46,23 @@ _FOUND: Final = """
 WITH matched AS MATERIALIZED (
     SELECT e.pos, e.id, e.type, e.job_id FROM events e LEFT JOIN jobs j ON j.id = e.job_id
     WHERE e.account_id = :account AND e.pos >= :next AND e.pos <= :last AND e.at >= :since AND e.at < :until
-        AND e.type IN (SELECT value FROM json_each(:types))
+        AND e.type IN @set(:types)
         AND (e.job_id IS NULL OR (
-            (:providers = '[]' OR j.provider IN (SELECT value FROM json_each(:providers)))
-            AND (:operations = '[]' OR j.operation IN (SELECT value FROM json_each(:operations)))
-            AND (:tags = '[]' OR EXISTS (
-                SELECT 1 FROM json_each(j.tags) t WHERE t.value IN (SELECT value FROM json_each(:tags))
-            ))
+            (:providers = '[]' OR j.provider IN @set(:providers))
+            AND (:operations = '[]' OR j.operation IN @set(:operations))
+            AND (:tags = '[]' OR EXISTS (SELECT 1 FROM @set(j.tags) tag WHERE tag.value IN @set(:tags)))
         ))
 ),
 found AS (
     SELECT m.pos, m.id AS event_id, m.type, m.job_id, d.id AS delivery_id, coalesce(d.status, 'missing') AS status
-    FROM matched m LEFT JOIN deliveries d INDEXED BY ix_deliveries_for_event
+    FROM matched m LEFT JOIN deliveries d @by_index(ix_deliveries_for_event)
         ON d.event_id = m.id AND d.subscription_id = :subscription)
 """
 _CANDIDATES: Final = f"""{_FOUND}
-SELECT * FROM found WHERE status IN (SELECT value FROM json_each(:statuses)) ORDER BY pos LIMIT :most
+SELECT * FROM found WHERE status IN @set(:statuses) ORDER BY pos LIMIT :most
 """
 _BY_STATUS: Final = f"""{_FOUND}
-SELECT status, count(*) AS n FROM found WHERE status IN (SELECT value FROM json_each(:statuses)) GROUP BY status
+SELECT status, count(*) AS n FROM found WHERE status IN @set(:statuses) GROUP BY status
 """
 _SUBSCRIPTIONS: Final = "SELECT count(*) AS n FROM subscriptions WHERE account_id = :account"
 _FILTERS: Final = """

@@ -31,17 +31,15 @@ FULL_MS: Final = 500  # until a full lane is looked at again
 DISABLED_MS: Final = 5_000  # the same for a subscription that is disabled
 LATELY_MS: Final = 600_000  # far longer than from a look at the store to the batch that comes of it
 
-_SUBSCRIPTIONS: Final = (
-    "SELECT id, account_id, status FROM subscriptions WHERE id IN (SELECT value FROM json_each(:ids))"
-)
+_SUBSCRIPTIONS: Final = "SELECT id, account_id, status FROM subscriptions WHERE id IN @set(:ids)"
 _RUNNING: Final = """
 SELECT account_id, subscription_id, count(*) AS n FROM replays
-WHERE status = 'running' AND account_id IN (SELECT value FROM json_each(:accounts)) GROUP BY account_id, subscription_id
+WHERE status = 'running' AND account_id IN @set(:accounts) GROUP BY account_id, subscription_id
 """
 _INSERT: Final = """
 INSERT INTO replays (id, account_id, subscription_id, since, until, types, statuses, status, next_pos, last_pos, looked_at,
     queued, total, created_at, due_at, lease_epoch)
-VALUES (:id, :account_id, :subscription_id, :since, :until, :types, :statuses, 'running', :next_pos, :last_pos, 0,
+@rows(:id, :account_id, :subscription_id, :since, :until, :types, :statuses, 'running', :next_pos, :last_pos, 0,
     0, :total, :now, :now, 0)
 """
 _FORGET: Final = """
@@ -56,7 +54,7 @@ HAVING min(due_at) <= :now AND max(coalesce(lease_until, 0)) <= :now ORDER BY mi
 """
 _LEASE: Final = f"""
 UPDATE replays SET {TAKEN}
-WHERE status = 'running' AND subscription_id IN (SELECT value FROM json_each(:subscriptions))
+WHERE status = 'running' AND subscription_id IN @set(:subscriptions)
 """
 _CLAIMED: Final = """
 SELECT r.id, r.account_id, r.subscription_id, r.since, r.until, r.types, r.statuses, r.next_pos, r.last_pos, r.lease_epoch,
@@ -79,19 +77,19 @@ WHERE id = :id AND status = 'running'
 """
 # What was found may be pending or without its bytes by now.
 _STILL: Final = """
-SELECT d.id FROM deliveries d JOIN events e ON e.id = d.event_id WHERE d.id IN (SELECT value FROM json_each(:ids))
-    AND d.status <> 'pending' AND d.status IN (SELECT value FROM json_each(:statuses)) AND e.pos IS NOT NULL
+SELECT d.id FROM deliveries d JOIN events e ON e.id = d.event_id WHERE d.id IN @set(:ids)
+    AND d.status <> 'pending' AND d.status IN @set(:statuses) AND e.pos IS NOT NULL
 """
-_BODIED: Final = "SELECT id FROM events WHERE id IN (SELECT value FROM json_each(:ids)) AND pos IS NOT NULL"
+_BODIED: Final = "SELECT id FROM events WHERE id IN @set(:ids) AND pos IS NOT NULL"
 #: A part of a fan-out may have written the delivery since the replay looked: by the ids of the latest, since an event has many.
 _HAD: Final = """
 SELECT event_id FROM deliveries
-WHERE subscription_id = :subscription AND id >= :since AND event_id IN (SELECT value FROM json_each(:ids))
+WHERE subscription_id = :subscription AND id >= :since AND event_id IN @set(:ids)
 """
 _AGAIN: Final = f"""
 UPDATE deliveries SET status = 'pending', due_at = :now, retried_at = :now, schedule_base = attempt_count, finished_at = NULL,
     give_up_at = NULL, reason = NULL, {VOID}
-WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'pending'
+WHERE id IN @set(:ids) AND status <> 'pending'
 """
 
 
@@ -195,7 +193,7 @@ class CancelReplay(Command[None]):
 async def handle_cancels(tx: Tx, commands: Sequence[CancelReplay]) -> list[Exception | None]:
     """The writer's handler for `CancelReplay`."""
     found = await tx.rows(
-        "SELECT id, account_id, subscription_id, status FROM replays WHERE id IN (SELECT value FROM json_each(:ids))",
+        "SELECT id, account_id, subscription_id, status FROM replays WHERE id IN @set(:ids)",
         {"ids": json_set(each.replay_id for each in commands)},
     )
     known = {(row["account_id"], row["id"]): row for row in found}

@@ -1,4 +1,4 @@
-"""What the writer does with commands on subscriptions: the rows, what becomes of their deliveries, and who is told.
+"""What the writer does with commands on subscriptions: which rows change, what becomes of their deliveries, and who is told.
 
 Nothing here seals, checks a URL or shows a subscription; the commands bring everything in the form in which it is stored.
 """
@@ -14,16 +14,14 @@ import msgspec
 import structlog
 
 from service.clock import iso
-from service.db.leases import VOID
-from service.db.transaction import Params, Row, Tx, json_set
+from service.db.transaction import Params, Row, Tx
 from service.db.writer import Writer
-from service.deliveries import store
 from service.deliveries.fanout import Outgoing
 from service.deliveries.lanes.lane_names import origin_lane
 from service.deliveries.log_lines import shown_url
+from service.deliveries.subscribing import store
 from service.errors import Conflict, NotFound
 from service.ids import Ids
-from service.schemas.subscription_schemas import SubscriptionChangeRequest
 from service.states import Source
 from service.subscriptions.destinations import DestinationCache
 from service.subscriptions.subscription_commands import (
@@ -40,52 +38,7 @@ from service.subscriptions.subscription_commands import (
 _log = structlog.get_logger(__name__)
 
 MENDING: Final = frozenset({"url", "headers"})  # a change of these may end a destination's trouble
-SKIPPED_AT_ONCE: Final = 2_000  # deliveries, in the transaction that disables or deletes
 MAX_SUBSCRIPTIONS: Final = 1_000  # of an account, unless the settings say otherwise: each event is held against all
-
-_FIND: Final = """
-SELECT id, account_id, url, description, status, failing_since, last_failure_at FROM subscriptions
-WHERE id IN (SELECT value FROM json_each(:ids))
-"""
-_COUNT: Final = """
-SELECT account_id, count(*) AS n FROM subscriptions WHERE account_id IN (SELECT value FROM json_each(:accounts)) GROUP BY account_id
-"""
-#: What a caller can set: columns of the same names.
-_FIELDS: Final = tuple(SubscriptionChangeRequest.model_fields)
-_INSERT: Final = f"""
-INSERT INTO subscriptions (id, account_id, {", ".join(_FIELDS)}, status, secret, signing_key, created_at)
-VALUES (:id, :account_id, {", ".join(":" + name for name in _FIELDS)}, 'enabled', :secret, :signing_key, :now)
-"""
-#: What an old address did is not held against the new one.
-_UNTRIED: Final = ", failing_since = NULL, last_failure_at = NULL"
-#: Headers were given for an origin: they may hold what must not be told to another one.
-_UNNAMED: Final = ", headers = NULL"
-_ADD_KEY: Final = "UPDATE subscriptions SET signing_key = :signing_key WHERE id = :id AND signing_key IS NULL"
-# The expressions see the row as it was: the secret that is replaced becomes the previous one. A key is replaced with it,
-# also one that does not sign at the moment, and none is made.
-_ROTATE: Final = """
-UPDATE subscriptions SET previous_secret = CASE WHEN :grace_ms > 0 THEN secret END,
-    previous_signing_key = CASE WHEN :grace_ms > 0 THEN signing_key END,
-    previous_secret_until = CASE WHEN :grace_ms > 0 THEN :now + :grace_ms END, secret = :secret,
-    signing_key = CASE WHEN signing_key IS NOT NULL THEN :signing_key END
-WHERE id = :id
-"""
-_ENABLE: Final = """
-UPDATE subscriptions SET status = 'enabled', disabled_reason = NULL, failing_since = NULL WHERE id = :id AND status = 'disabled'
-"""
-_DISABLE: Final = """
-UPDATE subscriptions SET status = 'disabled', disabled_reason = :reason WHERE id = :id AND status = 'enabled'
-"""
-# A subscription's lane has its id, so that this walks the index for claims. The epoch leaves a request that is out
-# without a say, unless it arrived.
-_SKIP: Final = f"""
-UPDATE deliveries SET status = 'skipped', reason = :reason, finished_at = :now, due_at = NULL, {VOID}
-WHERE id IN (SELECT id FROM deliveries WHERE lane = :id AND status = 'pending' ORDER BY due_at LIMIT :count)
-"""
-_INSERT_EVENT: Final = """
-INSERT INTO events (id, account_id, job_id, seq, type, source, at, detail, pos, body)
-VALUES (:id, :account_id, NULL, 0, :type, :source, :at, NULL, :pos, :body)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +74,7 @@ class Changes:
     async def create(self, tx: Tx, commands: Sequence[CreateSubscription]) -> list[Exception | None]:
         """Store new subscriptions; one lock an account, so that counting before is enough."""
         accounts = {command.account_id for command in commands}
-        counts = {row["account_id"]: row["n"] for row in await tx.rows(_COUNT, {"accounts": json_set(accounts)})}
+        counts = await store.counts(tx, accounts)
         answers: list[Exception | None] = []
         rows: list[Params] = []
         for command in commands:
@@ -132,7 +85,7 @@ class Changes:
             given = {"id": command.subscription_id, "account_id": command.account_id, "now": tx.now_ms}
             sealed = {"secret": command.sealed_secret, "signing_key": command.sealed_seed}
             rows.append({**command.columns, **given, **sealed})
-        tx.write(_INSERT, rows, expect=len(rows))
+        store.insert(tx, rows)
         for command in commands:
             self.cache.changing(tx, command.account_id, [command.subscription_id])
         return answers
@@ -141,19 +94,15 @@ class Changes:
         """Change some columns of each."""
         rows = await self._found(tx, commands)
         for command in commands:
-            named = [name for name in _FIELDS if name in command.columns]
+            named = [name for name in store.FIELDS if name in command.columns]
             if command.subscription_id in rows and named:
-                changes = ", ".join(f"{name} = :{name}" for name in named)
                 old = rows[command.subscription_id]["url"]
                 new = command.columns.get("url", old)
-                if new != old:
-                    changes += _UNTRIED
-                if "headers" not in command.columns and origin_lane("", new) != origin_lane("", old):
-                    changes += _UNNAMED
+                elsewhere = "headers" not in command.columns and origin_lane("", new) != origin_lane("", old)
                 row = {name: command.columns[name] for name in named} | {"id": command.subscription_id}
-                tx.write(f"UPDATE subscriptions SET {changes} WHERE id = :id", [row], expect=1)
+                store.update(tx, named, row, untried=new != old, unnamed=elsewhere)
                 if command.sealed_seed is not None:
-                    tx.write(_ADD_KEY, [{"id": command.subscription_id, "signing_key": command.sealed_seed}])
+                    store.add_key(tx, command.subscription_id, command.sealed_seed)
         mended = [each.subscription_id for each in commands if not MENDING.isdisjoint(each.columns)]
         failing = [each for each in mended if each in rows and rows[each]["failing_since"] is not None]
         _tell(tx, self.renewed, failing)
@@ -162,16 +111,15 @@ class Changes:
     async def delete(self, tx: Tx, commands: Sequence[DeleteSubscription]) -> list[Exception | None]:
         """Forget them; what was not sent yet is kept as `skipped`."""
         rows = await self._found(tx, commands)
-        gone = [{"id": each} for each in rows]
-        tx.write("DELETE FROM subscriptions WHERE id = :id", gone, expect=len(gone))
-        _skip(tx, rows, "subscription_deleted")
+        store.delete(tx, rows)
+        store.skip(tx, rows, "subscription_deleted")
         _tell(tx, self.forgotten, rows)
         return _answers(commands, rows)
 
     async def enable(self, tx: Tx, commands: Sequence[EnableSubscription]) -> list[Exception | None]:
         """Let them have events again."""
         rows = await self._found(tx, commands)
-        tx.write(_ENABLE, [{"id": each} for each in rows])
+        store.enable(tx, rows)
         _tell(tx, self.renewed, rows)
         return _answers(commands, rows)
 
@@ -179,10 +127,10 @@ class Changes:
         """Stop sending to them, keep what was not sent as `skipped`, and tell the accounts' other subscriptions."""
         rows = await self._found(tx, commands)
         news = [command for command in commands if _is_to_be_disabled(rows.get(command.subscription_id), command)]
-        ended = [{"id": each.subscription_id, "reason": each.reason} for each in news]
-        tx.write(_DISABLE, ended, expect=len(ended))
-        _skip(tx, [each["id"] for each in ended], "subscription_disabled")
-        _tell(tx, self.forgotten, [each["id"] for each in ended])
+        ended = [each.subscription_id for each in news]
+        store.disable(tx, [{"id": each.subscription_id, "reason": each.reason} for each in news])
+        store.skip(tx, ended, "subscription_disabled")
+        _tell(tx, self.forgotten, ended)
         _say(tx, news, rows)
         told = [
             _event(
@@ -214,7 +162,7 @@ class Changes:
             for command in commands
             if command.subscription_id in rows
         ]
-        tx.write(_ROTATE, replaced, expect=len(replaced))
+        store.rotate(tx, replaced)
         return _answers(commands, rows)
 
     async def ping(self, tx: Tx, commands: Sequence[Ping]) -> list[Exception | None]:
@@ -253,7 +201,7 @@ class Changes:
 
     async def _find(self, tx: Tx, commands: Sequence[SubscriptionCommand]) -> dict[str, Row]:
         asked = {command.subscription_id: command.account_id for command in commands}
-        found = await tx.rows(_FIND, {"ids": json_set(asked)})
+        found = await store.find(tx, asked)
         return {row["id"]: row for row in found if row["account_id"] == asked[row["id"]]}
 
 
@@ -315,14 +263,6 @@ def _shown(row: Row) -> dict[str, Any]:
     return {"id": row["id"], "url": row["url"], "description": row["description"], "status": row["status"]}
 
 
-def _skip(tx: Tx, subscription_ids: Iterable[str], reason: str) -> None:
-    ids = list(subscription_ids)
-    # A backlog larger than this goes the ordinary way, and is skipped where it would have been sent: a hundred thousand
-    # rows in one statement would hold everybody up.
-    tx.write(_SKIP, [{"id": each, "reason": reason, "now": tx.now_ms, "count": SKIPPED_AT_ONCE} for each in ids])
-    store.settle_lanes(tx, ids)
-
-
 def _event(
     tx: Tx,
     event_id: str,
@@ -345,7 +285,7 @@ def _event(
         "pos": tx.number(),
         "body": body,
     }
-    tx.write(_INSERT_EVENT, [row], expect=1)
+    store.insert_event(tx, row)
     return Outgoing(
         event_id=event_id,
         account_id=account_id,

@@ -204,7 +204,7 @@ class Subscribe:
             "max_in_flight": request.max_in_flight or DEFAULT_IN_FLIGHT,
             "schedule": None if request.schedule is None else _json(request.schedule),
             "signatures": _json(request.signatures or DEFAULT_SIGNATURES),
-            "stop_at_expiry": int(request.stop_at_expiry is True),
+            "stop_at_expiry": request.stop_at_expiry is True,
         }
 
     def _sealed(self, subscription_id: str, secret: str) -> bytes:

@@ -102,7 +102,7 @@ def _adopt(draft: Draft, fact: CallbackHeard, *, confirmed: bool) -> None:
     job, task_id = draft.job, fact.observation.task_id
     if job.provider_task_id is None and task_id and fact.adoptable:
         job.provider_task_id = task_id
-        job.task_confirmed = int(confirmed)
+        job.task_confirmed = confirmed
         draft.adopted = True
 
 

@@ -73,7 +73,7 @@ def resubmit(draft: Draft, fact: ResubmitAsked) -> Answer:
     )
     job.submission_id = None
     job.provider_task_id = None
-    job.task_confirmed = 1
+    job.task_confirmed = True
     job.hint_at = None
     job.submit_failures = 0
     job.refusals = None

@@ -92,7 +92,7 @@ def _overdue(draft: Draft, rules: Rules) -> bool:
     if not job.is_active or job.overdue_at is None or job.overdue_at > draft.now_ms:
         job.overdue_at = None if not job.is_active else job.overdue_at
         return False
-    known, job.overdue = job.overdue, 1
+    known, job.overdue = job.overdue, True
     kept_until = submission.overdue_at(draft, rules)
     job.overdue_at = kept_until if kept_until is not None and kept_until > draft.now_ms else None
     if not known:

@@ -56,7 +56,7 @@ def _polled_observed(draft: Draft, observation: Observation, rules: Rules) -> No
         observed.conflict(draft, observation, Source.POLL, verified=False, reason="the answer is about another task")
         job.poll_failures += 1
         return
-    job.task_confirmed = 1
+    job.task_confirmed = True
     if observation.seen in {Seen.QUEUED, Seen.RUNNING}:
         job.running_at = draft.now_ms
     resolved_by = ResolvedBy.CALLBACK if job.hint_at is not None else ResolvedBy.POLL
@@ -70,7 +70,7 @@ def _polled_not_found(draft: Draft, fact: Polled, rules: Rules) -> None:
     if not job.task_confirmed:
         # The id came from an unverified callback and leads nowhere: as if it had never been said.
         job.provider_task_id = None
-        job.task_confirmed = 1
+        job.task_confirmed = True
         job.hint_at = None
         return
     lag_is_over = draft.now_ms - (job.submitted_at or job.created_at) > rules.not_found_grace_ms

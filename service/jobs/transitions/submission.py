@@ -49,7 +49,7 @@ def begin(draft: Draft, fact: SubmitBegun, rules: Rules) -> bool:
     job.submit_tries += 1
     job.running_at = None
     job.provider_task_id = None
-    job.task_confirmed = 1
+    job.task_confirmed = True
     draft.new_submission = {
         "id": fact.submission_id,
         "job_id": job.id,
@@ -155,7 +155,7 @@ def _answered_late(draft: Draft, fact: SubmitAnswered, rules: Rules) -> bool:
         return True
     if draft.job.provider_task_id is None and observation.task_id:
         draft.job.provider_task_id = observation.task_id
-        draft.job.task_confirmed = 1
+        draft.job.task_confirmed = True
     return observed.apply(draft, observation, Source.SUBMIT, ResolvedBy.RESPONSE, rules)
 
 
@@ -175,7 +175,7 @@ def _accepted(draft: Draft, outcome: SubmitOutcome, rules: Rules) -> None:
     job = draft.job
     observation = outcome.observation or Observation(seen=None)
     job.provider_task_id = observation.task_id or job.provider_task_id
-    job.task_confirmed = 1
+    job.task_confirmed = True
     job.provider_status = observation.provider_status
     job.poll_url = observation.poll_url
     job.cancel_url = observation.cancel_url
@@ -200,7 +200,7 @@ def _unknown(draft: Draft, message: str, outcome: SubmitOutcome, rules: Rules) -
     known = job.status is JobStatus.SUBMIT_UNKNOWN
     if named is not None and job.provider_task_id is None:
         # As from a callback that proves nothing: the first poll confirms it, or forgets it.
-        job.provider_task_id, job.task_confirmed = named, 0
+        job.provider_task_id, job.task_confirmed = named, False
     elif known:
         return
     draft.wake_at(observed.wake_up(draft, rules, pace.first_poll_ms(rules)))

@@ -94,7 +94,7 @@ class ClaimDeliveries(Command[ClaimedDeliveries]):
 _IN_TURN = """
 SELECT id, next_due_at, row_number() OVER (PARTITION BY account_id ORDER BY next_due_at) AS turn FROM lanes
 """
-_IS_LANE_DUE = "next_due_at <= :now AND id NOT IN (SELECT value FROM json_each(:not))"
+_IS_LANE_DUE = "next_due_at <= :now AND id NOT IN @set(:not)"
 _ARE_MANY = "SELECT count(*) AS n FROM (SELECT 1 FROM lanes WHERE next_due_at <= :now LIMIT :many)"
 # Accounts take turns: each one's lane that has been due longest, then each one's next.
 _DUE_LANES = f"SELECT id FROM ({_IN_TURN} WHERE {_IS_LANE_DUE}) ORDER BY turn, next_due_at LIMIT :count"
@@ -106,7 +106,7 @@ WITH RECURSIVE accounts (id) AS (
     UNION ALL
     SELECT (SELECT min(account_id) FROM lanes WHERE next_due_at IS NOT NULL AND account_id > accounts.id) FROM accounts
     WHERE id IS NOT NULL
-), share (n) AS MATERIALIZED (SELECT max(1, 2 * :count / count(id)) FROM accounts)
+), share (n) AS MATERIALIZED (SELECT @greatest(1, 2 * :count / count(id)) FROM accounts)
 SELECT id FROM ({_IN_TURN} WHERE id IN (
     SELECT l.id FROM accounts a JOIN lanes l ON l.id IN (
         SELECT id FROM lanes WHERE account_id = a.id AND {_IS_LANE_DUE} ORDER BY next_due_at LIMIT (SELECT n FROM share))))
@@ -118,11 +118,11 @@ d.id, d.event_id, d.account_id, d.job_id, d.lane, d.url, d.subscription_id, d.at
     coalesce(d.retried_at, d.created_at) AS since, d.give_up_at, d.type, :until AS lease_until, e.at,
     length(e.body) AS size, CASE WHEN length(e.body) <= {SMALL_BODY} THEN e.body END AS body
 """
-_BODIES = "SELECT id, body FROM events WHERE id IN (SELECT value FROM json_each(:ids))"
+_BODIES = "SELECT id, body FROM events WHERE id IN @set(:ids)"
 _FREE = f"d.status = 'pending' AND {free('d')}"
 _FIRST_ROW = f"""
 SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id
-WHERE d.id = :first AND d.lane = :lane AND d.due_at <= :now AND {_FREE}
+WHERE d.id = :first AND d.lane = :lane AND d.due_at <= :now AND {_FREE} @skip_locked(d)
 """
 _IS_DUE = "d.due_at <= :now"
 # For a destination that is back: what waits for its turn on the schedule is taken ahead of it.
@@ -209,18 +209,18 @@ async def _free_rows(tx: Tx, wishes: Sequence[Wish], until: int) -> list[Row]:
 
 
 def _rows_for(wish: Wish) -> str:
-    """Claims a lane's deliveries in the order in which they fall due; safe because the writer is alone on SQLite.
+    """Claims a lane's deliveries in the order in which they fall due.
 
     A try looks at the first of them only, since a lane may have any number: what has failed falls due after what came
     before it failed.
     """
     free = f"d.lane = :lane AND {_FREE} AND {_IS_DUE if wish.catch_up_to is None else _IS_WAITING}"
     if not wish.a_try:
-        return f"SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id WHERE {free} ORDER BY d.due_at LIMIT :count"
+        return f"SELECT {_COLUMNS} FROM deliveries d JOIN events e ON e.id = d.event_id WHERE {free} ORDER BY d.due_at LIMIT :count @skip_locked(d)"
     candidates = f"SELECT d.* FROM deliveries d WHERE {free} ORDER BY d.due_at LIMIT {CANDIDATES}"
     return (
         f"SELECT {_COLUMNS} FROM ({candidates}) d JOIN events e ON e.id = d.event_id "
-        "ORDER BY d.attempted_at IS NOT NULL, d.due_at LIMIT :count"
+        "ORDER BY d.attempted_at IS NOT NULL, d.due_at LIMIT :count @skip_locked(d)"
     )
 
 

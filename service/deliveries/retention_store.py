@@ -1,6 +1,6 @@
 """What was sent goes with age: attempts, then events' bodies with their deliveries and their jobs' inputs.
 
-A command looks at and removes a few hundred rows at most, by indexes only (see `jobs.retention`). An event about a job
+A command looks at and removes a few hundred rows at most, by indexes only (see `jobs.retention_store`). An event about a job
 stays on its timeline without its bytes; the feed answers a cursor from before it with 410. What is still to be sent stays.
 """
 
@@ -13,7 +13,7 @@ from itertools import accumulate, takewhile
 
 from service.db.transaction import Row, Tx, json_set
 from service.db.writer import Writer
-from service.jobs.retention import ROWS, Sweep, Swept, affordable, erase_inputs
+from service.jobs.retention_store import ROWS, Sweep, Swept, affordable, erase_inputs
 
 EVENTS = 50  # that one command looks at: of each the row, two indexes, its deliveries and its job change
 WEIGHT = 2 * ROWS  # deliveries and attempts together that one command removes
@@ -29,7 +29,7 @@ class RemoveAttempts(Sweep):
 _OLDEST_ATTEMPTS = "SELECT id, at FROM attempts WHERE id > 0 ORDER BY id LIMIT :count"
 # The invariants ask whether what was delivered has an attempt: of what ended after this it has.
 _KEPT_SINCE = """
-INSERT INTO meta (key, value) VALUES ('attempts_kept_since', :since) ON CONFLICT (key) DO UPDATE SET value = excluded.value
+INSERT INTO meta (key, value) @rows('attempts_kept_since', :since) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 """
 
 
@@ -63,7 +63,7 @@ SELECT pos, id, account_id, job_id, at,
 FROM events WHERE pos > :after ORDER BY pos LIMIT :count
 """
 _DELIVERIES = """
-SELECT event_id, id, status, attempt_count FROM deliveries WHERE event_id IN (SELECT value FROM json_each(:ids))
+SELECT event_id, id, status, attempt_count FROM deliveries WHERE event_id IN @set(:ids)
 ORDER BY event_id LIMIT :count
 """
 # A one-off destination's stays until its event goes: I2 holds between any two commands.
@@ -128,16 +128,14 @@ async def _remove_deliveries(tx: Tx, delivery_ids: Sequence[str]) -> dict[str, i
     if not delivery_ids:
         return {}
     ids = json_set(delivery_ids)
-    attempts = await tx.rows(
-        "SELECT id FROM attempts WHERE delivery_id IN (SELECT value FROM json_each(:ids))", {"ids": ids}
-    )
+    attempts = await tx.rows("SELECT id FROM attempts WHERE delivery_id IN @set(:ids)", {"ids": ids})
     tx.write(
-        "DELETE FROM attempts WHERE id IN (SELECT value FROM json_each(:ids))",
+        "DELETE FROM attempts WHERE id IN @numbers(:ids)",
         [{"ids": json_set(row["id"] for row in attempts)}] if attempts else [],
         expect=len(attempts),
     )
     tx.write(
-        "DELETE FROM deliveries WHERE id IN (SELECT value FROM json_each(:ids))",
+        "DELETE FROM deliveries WHERE id IN @set(:ids)",
         [{"ids": ids}],
         expect=len(delivery_ids),
     )
@@ -150,18 +148,18 @@ async def _remove_bodies(tx: Tx, events: Sequence[Row], before: int) -> dict[str
         return {}
     of_jobs = [row for row in events if row["job_id"] is not None]
     tx.write(
-        "UPDATE events SET body = NULL, pos = NULL WHERE id IN (SELECT value FROM json_each(:ids))",
+        "UPDATE events SET body = NULL, pos = NULL WHERE id IN @set(:ids)",
         [{"ids": json_set(row["id"] for row in of_jobs)}],
         expect=len(of_jobs),
     )
     tx.write(
-        "DELETE FROM events WHERE id IN (SELECT value FROM json_each(:ids))",
+        "DELETE FROM events WHERE id IN @set(:ids)",
         [{"ids": json_set(row["id"] for row in events if row["job_id"] is None)}],
         expect=len(events) - len(of_jobs),
     )
     floors = {row["account_id"]: row["pos"] for row in events}  # the last of each account stays
     tx.write(
-        "UPDATE accounts SET feed_floor = max(feed_floor, :pos) WHERE id = :account_id",
+        "UPDATE accounts SET feed_floor = @greatest(feed_floor, :pos) WHERE id = :account_id",
         [{"account_id": account_id, "pos": pos} for account_id, pos in floors.items()],
     )
     erased = await erase_inputs(tx, [row["job_id"] for row in of_jobs], before)

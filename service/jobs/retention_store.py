@@ -1,7 +1,7 @@
 """What goes with age: idempotency keys after their day, callbacks, inputs, and in the end jobs themselves.
 
 A command looks at and removes a few hundred rows at most, by indexes only, and says which command goes on; how old is too
-old, and how often a command is sent, is its sender's to know. Deliveries and what was sent go before: `deliveries.retention`.
+old, and how often a command is sent, is its sender's to know. Deliveries and what was sent go before: `deliveries.retention_store`.
 The books stay: what a job has cost is told there, and no reference leads from there to a job.
 """
 
@@ -14,7 +14,7 @@ from itertools import takewhile
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.ids import earliest
-from service.jobs.idempotency import KEY_LIFE_MS
+from service.jobs.idempotency_store import KEY_LIFE_MS
 
 ROWS = 200  # that one command removes of a kind
 JOBS = 20  # that one command removes, each with a timeline of ten rows or so
@@ -100,7 +100,7 @@ async def erase_inputs(tx: Tx, job_ids: Sequence[str], before: int) -> int:
     as erased yet: who asks for that still has them removed.
     """
     found = await tx.rows(
-        "SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND finished_at < :before AND erased_at IS NULL",
+        "SELECT id FROM jobs WHERE id IN @set(:ids) AND finished_at < :before AND erased_at IS NULL",
         {"ids": json_set(job_ids), "before": before},
     )
     if found:
@@ -113,17 +113,17 @@ async def erase_inputs(tx: Tx, job_ids: Sequence[str], before: int) -> int:
 _ERASE = (
     """
 UPDATE jobs SET input = '{}', input_full = NULL, erased_at = CASE WHEN EXISTS (SELECT 1 FROM results r
-    WHERE r.job_id = jobs.id AND (r.storage_key IS NOT NULL OR r.due_at IS NOT NULL)) THEN NULL ELSE :now END
-WHERE id IN (SELECT value FROM json_each(:ids))
+    WHERE r.job_id = jobs.id AND (r.storage_key IS NOT NULL OR r.due_at IS NOT NULL)) THEN NULL ELSE @typed(:now, bigint) END
+WHERE id IN @set(:ids)
 """,
     """
-DELETE FROM inputs WHERE job_id IN (SELECT value FROM json_each(:ids)) AND storage_key IS NULL
+DELETE FROM inputs WHERE job_id IN @set(:ids) AND storage_key IS NULL
 """,
     """
-UPDATE inputs SET sweep_at = :now WHERE job_id IN (SELECT value FROM json_each(:ids)) AND sweep_at IS NULL
+UPDATE inputs SET sweep_at = :now WHERE job_id IN @set(:ids) AND sweep_at IS NULL
 """,
     """
-UPDATE results SET source_url = '' WHERE job_id IN (SELECT value FROM json_each(:ids)) AND source_url LIKE 'data:%'
+UPDATE results SET source_url = '' WHERE job_id IN @set(:ids) AND source_url LIKE 'data:%'
     AND expires_at <= :now AND storage_key IS NULL AND due_at IS NULL
 """,
 )
@@ -158,13 +158,10 @@ FROM jobs WHERE id > :after AND id < :end ORDER BY id LIMIT :count
 _REMOVE_JOB = (  # what refers to others goes before them
     """
 DELETE FROM callbacks WHERE submission_id IN (
-    SELECT id FROM submissions WHERE job_id IN (SELECT value FROM json_each(:ids)))
+    SELECT id FROM submissions WHERE job_id IN @set(:ids))
 """,
-    *(
-        f"DELETE FROM {table} WHERE job_id IN (SELECT value FROM json_each(:ids))"
-        for table in ("submissions", "results", "inputs", "events")
-    ),
-    "DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))",
+    *(f"DELETE FROM {table} WHERE job_id IN @set(:ids)" for table in ("submissions", "results", "inputs", "events")),
+    "DELETE FROM jobs WHERE id IN @set(:ids)",
 )
 
 

@@ -20,15 +20,17 @@ KEY_LIFE_MS: Final = 24 * 3_600_000  # a key is remembered for a day
 
 _FIND: Final = """
 SELECT account_id, key, body_hash, job_id, answer FROM idempotency
-WHERE (account_id, key) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:pairs))
+WHERE (account_id, key) IN (SELECT p.account_id, p.key FROM @tuples(:pairs, account_id text, key text) p)
     AND expires_at > :now
 """
 _FIND_ONE: Final = """
 SELECT body_hash, job_id, answer FROM idempotency WHERE account_id = :account AND key = :key AND expires_at > :now
 """
 _REMEMBER: Final = """
-INSERT OR REPLACE INTO idempotency (account_id, key, body_hash, job_id, answer, expires_at)
-VALUES (:account_id, :key, :body_hash, :job_id, :answer, :expires_at)
+INSERT INTO idempotency (account_id, key, body_hash, job_id, answer, expires_at)
+@rows(:account_id, :key, :body_hash, :job_id, :answer, :expires_at)
+ON CONFLICT (account_id, key) DO UPDATE SET body_hash = excluded.body_hash, job_id = excluded.job_id, answer = excluded.answer,
+    expires_at = excluded.expires_at
 """
 
 _KEY: Final = re.compile(r"[\x21\x23-\x7e]{1,255}")
