@@ -217,7 +217,7 @@ class Sender:
             url=target.url,
         )
         self._tell(sending, tried, target.url, duration_ms, now_ms, dead=not tried.delivered and due_at is None)
-        self.lanes.answered(sending.lane)
+        self.lanes.answered(sending)
         try:
             await self._writer.run(attempt)
         except StoreUnavailable as error:

@@ -59,10 +59,10 @@ class Network:
         for _ in range(5):
             await asyncio.sleep(0)
 
-    def take(self, lane: str, count: int, **more: float) -> int:
-        """Reserve and give; returns how many were taken."""
+    def take(self, lane: str, count: int, *, first: int = 0, **more: float) -> int:
+        """Reserve and give, numbered from `first` on; returns how many were taken."""
         taken = 0
-        for number in range(count):
+        for number in range(first, first + count):
             one = sending(lane, number, **more)  # type: ignore[arg-type]
             if self.lanes.reserve(one):
                 self.lanes.give(one)
@@ -146,7 +146,7 @@ async def test_lane_that_was_asked_to_slow_down_starts_nothing_for_that_long(net
     """429 with Retry-After: what is queued waits, other lanes do not."""
     network.take("a", 1)
     await _turn()
-    network.take("a", 3)
+    network.take("a", 3, first=1)
     network.lanes.slow_down("a", 30)
     taken = network.take("a", 1)
     network.take("b", 1)
@@ -155,7 +155,7 @@ async def test_lane_that_was_asked_to_slow_down_starts_nothing_for_that_long(net
     network.clock.advance(30)
     await _turn()
 
-    assert before == ["a-0", "a-0", "b-0"]
+    assert before == ["a-0", "a-1", "b-0"]
     assert taken == 0  # what comes meanwhile stays in the store
     assert len(network.started) > 3
 
@@ -255,19 +255,26 @@ async def test_urgent_delivery_passes_a_full_lane_and_an_open_breaker(network: N
 
 async def test_account_that_fills_memory_leaves_half_of_the_rest_to_others(network: Network) -> None:
     """A hundred thousand events for a thousand slow destinations of one account; another's are taken all the same."""
-    network.lanes.memory = Memory(1_000 * PER_DELIVERY)
+    network.lanes = Lanes(
+        network.send,
+        network.clock,
+        SeededRandomness(1),
+        network.given_back.extend,
+        timeout_s=15,
+        memory=Memory(1_000 * PER_DELIVERY),
+    )
     ordinary = 1_000 // 2
 
-    def reserve(account_id: str, lane: str) -> bool:
+    def reserve(account_id: str, lane: str, number: int = 0) -> bool:
         return network.lanes.reserve(
-            replace(sending(lane, max_in_flight=1), account_id=account_id, event_id=account_id)
+            replace(sending(lane, number, max_in_flight=1), account_id=account_id, event_id=account_id)
         )
 
     for lane in range(100):
-        for _number in range(30):
-            reserve("greedy", f"g{lane}")
+        for number in range(30):
+            reserve("greedy", f"g{lane}", number)
     greedy = network.lanes.held()
-    modest = sum(reserve("modest", f"m{lane}") for lane in range(10) for _ in range(5))
+    modest = sum(reserve("modest", f"m{lane}", number) for lane in range(10) for number in range(5))
     first_of_a_lane = reserve("greedy", "another")
 
     assert ordinary // 2 <= greedy < ordinary // 2 + 100  # each lane may hold one

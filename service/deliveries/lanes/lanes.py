@@ -1,7 +1,7 @@
 """Lanes: one destination's deliveries in this process, with its own limits, so that a slow or dead one delays no other.
 
 A lane holds a bounded number of deliveries in memory; the rest of its backlog stays in the store, due and unowned.
-What all lanes share stands in `held_bytes` and `quota`, who may begin in a round of the event loop in `turns`, which callback_urls have a
+What is held is counted by `places`; what all lanes share stands in `held_bytes` and `quota`, who may begin in a round of the event loop in `turns`, which callback_urls have a
 lane of their own in `lane_names`.
 """
 
@@ -18,7 +18,8 @@ from service.deliveries.lanes.cooling import Cooling
 from service.deliveries.lanes.held_bytes import Memory
 from service.deliveries.lanes.lane_breaker import BreakerState, LaneBreakers
 from service.deliveries.lanes.lane_names import OriginLanes, origin_of
-from service.deliveries.lanes.queue import Lane, Sending
+from service.deliveries.lanes.places import Place, Places
+from service.deliveries.lanes.queue import Lane, Sending, Stage
 from service.deliveries.lanes.quota import Shares
 from service.deliveries.lanes.turns import Turns
 
@@ -58,10 +59,11 @@ class Lanes:
         self._timeout_ms = round(timeout_s * 1000)
         self._shares = shares or Shares()
         self.memory = memory or Memory()
+        self.places = Places(self._shares, self.memory)
         self._lanes: dict[str, Lane] = {}
         self._cooling = Cooling()
         self._open = True
-        self._turns = Turns[tuple[Lane, Sending]](self._run)
+        self._turns = Turns[Place](self._run)
         self.breakers = LaneBreakers(clock, randomness)
         self.origins = OriginLanes(clock, self._holds)
         self._changes = 0  # how often more became due in the store; see `stamp`
@@ -77,16 +79,14 @@ class Lanes:
         if not (sending.urgent and self._open) and (lane.backlog or not self._room(lane_id, lane)):
             self._drop_if_idle(lane_id, lane)
             return False
-        lane.reserved += 1
-        self.memory.hold(sending)
+        self.places.take(lane, sending, Stage.RESERVED)
         return True
 
     def release(self, sending: Sending) -> None:
         """Give a reserved place back."""
-        lane = self._lanes[sending.lane]
-        lane.reserved -= 1
-        self.memory.let_go(sending)
-        self._drop_if_idle(sending.lane, lane)
+        place = self.places.of(sending)
+        self.places.give_back(place)
+        self._drop_if_idle(sending.lane, place.lane)
 
     def left_in_store(self, lane_id: str) -> None:
         """A delivery of this lane was committed without a holder."""
@@ -149,9 +149,9 @@ class Lanes:
         """Take a delivery whose lease is committed."""
         lane = self._lane(sending.account_id, sending.lane, sending.max_in_flight, sending.rate_per_s)
         if reserved:
-            lane.reserved -= 1
+            self.places.move(self.places.of(sending), Stage.QUEUED)
         elif self._room(sending.lane, lane):
-            self.memory.hold(sending)
+            self.places.take(lane, sending, Stage.QUEUED)
         else:
             lane.backlog = not self.breakers.is_open(sending.lane)
             self._give_back([sending])
@@ -214,15 +214,12 @@ class Lanes:
         if lane is not None:
             lane.max_in_flight = max_in_flight
 
-    def answered(self, lane_id: str) -> None:
+    def answered(self, sending: Sending) -> None:
         """The destination is free for the next request, while the attempt is still being recorded."""
-        lane = self._lanes.get(lane_id)
-        if lane is not None:
-            lane.in_flight -= 1
-            lane.recording += 1
-            self._shares.end(lane.account_id)
-            self._pump(lane_id, lane)
-            self._pump_waiting()
+        place = self.places.of(sending)
+        self.places.move(place, Stage.RECORDING)
+        self._pump(sending.lane, place.lane)
+        self._pump_waiting()
 
     def in_flight(self) -> int:
         """Requests that are out now, or about to be, over all lanes."""
@@ -239,7 +236,7 @@ class Lanes:
 
     def held(self) -> int:
         """Deliveries that are in memory, over all lanes."""
-        return self.memory.deliveries
+        return len(self.places)
 
     def breaker_of(self, lane_id: str) -> BreakerState:
         """The state of a lane's breaker."""
@@ -309,7 +306,7 @@ class Lanes:
             sending = lane.queue.popleft()
             if sending.lease_until < self._clock.now_ms() + self._timeout_ms:
                 # It waited here too long: its lease ends, and the next holder would send it a second time.
-                self.memory.let_go(sending)
+                self.places.give_back(self.places.of(sending))
                 lane.backlog = True
                 continue
             if lane.rate_per_s:
@@ -321,9 +318,8 @@ class Lanes:
         return False
 
     def _start(self, lane_id: str, lane: Lane, sending: Sending) -> None:
-        lane.in_flight += 1
-        self._shares.begin(lane.account_id)
-        self._turns.add(lane_id, origin_of(lane_id), (lane, sending))
+        self.places.move(place := self.places.of(sending), Stage.OUT)
+        self._turns.add(lane_id, origin_of(lane_id), place)
 
     def _has_socket(self, lane_id: str, lane: Lane, *, turn: bool) -> bool:
         first = not lane.in_flight
@@ -340,7 +336,7 @@ class Lanes:
         lane.queue.clear()
         lane.backlog = False  # the breaker says when the lane is looked at again
         for sending in queued:
-            self.memory.let_go(sending)
+            self.places.give_back(self.places.of(sending))
         self._give_back(queued)
 
     async def _pump_later(self, lane_id: str, lane: Lane, wait_s: float) -> None:
@@ -349,20 +345,15 @@ class Lanes:
         self._pump(lane_id, lane)
         self._ask_for_more(lane_id, lane)
 
-    async def _run(self, due: tuple[Lane, Sending]) -> None:
-        lane, sending = due
+    async def _run(self, place: Place) -> None:
+        lane, sending = place.lane, place.sending
         lane_id = sending.lane
         try:
             await self._send(sending)
         except Exception:  # a lane's outermost guard: the lease runs out and the delivery is claimed again
             _log.exception("delivery_broke", delivery=sending.delivery_id)
         finally:
-            if lane.recording:
-                lane.recording -= 1
-            else:
-                lane.in_flight -= 1
-                self._shares.end(lane.account_id)
-            self.memory.let_go(sending)
+            self.places.give_back(place)
             self._pump(lane_id, lane)
             self._pump_waiting()
             self._ask_for_more(lane_id, lane)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,15 @@ class Sending:
     urgent: bool = False  # somebody waits for it: it goes before everything else, whatever the lane's state
 
 
+class Stage(IntEnum):
+    """How far a delivery is that this process holds."""
+
+    RESERVED = 0  # its lease is not committed yet
+    QUEUED = 1
+    OUT = 2  # its request is out
+    RECORDING = 3  # answered, and about to be recorded
+
+
 @dataclass(slots=True)
 class Lane:
     """One destination's queue."""
@@ -41,9 +51,7 @@ class Lane:
     max_in_flight: int
     rate_per_s: float | None
     queue: deque[Sending] = field(default_factory=deque)
-    reserved: int = 0
-    in_flight: int = 0
-    recording: int = 0  # answered, and about to be recorded
+    stages: list[int] = field(default_factory=lambda: [0] * len(Stage))  # how many are in each; see `places`
     backlog: bool = False  # the store has more
     changed: int = 0  # when more became due in the store; see `Lanes.stamp`
     catch_up_to: int | None = None  # ms UTC: what failed before then and waits for its turn is due now
@@ -52,9 +60,14 @@ class Lane:
     timer: asyncio.Task[None] | None = None
 
     @property
+    def in_flight(self) -> int:
+        """Requests that are out."""
+        return self.stages[Stage.OUT]
+
+    @property
     def load(self) -> int:
         """Deliveries in memory, in whatever stage."""
-        return self.reserved + len(self.queue) + self.in_flight + self.recording
+        return sum(self.stages)
 
     @property
     def idle(self) -> bool:
