@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
+from service.errors import FieldError
 from service.ids import is_id
 from service.money import MAX_USD, PLACES, parse_usd
 from service.schemas.query_model import PageQuery, QueryModel
@@ -87,13 +89,14 @@ class _Limit(RequestModel):
     budget: Annotated[Amount, AfterValidator(_not_negative)] | None = None
     """With `monthly`, and only then: what a month (UTC) may cost, in US dollars."""
 
-    @model_validator(mode="after")
-    def _check_budget(self) -> Self:
-        if self.limit is LimitKind.MONTHLY and self.budget is None:
-            raise fault(f"monthly needs a budget: {_AN_AMOUNT}", at="budget")
-        if self.limit is not LimitKind.MONTHLY and self.budget is not None:
-            raise fault("belongs to the limit monthly; leave it out", at="budget")
-        return self
+    @classmethod
+    def faults_between(cls, body: Mapping[str, Any]) -> Iterable[FieldError]:
+        """A month has a budget, and nothing else has one."""
+        limit, budget = body.get("limit", LimitKind.NONE), body.get("budget")
+        if limit == LimitKind.MONTHLY and budget is None:
+            yield FieldError("/budget", f"monthly needs a budget: {_AN_AMOUNT}")
+        elif limit in (LimitKind.NONE, LimitKind.PREPAID) and budget is not None:
+            yield FieldError("/budget", "belongs to the limit monthly; leave it out")
 
 
 class AccountRequest(_Limit):

@@ -25,6 +25,8 @@ from service.schemas.words import DELIVERY_STATUSES, REPLAYABLE_TYPES, REPLAYED
 class ReplayRequest(RequestModel):
     """Which events are to be sent again."""
 
+    UNKNOWN_CODE = None  # as callers of this route know it
+
     since: Moment
     """The first moment."""
     until: Moment | None = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, NotRequired, Self
 
 import msgspec
-from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr
 from typing_extensions import TypedDict
 
+from service.errors import FieldError
 from service.schemas.query_model import PageQuery, QueryModel, WholeNumber
 from service.schemas.request_model import RequestModel
 from service.schemas.values import (
@@ -21,7 +23,6 @@ from service.schemas.values import (
     StringList,
     StringMap,
     Time,
-    fault,
     said,
     unique,
 )
@@ -37,6 +38,8 @@ Verdict = Literal["passed", "blocked", "skipped", "waiting"]
 
 class JobRequest(RequestModel):
     """A job to be taken."""
+
+    UNKNOWN_CODE = None  # as callers of this route know it
 
     provider: Annotated[str, Field(min_length=1, max_length=200)]
     """The name of a card."""
@@ -96,11 +99,11 @@ class JobRequest(RequestModel):
         """The body as it came."""
         return self._sent
 
-    @model_validator(mode="after")
-    def _check_events(self) -> Self:
-        if self.callback_events is not None and self.callback_url is None:
-            raise fault("has no effect without callback_url; add one or leave this out", at="callback_events")
-        return self
+    @classmethod
+    def faults_between(cls, body: Mapping[str, Any]) -> Iterable[FieldError]:
+        """Events need somewhere to go."""
+        if body.get("callback_events") is not None and body.get("callback_url") is None:
+            yield FieldError("/callback_events", "has no effect without callback_url; add one or leave this out")
 
 
 class CancelRequest(RequestModel):

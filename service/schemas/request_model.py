@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from itertools import islice
+from itertools import chain
 from typing import Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,7 +24,7 @@ class RequestModel(BaseModel):
     """A body. Null counts as left out, and unknown fields are faults.
 
     `NOT_HERE` has fixes for fields that callers send in hope, such as what an answer showed them. `NEEDED`: no body at all
-    is a mistake, although no field of it is needed.
+    is a mistake, although no field of it is needed. `UNKNOWN_CODE`: of a refusal for nothing but unknown fields.
     """
 
     # Built when it is first needed, not at the start of the service; `api.description` reads what stands below the fields.
@@ -32,6 +32,7 @@ class RequestModel(BaseModel):
 
     NOT_HERE: ClassVar[Mapping[str, str]] = {}
     NEEDED: ClassVar[bool] = False
+    UNKNOWN_CODE: ClassVar[str | None] = "unknown_field"
 
     @classmethod
     def read(cls, body: object) -> Self:
@@ -42,13 +43,27 @@ class RequestModel(BaseModel):
         """
         if not isinstance(body, dict):
             raise Invalid(_NO_OBJECT, errors=(FieldError("", "send a JSON object"),))
+        made, found = None, []
         try:
-            return cls.model_validate(body)
+            made = cls.model_validate(body)
         except ValidationError as error:
-            faults = error.errors(include_url=False, include_input=False)
-        # Else the cause would keep what was sent, which may be a secret.
-        told = [_told(cls, body, each) for each in islice(_first_causes(faults), MAX_ERRORS)]
-        raise Invalid.of(told, code=_code(faults))
+            # It keeps what was sent, which may be a secret: only its places and words leave, outside of this block.
+            found = error.errors(include_url=False, include_input=False)
+        between = list(cls.faults_between(body))
+        if made is not None and not between:
+            return made
+        told: dict[str, FieldError] = {}  # one for each place
+        for fault in chain((_told(cls, body, each) for each in _first_causes(found)), between):
+            told.setdefault(fault.pointer, fault)
+            if len(told) == MAX_ERRORS:
+                break
+        unknown = not between and all(each["type"] == "extra_forbidden" for each in found)
+        raise Invalid.of(list(told.values()), code=cls.UNKNOWN_CODE if unknown else None)
+
+    @classmethod
+    def faults_between(cls, body: Mapping[str, Any]) -> Iterable[FieldError]:
+        """What fields say together that cannot be; told beside the faults of each, so that `body` may hold anything."""
+        return ()
 
     @classmethod
     @cache
@@ -60,9 +75,10 @@ class RequestModel(BaseModel):
 class NoFields(RequestModel):
     """Nothing."""
 
-
-def _code(faults: list[ErrorDetails]) -> str | None:
-    return "unknown_field" if all(each["type"] == "extra_forbidden" for each in faults) else None
+    @classmethod
+    def read(cls, body: object) -> Self:
+        """Whatever is empty is nothing: some languages have one word for `[]` and `{}`."""
+        return super().read(body or {})
 
 
 def _first_causes(faults: list[ErrorDetails]) -> Iterator[ErrorDetails]:

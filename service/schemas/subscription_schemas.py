@@ -154,7 +154,8 @@ class SubscriptionChangeRequest(RequestModel):
         "previous_public_key": "is shown by us during a rotation; leave it out",
         "previous_secret_until": "is shown by us during a rotation; leave it out",
     }
-    NEEDED: ClassVar[bool] = True
+    NEEDED = True
+    UNKNOWN_CODE = None  # as callers of this route know it
 
     url: Annotated[Url, said("a string of 1 to 2048 characters; it cannot be taken away")] = ""
     """Where events are sent."""
@@ -195,12 +196,16 @@ class SubscriptionRequest(SubscriptionChangeRequest):
 class RotateSecretRequest(RequestModel):
     """How a secret is to be replaced."""
 
+    UNKNOWN_CODE = None  # as callers of this route know it
+
     grace_s: Annotated[int, said("a whole number of seconds from 0 to 604800", ge=0, le=604_800)] = DEFAULT_GRACE_S
     """For so long the previous secret co-signs."""
 
 
 class DisableRequest(RequestModel):
     """Why a subscription is disabled."""
+
+    UNKNOWN_CODE = None  # as callers of this route know it
 
     reason: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Shown as `disabled_reason`."""
