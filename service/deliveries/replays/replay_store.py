@@ -80,9 +80,9 @@ WHERE id = :id AND status = 'running'
 # What was found may be pending or without its bytes by now.
 _STILL: Final = """
 SELECT d.id FROM deliveries d JOIN events e ON e.id = d.event_id WHERE d.id IN (SELECT value FROM json_each(:ids))
-    AND d.status <> 'pending' AND d.status IN (SELECT value FROM json_each(:statuses)) AND e.pos IS NOT NULL
+    AND d.status <> 'pending' AND d.status IN (SELECT value FROM json_each(:statuses)) AND e.body IS NOT NULL
 """
-_BODIED: Final = "SELECT id FROM events WHERE id IN (SELECT value FROM json_each(:ids)) AND pos IS NOT NULL"
+_BODIED: Final = "SELECT id FROM events WHERE id IN (SELECT value FROM json_each(:ids)) AND body IS NOT NULL"
 #: A part of a fan-out may have written the delivery since the replay looked: by the ids of the latest, since an event has many.
 _HAD: Final = """
 SELECT event_id FROM deliveries
