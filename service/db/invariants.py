@@ -29,7 +29,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "I2",
         "a final state has its event, and the event one delivery for the job's own destination",
         (
-            "SELECT e.id FROM events e JOIN jobs j ON j.id = e.job_id WHERE j.callback_url IS NOT NULL AND e.pos IS NOT NULL "
+            "SELECT e.id FROM events e JOIN jobs j ON j.id = e.job_id WHERE j.callback_url IS NOT NULL AND e.body IS NOT NULL "
             "AND (e.type IN @set(j.callback_events) OR (j.callback_events IS NULL "
             "AND e.type IN ('job.completed', 'job.failed', 'job.cancelled', 'job.expired'))) "
             "AND (SELECT count(*) FROM deliveries d WHERE d.event_id = e.id AND d.subscription_id IS NULL) <> 1"
@@ -102,7 +102,25 @@ RULES: tuple[tuple[str, str, str], ...] = (
             "AND coalesce(cost_charged, 0) <> (SELECT coalesce(sum(amount), 0) FROM transfers t WHERE t.job_id = j.id AND t.credit = 'spent')"
         ),
     ),
-    ("I7", "an event that is sent has its bytes", "SELECT id FROM events WHERE (pos IS NULL) <> (body IS NULL)"),
+    (
+        "I7",
+        "an event in the feed has its bytes, and one that left has none",
+        "SELECT id FROM events WHERE (pos IS NOT NULL AND body IS NULL) OR (left_pos IS NOT NULL AND body IS NOT NULL)",
+    ),
+    (
+        "feed",
+        "an event that is sent has its number",
+        "SELECT id FROM events WHERE body IS NOT NULL AND pos IS NULL",
+    ),
+    (
+        "feed",
+        "the number of what left is given to no other event, and its account remembers how far it was",
+        (
+            "SELECT e.id FROM events e JOIN accounts a ON a.id = e.account_id WHERE e.left_pos IS NOT NULL "
+            "AND (e.left_pos > @greatest(a.feed_floor, a.feed_erased) OR EXISTS (SELECT 1 FROM events o WHERE o.pos = e.left_pos)) "
+            "UNION ALL SELECT min(id) FROM events WHERE left_pos IS NOT NULL GROUP BY left_pos HAVING count(*) > 1"
+        ),
+    ),
     (
         "I8",
         "a lease has an owner and an end",

@@ -31,8 +31,8 @@ class Tx(Protocol):
     def write(self, sql: str, rows: Sequence[Params], *, expect: int | None = None) -> None:
         """Write a set; `expect` is the number of rows it must change, else GuardFailed when it is sent."""
 
-    def number(self) -> int:
-        """The next position in the feed; given back if the transaction is rolled back."""
+    def number(self) -> int | None:
+        """The next number in the feed, given back if the transaction is rolled back; None where it is given after the commit."""
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Run this once everything is durable, before the callers are answered."""

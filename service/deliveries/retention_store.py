@@ -13,6 +13,7 @@ from itertools import accumulate, takewhile
 
 from service.db.transaction import Row, Tx, json_set
 from service.db.writer import Writer
+from service.events.feed_store import LEFT
 from service.jobs.retention_store import ROWS, Sweep, Swept, affordable, erase_inputs
 
 EVENTS = 50  # that one command looks at: of each the row, two indexes, its deliveries and its job change
@@ -148,7 +149,7 @@ async def _remove_bodies(tx: Tx, events: Sequence[Row], before: int) -> dict[str
         return {}
     of_jobs = [row for row in events if row["job_id"] is not None]
     tx.write(
-        "UPDATE events SET body = NULL, pos = NULL WHERE id IN @set(:ids)",
+        f"UPDATE events SET {LEFT} WHERE id IN @set(:ids)",
         [{"ids": json_set(row["id"] for row in of_jobs)}],
         expect=len(of_jobs),
     )

@@ -77,10 +77,10 @@ SELECT coalesce((SELECT feed_floor FROM accounts WHERE id = :account), 0) AS flo
     coalesce((SELECT max(pos) FROM events WHERE account_id = :account AND pos IS NOT NULL), 0) AS newest,
     coalesce((SELECT feed_erased FROM accounts WHERE id = :account), 0) AS erased
 """
-# Who has seen an event that was erased since goes on behind the place where it was.
+# Who has seen an event that has left the feed since goes on behind the place where it was.
 _POSITION: Final = """
-SELECT coalesce(pos, erased_pos) AS pos FROM events
-WHERE id = :id AND account_id = :account AND coalesce(pos, erased_pos) IS NOT NULL
+SELECT coalesce(pos, left_pos) AS pos FROM events
+WHERE id = :id AND account_id = :account AND coalesce(pos, left_pos) IS NOT NULL
 """
 
 # `edge` looks at the index alone. `near` finds what passes with its size (SQLite tells a blob's length without reading it),
@@ -125,7 +125,7 @@ async def plain_until(reader: Reader) -> int:
 
 
 async def position_of(reader: Reader, account_id: str, event_id: str) -> int | None:
-    """The position of an event of the account, also where it was erased; none where retention removed it."""
+    """The position of an event of the account, also of one that has left the feed; none where nothing is known of it."""
     row = await reader.row(_POSITION, {"id": event_id, "account": account_id})
     return None if row is None else int(row["pos"])
 

@@ -150,7 +150,7 @@ _OLDEST_JOBS = """
 SELECT id, finished_at < :before
     AND created_at <= coalesce((SELECT min(expires_at) FROM idempotency) - :key_life, :before)
     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.job_id = jobs.id)
-    AND NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = jobs.id AND e.pos IS NOT NULL)
+    AND NOT EXISTS (SELECT 1 FROM events e WHERE e.job_id = jobs.id AND e.body IS NOT NULL)
     AND NOT EXISTS (SELECT 1 FROM results r WHERE r.job_id = jobs.id AND (r.storage_key IS NOT NULL OR r.due_at IS NOT NULL))
     AND NOT EXISTS (SELECT 1 FROM inputs i WHERE i.job_id = jobs.id AND i.storage_key IS NOT NULL) AS ripe
 FROM jobs WHERE id > :after AND id < :end ORDER BY id LIMIT :count

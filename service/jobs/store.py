@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from service.db.transaction import Params, Tx, json_set
+from service.events.feed_store import LEFT
 from service.ids import Ids
 from service.jobs.inputs import KeptInput
 from service.jobs.row import COLUMNS, MUTABLE, SELECT_JOB, SQL_TYPES, JobRow, all_values, from_row, mutable_values
@@ -62,7 +63,7 @@ UPDATE accounts SET feed_erased = @greatest(feed_erased, (SELECT coalesce(max(po
     WHERE job_id IN {_IDS} AND account_id = accounts.id))
 WHERE id IN (SELECT account_id FROM jobs WHERE id IN {_IDS})
 """,
-    f"UPDATE events SET erased_pos = pos, body = NULL, pos = NULL WHERE job_id IN {_IDS} AND pos IS NOT NULL",
+    f"UPDATE events SET {LEFT} WHERE job_id IN {_IDS} AND body IS NOT NULL",
 )
 KEYS_LIVE_MS = 2 * 24 * 3_600_000  # longer than an idempotency key lives
 

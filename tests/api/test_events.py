@@ -154,7 +154,7 @@ async def test_cursor_of_a_log_that_was_lost_is_refused_also_after_erasing(serve
     """What lies ahead of all that was ever there comes from another database."""
     job = await served.completed()
     await served.client.delete(f"/v1/jobs/{job['id']}")
-    [top] = await served.rows("SELECT max(erased_pos) AS pos FROM events")
+    [top] = await served.rows("SELECT max(left_pos) AS pos FROM events")
     ahead = await served.client.get("/v1/events", params={"cursor": await _cursor(served, top["pos"] + 1)})
 
     assert ahead.status_code == 410

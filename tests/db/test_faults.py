@@ -186,7 +186,7 @@ async def test_numbers_of_a_commit_whose_news_was_lost_are_never_given_again(tmp
         tx.on_rollback(lambda: undone.append(True))
         # Cancelled as soon as it waits for the engine, which goes on.
         asyncio.get_running_loop().call_soon(task.cancel)
-        return [tx.number() for _ in commands]
+        return [tx.number() or 0 for _ in commands]
 
     writer.handle(Put, handle)
     caller = asyncio.create_task(writer.run(Put("a")))

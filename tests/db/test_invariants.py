@@ -40,6 +40,8 @@ UPDATE accounts SET balance = 70, held = 3 WHERE id = 'acc_1';
 UPDATE jobs SET cost_held = 3 WHERE id = 'job_2';
 """
 
+GONE_FAR = "UPDATE accounts SET feed_floor = 9"
+
 
 @pytest.fixture
 def connection(tmp_path: Path) -> sqlite3.Connection:
@@ -99,6 +101,11 @@ def test_sound_database_has_no_breach(connection: sqlite3.Connection) -> None:
             ),
         ),
         ("I7", "UPDATE events SET body = NULL"),
+        ("I7", "UPDATE events SET left_pos = pos"),
+        ("feed", "UPDATE events SET pos = NULL"),
+        ("feed", "UPDATE events SET left_pos = 1 WHERE id = 'evt_1'"),  # number 1 is another event's
+        ("feed", "UPDATE events SET left_pos = 2 WHERE id = 'evt_1'"),  # no account knows of a number 2
+        ("feed", f"{GONE_FAR}; UPDATE events SET left_pos = 2 WHERE body IS NULL"),  # two had it
         ("I8", "UPDATE jobs SET lease_owner = 'me'"),
         ("I9", "UPDATE jobs SET due_at = NULL WHERE id = 'job_2'"),
         ("I9", "UPDATE jobs SET due_at = 10 WHERE id = 'job_2'"),
@@ -118,7 +125,7 @@ def test_sound_database_has_no_breach(connection: sqlite3.Connection) -> None:
 )
 def test_breach_is_seen(connection: sqlite3.Connection, rule: str, statement: str) -> None:
     """One planted fault for every rule."""
-    connection.execute(statement)
+    connection.executescript(statement)
     found = {breach.rule for breach in breaches(connection)}
     connection.close()
 

@@ -179,6 +179,86 @@ INSERT INTO results (job_id, idx, source_url, stored, expires_at, refreshed) VAL
     assert differences(path) == []
 
 
+@pytest.mark.parametrize("guarded", [False, True])
+def test_numbers_and_bytes_of_events_outlive_the_upgrade(tmp_path: Path, *, guarded: bool) -> None:
+    """Each event keeps what it had, what refers to it stays, and the numbers of erased ones are where they are looked for."""
+    path = tmp_path / "remora.db"
+    upgrade_to(path, "0012")
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript("""
+INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at, feed_erased)
+    VALUES ('acc_1', 'a', 'active', 'none', x'00', '', 0, 2);
+INSERT INTO events (id, account_id, job_id, seq, type, source, at, pos, body, erased_pos) VALUES
+    ('evt_noted', 'acc_1', 'job_1', 1, 'job.queued', 'api', 1, NULL, NULL, NULL),
+    ('evt_sent', 'acc_1', 'job_1', 2, 'job.completed', 'poll', 1, 3, x'7b7d', NULL),
+    ('evt_erased', 'acc_1', 'job_2', 1, 'job.completed', 'poll', 1, NULL, NULL, 2),
+    ('evt_old', 'acc_1', 'job_3', 1, 'job.completed', 'poll', 1, NULL, NULL, NULL);
+INSERT INTO deliveries (id, event_id, account_id, type, lane, status, attempt_count, schedule_base, created_at, due_at, lease_epoch)
+    VALUES ('dlv_1', 'evt_sent', 'acc_1', 'job.completed', 'l', 'pending', 0, 0, 1, 1, 0);
+INSERT INTO fanouts (event_id, place, account_id, subscription_ids) VALUES ('evt_sent', 0, 'acc_1', '[]');
+""")
+        before = _made(old)
+    upgrade_to(path, "head", guarded=guarded)
+
+    with contextlib.closing(sqlite3.connect(path)) as new:
+        assert new.execute("SELECT id, pos, body, left_pos FROM events ORDER BY id").fetchall() == [
+            ("evt_erased", None, None, 2),
+            ("evt_noted", None, None, None),
+            ("evt_old", None, None, None),
+            ("evt_sent", 3, b"{}", None),
+        ]
+        assert (
+            new.execute("SELECT event_id FROM deliveries UNION ALL SELECT event_id FROM fanouts").fetchall()
+            == [("evt_sent",)] * 2
+        )
+        assert _made(new) == before
+        assert new.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert new.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert differences(path) == []
+
+
+def _made(connection: sqlite3.Connection) -> set[tuple[str, ...]]:
+    """All that stands in the schema: tables, and of what hangs on them kind, name and table."""
+    return set(connection.execute("SELECT type, name, tbl_name FROM sqlite_master").fetchall())
+
+
+_EVENT = "INSERT INTO events (id, account_id, seq, type, source, at, pos, body) VALUES ('evt_1', 'acc_1', 0, 'ping', 'api', 1, 1, x'00')"
+
+
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        ("UPDATE events SET body = NULL", "ck_events_body"),
+        ("UPDATE events SET left_pos = 1", "ck_events_left"),
+        ("UPDATE events SET left_pos = pos, pos = NULL", "ck_events_left"),
+    ],
+)
+@pytest.mark.parametrize("guarded", [False, True])
+def test_engine_itself_refuses_an_event_that_is_half_in_the_feed(
+    tmp_path: Path, statement: str, name: str, *, guarded: bool
+) -> None:
+    """What has its number in the feed has its bytes, and what has left has none, whoever writes."""
+    path = tmp_path / "remora.db"
+    upgrade_to(path, "head", guarded=guarded)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(_EVENT)
+
+        with pytest.raises(sqlite3.IntegrityError, match=name):
+            connection.execute(statement)
+
+
+def test_engine_takes_an_event_whose_number_and_bytes_come_and_go_apart(tmp_path: Path) -> None:
+    """It may wait for its number, be numbered, and leave its number behind."""
+    path = tmp_path / "remora.db"
+    upgrade(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(_EVENT)
+        for states in ("pos = NULL", "pos = 7", "left_pos = pos, pos = NULL, body = NULL"):
+            connection.execute(f"UPDATE events SET {states}")
+
+        assert connection.execute("SELECT pos, body, left_pos FROM events").fetchall() == [(None, None, 7)]
+
+
 @pytest.mark.parametrize(
     ("statement", "name"),
     [

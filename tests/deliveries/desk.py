@@ -50,6 +50,7 @@ class Publish(Command[str]):
     tags: frozenset[str] = frozenset()
     results_expire_in_s: int | None = None
     callback_url: str | None = None
+    numbered: bool = True  # False: as on an engine that numbers after the commit
     fail: bool = False
 
 
@@ -133,7 +134,7 @@ class Desk:
                         "account": event.account_id,
                         "type": event.type,
                         "at": event.at,
-                        "pos": tx.number(),
+                        "pos": tx.number() if command.numbered else None,
                     }
                 ],
             )

@@ -22,6 +22,12 @@ class Append(Command[None]):
     count: int
     size: int
     announced: bool
+    numbered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Command[None]):
+    """Number the events that have none, as an engine does that learns their order after their commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +74,14 @@ class EventLog:
         account_id: str = OURS,
         size: int = 0,
         announced: bool = True,
+        numbered: bool = True,
     ) -> None:
         """Write events, and tell those who follow."""
-        await self.desk.store.writer.run(Append(event_type, account_id, count, size, announced))
+        await self.desk.store.writer.run(Append(event_type, account_id, count, size, announced, numbered))
+
+    async def number(self) -> None:
+        """Number what was written without."""
+        await self.desk.store.writer.run(Number())
 
     async def remove(self, upto: int, account_id: str = OURS) -> None:
         """Remove old ones."""
@@ -93,7 +104,7 @@ class EventLog:
                     "account": command.account_id,
                     "type": command.event_type,
                     "at": tx.now_ms,
-                    "pos": tx.number(),
+                    "pos": tx.number() if command.numbered else None,
                     "body": body.encode(),
                 }
                 for _ in range(command.count)
@@ -105,6 +116,13 @@ class EventLog:
             )
         accounts = {command.account_id for command in commands if command.announced}
         tx.after_commit(lambda: self.hub.published(accounts))
+        return [None for _ in commands]
+
+    async def _number(self, tx: Tx, commands: Sequence[Number]) -> list[Exception | None]:
+        found = await tx.rows("SELECT id FROM events WHERE body IS NOT NULL AND pos IS NULL ORDER BY id", {})
+        tx.write(
+            "UPDATE events SET pos = :pos WHERE id = :id", [{"id": row["id"], "pos": tx.number()} for row in found]
+        )
         return [None for _ in commands]
 
     async def _remove(self, tx: Tx, commands: Sequence[Remove]) -> list[Exception | None]:
@@ -120,5 +138,6 @@ async def event_log(directory: Path) -> AsyncIterator[EventLog]:
     async with desk(directory) as opened:
         log = EventLog(opened, opened.fanout.hub)
         opened.store.writer.handle(Append, log._append)
+        opened.store.writer.handle(Number, log._number)
         opened.store.writer.handle(Remove, log._remove)
         yield log

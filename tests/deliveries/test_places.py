@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from service.clock import SeededRandomness, VirtualClock
 from service.deliveries.lanes.held_bytes import Memory
 from service.deliveries.lanes.lanes import Lanes
-from service.deliveries.lanes.places import Place, PlaceMisused, Places
+from service.deliveries.lanes.places import LanePlace, PlaceMisused, Places
 from service.deliveries.lanes.queue import Lane, Sending, Stage
 from service.deliveries.lanes.quota import Shares
 from tests.deliveries.test_lanes import sending
@@ -33,8 +33,8 @@ class Histories(RuleBasedStateMachine):
         self.places = self.made(self.sockets, self.memory)
         self.lanes = {name: Lane(f"acc_{name}", 2, None) for name in "abc"}
         self.model: dict[str, Stage] = {}
-        self.held: dict[str, Place] = {}
-        self.gone: list[Place] = []
+        self.held: dict[str, LanePlace] = {}
+        self.gone: list[LanePlace] = []
         self.number = 0
 
     def _some(self, data: st.DataObject) -> str:
@@ -113,7 +113,7 @@ def test_every_history_keeps_the_counts() -> None:
 class Forgets(Places):
     """Planted: the socket is not given back with the place."""
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, place: LanePlace) -> None:
         if place.stage is Stage.OUT:
             place.lane.stages[Stage.OUT] -= 1
             place.lane.stages[Stage.RECORDING] += 1
@@ -124,7 +124,7 @@ class Forgets(Places):
 class Doubles(Places):
     """Planted: a place can be given back twice."""
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, place: LanePlace) -> None:
         stage = place.stage
         super().give_back(place)
         place.stage = stage
@@ -133,7 +133,7 @@ class Doubles(Places):
 class Skips(Places):
     """Planted: a request may be recorded that was never out."""
 
-    def move(self, place: Place, to: Stage) -> None:
+    def move(self, place: LanePlace, to: Stage) -> None:
         if place.stage is Stage.QUEUED and to is Stage.RECORDING:
             super().move(place, Stage.OUT)
         super().move(place, to)

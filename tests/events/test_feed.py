@@ -11,7 +11,7 @@ import pytest
 from service.db.transaction import Params, Row
 from service.errors import TooManyRequests
 from service.events.feed import Hub
-from service.events.feed_queries import FeedFilter, FeedPage, position_of, read_edges, read_page
+from service.events.feed_queries import Edges, FeedFilter, FeedPage, position_of, read_edges, read_page
 from tests.deliveries.desk import OURS, THEIRS
 from tests.deliveries.eventlog import CountingReader, EventLog, event_log
 
@@ -51,6 +51,35 @@ async def test_pages_have_every_event_once_and_in_order(log: EventLog) -> None:
     assert found == log.ids(OURS)
     assert len(found) == 12
     assert page.position == after == 18  # the last of ours; behind it are two of theirs
+
+
+async def test_event_is_in_the_feed_once_it_has_its_number(log: EventLog) -> None:
+    """Until then no page has it and no cursor passes it; then it stands behind what was numbered before, and is missed by nobody."""
+    await log.append()
+    await log.append(numbered=False)
+    await log.append()
+    early = await read(log, 0)
+    waiting = log.desk.rows("SELECT id FROM events WHERE pos IS NULL")
+    await log.number()
+    late = await read(log, early.position)
+
+    assert [entry.pos for entry in early.entries] == [1, 2]
+    assert early.is_last
+    assert early.edges == Edges(floor=0, newest=2, top=2)
+    assert [(entry.pos, entry.id) for entry in late.entries] == [(3, waiting[0][0])]
+    assert late.is_last
+
+
+async def test_event_is_sent_before_it_has_its_number(log: EventLog) -> None:
+    """Sending follows the transaction; only the feed waits for numbers."""
+    made = await log.desk.make()
+    sent = await log.desk.publish(numbered=False)
+    early = await read(log, 0)
+    await log.number()
+
+    assert sent == [made["id"]]
+    assert early.entries == ()
+    assert ids(await read(log, 0)) == [log.desk.sent[0].event_id]
 
 
 async def test_same_position_gives_the_same_page(log: EventLog) -> None:

@@ -90,7 +90,11 @@ class Ledger:
 
     def forget_feed(self) -> None:
         """Retention takes every event out of the feed."""
-        self.raw.execute("UPDATE events SET pos = NULL, body = NULL")
+        self.raw.execute("UPDATE events SET left_pos = pos, body = NULL, pos = NULL")
+
+    def take_numbers(self) -> None:
+        """What has no number yet, on an engine that gives them after the commit."""
+        self.raw.execute("UPDATE events SET pos = NULL")
 
     def charge_later(self, job_id: str, charged: int) -> None:
         """A cost is booked for a job that ended before, as the tracker's store notes it."""

@@ -81,6 +81,18 @@ async def test_late_completion_of_an_erased_job_is_booked_and_nothing_else(kept:
     assert kept.rows("SELECT 1 FROM usage_recounts WHERE job_id = ?", job.id) != []
 
 
+async def test_event_without_a_number_is_erased_as_one_that_has_it(kept: Bench, host: FileServer) -> None:
+    """Its bytes go, it leaves no number behind that it never had, and its job is counted all the same."""
+    job_id = await kept.complete(f"{host.url}/a.png")
+    kept.change("UPDATE events SET pos = NULL WHERE job_id = ?", job_id)
+    waiting = kept.rows("SELECT type FROM events WHERE body IS NOT NULL")
+    assert await kept.store.writer.run(Erase(job_id, ACCOUNT)) is True
+
+    assert {"type": "job.completed"} in waiting
+    assert kept.rows("SELECT type FROM events WHERE body IS NOT NULL OR pos IS NOT NULL OR left_pos IS NOT NULL") == []
+    assert kept.rows("SELECT 1 FROM usage_recounts WHERE job_id = ?", job_id) != []
+
+
 async def test_second_erasure_takes_what_the_first_one_left(kept: Bench, host: FileServer) -> None:
     """Files and addresses of an erased job, wherever they came from, are gone after it; it is noted once."""
     job_id = await kept.complete(f"{host.url}/a.png", f"{host.url}/a.png")

@@ -265,7 +265,7 @@ async def test_number_of_an_erased_event_never_comes_again(kept: Bench, host: Fi
     await kept.store.writer.run(Erase(job_id, ACCOUNT))
 
     assert kept.rows("SELECT feed_erased AS pos FROM accounts WHERE feed_erased > 0") == [newest]
-    assert kept.rows("SELECT max(erased_pos) AS pos FROM events WHERE pos IS NULL") == [newest]
+    assert kept.rows("SELECT max(left_pos) AS pos FROM events WHERE pos IS NULL") == [newest]
     again = InlineConnection(kept.store.path)
     await again.close()
     assert again.last_pos == newest["pos"]

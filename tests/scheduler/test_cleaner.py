@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from service.clock import SeededRandomness
+from service.db.readers import SQLiteReader
 from service.db.sqlite import SQLiteWriteConnection
+from service.events.feed_queries import FeedFilter, position_of, read_page
 from service.ids import Ids
 from tests.scheduler.attic import DAY_MS, OURS, PROMPT, THEIRS, Attic, attic
 
@@ -70,10 +72,12 @@ async def test_an_erased_job_keeps_its_timeline_and_its_money(old: Attic) -> Non
     [row] = old.connection.execute(
         "SELECT input, input_full, erased_at, cost_charged, status FROM jobs WHERE id = ?", (job,)
     )
-    timeline = old.connection.execute("SELECT seq, type, pos, body FROM events WHERE job_id = ? ORDER BY seq", (job,))
+    timeline = old.connection.execute(
+        "SELECT seq, type, pos, body, left_pos FROM events WHERE job_id = ? ORDER BY seq", (job,)
+    )
 
     assert row == ("{}", None, pytest.approx(erased_at, abs=1000), 10, "completed")
-    assert timeline.fetchall() == [(1, "job.queued", None, None), (2, "job.completed", None, None)]
+    assert timeline.fetchall() == [(1, "job.queued", None, None, None), (2, "job.completed", None, None, 1)]
     assert PROMPT.decode() not in "\n".join(old.connection.iterdump())
 
 
@@ -90,6 +94,23 @@ async def test_feed_says_from_where_on_it_is_whole(old: Attic) -> None:
     assert floors == {OURS: 2, THEIRS: 3}
     assert old.have("events", "pos IS NOT NULL") == 0
     assert again.last_pos == 3
+
+
+async def test_reader_of_what_went_is_told_whether_something_is_missing(old: Attic) -> None:
+    """An event that left the feed has kept its number: who stopped at the last one that went goes on, who stopped before cannot."""
+    for days in (100, 100, 1):
+        old.job(days)
+    ids = [row[0] for row in old.connection.execute("SELECT id FROM events WHERE pos IS NOT NULL ORDER BY pos")]
+    async with old.cleaner() as cleaner:
+        await cleaner.run_once()
+    reader = await SQLiteReader.open(old.path, 1)
+    places = [await position_of(reader, OURS, each) for each in ids]
+    pages = [await read_page(reader, OURS, place or 0, FeedFilter(), limit=9, max_bytes=9_999) for place in places]
+    await reader.close()
+
+    assert places == [1, 2, 3]
+    assert [page.is_lost for page in pages] == [True, False, False]
+    assert [entry.id for entry in pages[1].entries] == [ids[2]]
 
 
 async def test_what_is_still_to_be_sent_stays(old: Attic) -> None:

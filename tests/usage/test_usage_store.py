@@ -55,6 +55,18 @@ async def test_counting_again_counts_nothing(books: Ledger) -> None:
     assert await books.jobs() == {(): 1}
 
 
+async def test_job_whose_event_was_never_numbered_is_counted_once_it_is_gone(books: Ledger) -> None:
+    """Counting follows numbers: without one it waits, and an event that goes before it had one names its job."""
+    books.end("job_1")
+    books.take_numbers()
+    waiting = await books.roller.run_once()
+    books.forget_feed()
+    gone, again = await books.roller.run_once(), await books.roller.run_once()
+
+    assert (waiting, gone, again) == (0, 1, 0)
+    assert await books.jobs() == {(): 1}
+
+
 async def test_batch_counted_by_somebody_else_is_not_counted_twice(books: Ledger) -> None:
     """Two that read the same cannot both write it: the second one's place does not fit any more."""
     books.end("job_1")

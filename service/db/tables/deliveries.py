@@ -11,14 +11,23 @@ from service.db.tables.columns import added_flag, blob, json, long
 
 
 class Event(SQLModel, table=True):
-    """A row of a job's timeline; those with a `pos` are events that are sent, their body is what is signed."""
+    """A row of a job's timeline; those that have a body are events that are sent, the body is what is signed.
+
+    | `pos` | `body` | `left_pos` | |
+    |---|---|---|---|
+    | – | – | – | only on the timeline; or removed before it had a number |
+    | – | yes | – | sent, but has no number yet; on SQLite never seen, since numbers are given in the transaction |
+    | yes | yes | – | in the feed |
+    | – | – | yes | left the feed: its job was erased, or it is older than is kept |
+    """
 
     __tablename__: ClassVar[str] = "events"
     __table_args__ = (
         Index("ix_events_for_timeline", "job_id", "seq", unique=True),
         Index("ix_events_for_feed", "pos", unique=True, sqlite_where=text("pos IS NOT NULL")),
         Index("ix_events_for_account_feed", "account_id", "pos", sqlite_where=text("pos IS NOT NULL")),
-        CheckConstraint("(pos IS NULL) = (body IS NULL)", name="ck_events_body"),
+        CheckConstraint("pos IS NULL OR body IS NOT NULL", name="ck_events_body"),
+        CheckConstraint("left_pos IS NULL OR body IS NULL", name="ck_events_left"),
     )
 
     id: str = Field(primary_key=True)
@@ -29,9 +38,9 @@ class Event(SQLModel, table=True):
     source: str
     at: int
     detail: str | None = long()
-    pos: int | None = None
+    pos: int | None = None  # its number: the order of the feed
     body: bytes | None = blob()
-    erased_pos: int | None = None  # where it was in the feed until its job was erased
+    left_pos: int | None = None  # the number that it had in the feed
 
 
 class Subscription(SQLModel, table=True):

@@ -18,7 +18,7 @@ from service.deliveries.lanes.cooling import Cooling
 from service.deliveries.lanes.held_bytes import Memory
 from service.deliveries.lanes.lane_breaker import BreakerState, LaneBreakers
 from service.deliveries.lanes.lane_names import OriginLanes, origin_of
-from service.deliveries.lanes.places import Place, Places
+from service.deliveries.lanes.places import LanePlace, Places
 from service.deliveries.lanes.queue import Lane, Sending, Stage
 from service.deliveries.lanes.quota import Shares
 from service.deliveries.lanes.turns import Turns
@@ -63,7 +63,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._cooling = Cooling()
         self._open = True
-        self._turns = Turns[Place](self._run)
+        self._turns = Turns[LanePlace](self._run)
         self.breakers = LaneBreakers(clock, randomness)
         self.origins = OriginLanes(clock, self._holds)
         self._changes = 0  # how often more became due in the store; see `stamp`
@@ -345,7 +345,7 @@ class Lanes:
         self._pump(lane_id, lane)
         self._ask_for_more(lane_id, lane)
 
-    async def _run(self, place: Place) -> None:
+    async def _run(self, place: LanePlace) -> None:
         lane, sending = place.lane, place.sending
         lane_id = sending.lane
         try:

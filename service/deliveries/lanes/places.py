@@ -28,7 +28,7 @@ class PlaceMisused(RuntimeError):
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class LanePlace:
     """One delivery's place. `stage` is None once it was given back."""
 
     sending: Sending
@@ -47,13 +47,13 @@ class Places:
     def __init__(self, sockets: Shares, memory: Memory) -> None:
         self._sockets = sockets
         self._memory = memory
-        self._held: dict[tuple[str, int], Place] = {}  # by delivery, and the epoch of its lease
+        self._held: dict[tuple[str, int], LanePlace] = {}  # by delivery, and the epoch of its lease
 
     def __len__(self) -> int:
         """How many are taken."""
         return len(self._held)
 
-    def of(self, sending: Sending) -> Place:
+    def of(self, sending: Sending) -> LanePlace:
         """The place of a delivery that is held.
 
         Raises:
@@ -64,7 +64,7 @@ class Places:
             raise PlaceMisused(f"{sending.delivery_id} has no place")
         return place
 
-    def take(self, lane: Lane, sending: Sending, stage: Stage) -> Place:
+    def take(self, lane: Lane, sending: Sending, stage: Stage) -> LanePlace:
         """A place for a delivery that has none, with the bytes that it takes.
 
         Raises:
@@ -73,12 +73,12 @@ class Places:
         key = sending.delivery_id, sending.epoch
         if key in self._held:
             raise PlaceMisused(f"{sending.delivery_id} has a place")
-        place = self._held[key] = Place(sending, lane, stage)
+        place = self._held[key] = LanePlace(sending, lane, stage)
         lane.stages[stage] += 1
         self._memory.hold(sending)
         return place
 
-    def move(self, place: Place, to: Stage) -> None:
+    def move(self, place: LanePlace, to: Stage) -> None:
         """On to another stage; with its beginning to be out a socket is taken, with the end of it that is free.
 
         Raises:
@@ -92,7 +92,7 @@ class Places:
         if to is Stage.OUT:
             self._sockets.begin(place.lane.account_id)
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, place: LanePlace) -> None:
         """The place is free, whatever its stage, with all that it took.
 
         Raises:
@@ -105,7 +105,7 @@ class Places:
         del self._held[place.sending.delivery_id, place.sending.epoch]
         self._memory.let_go(place.sending)
 
-    def _leave_stage(self, place: Place, stage: Stage) -> None:
+    def _leave_stage(self, place: LanePlace, stage: Stage) -> None:
         place.lane.stages[stage] -= 1
         if stage is Stage.OUT:
             self._sockets.end(place.lane.account_id)

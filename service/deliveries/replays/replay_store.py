@@ -78,9 +78,9 @@ WHERE id = :id AND status = 'running'
 # What was found may be pending or without its bytes by now.
 _STILL: Final = """
 SELECT d.id FROM deliveries d JOIN events e ON e.id = d.event_id WHERE d.id IN @set(:ids)
-    AND d.status <> 'pending' AND d.status IN @set(:statuses) AND e.pos IS NOT NULL
+    AND d.status <> 'pending' AND d.status IN @set(:statuses) AND e.body IS NOT NULL
 """
-_BODIED: Final = "SELECT id FROM events WHERE id IN @set(:ids) AND pos IS NOT NULL"
+_BODIED: Final = "SELECT id FROM events WHERE id IN @set(:ids) AND body IS NOT NULL"
 #: A part of a fan-out may have written the delivery since the replay looked: by the ids of the latest, since an event has many.
 _HAD: Final = """
 SELECT event_id FROM deliveries

@@ -1,4 +1,4 @@
-"""Truth values are declared as such."""
+"""Truth values are declared as such; having a number and being in the feed are two things."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ branch_labels = None
 depends_on = None
 
 _FLAGS = (("subscriptions", "stop_at_expiry"), ("results", "refreshed"))
+_TIED = "CONSTRAINT ck_events_body CHECK ((pos IS NULL) = (body IS NULL))"
+_BODY, _LEFT = "pos IS NULL OR body IS NOT NULL", "left_pos IS NULL OR body IS NULL"
+_FREE = f"CONSTRAINT ck_events_body CHECK ({_BODY}), CONSTRAINT ck_events_left CHECK ({_LEFT})"
+# As before, and for what goes before it had a number: whatever takes an event away before it was counted has its job counted.
+_KEEP_UNCOUNTED = """
+CREATE TRIGGER events_usage_uncounted AFTER UPDATE OF body ON events
+WHEN NEW.body IS NULL AND OLD.body IS NOT NULL AND NEW.job_id IS NOT NULL
+    AND (OLD.pos IS NULL OR OLD.pos > (SELECT pos FROM usage_progress))
+BEGIN
+    INSERT INTO usage_recounts (account_id, job_id) VALUES (NEW.account_id, NEW.job_id);
+END
+"""
 
 
 def upgrade() -> None:
@@ -20,6 +32,15 @@ def upgrade() -> None:
         if not _reworded(table, f"{column} INTEGER DEFAULT 0", f"{column} BOOLEAN DEFAULT 0"):
             with op.batch_alter_table(table) as batch:
                 batch.alter_column(column, type_=sa.Boolean(), existing_server_default=sa.false())
+    op.execute("DROP TRIGGER events_usage_uncounted")
+    # What retention removed before has lost its number.
+    op.execute("ALTER TABLE events RENAME COLUMN erased_pos TO left_pos")
+    if not _reworded("events", _TIED, _FREE):
+        with op.batch_alter_table("events") as batch:
+            batch.drop_constraint("ck_events_body", type_="check")
+            batch.create_check_constraint("ck_events_body", _BODY)
+            batch.create_check_constraint("ck_events_left", _LEFT)
+    op.execute(_KEEP_UNCOUNTED)
 
 
 def _reworded(table: str, old: str, new: str) -> bool:
