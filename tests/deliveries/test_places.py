@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from service.clock import SeededRandomness, VirtualClock
 from service.deliveries.lanes.held_bytes import Memory
 from service.deliveries.lanes.lanes import Lanes
-from service.deliveries.lanes.places import LanePlace, PlaceMisused, Places
-from service.deliveries.lanes.queue import Lane, Sending, Stage
+from service.deliveries.lanes.places import PlaceMisused, Places
+from service.deliveries.lanes.queue import Lane, LanePlace, Sending, Stage
 from service.deliveries.lanes.quota import Shares
 from tests.deliveries.test_lanes import sending
 

@@ -18,8 +18,8 @@ from service.deliveries.lanes.cooling import Cooling
 from service.deliveries.lanes.held_bytes import Memory
 from service.deliveries.lanes.lane_breaker import BreakerState, LaneBreakers
 from service.deliveries.lanes.lane_names import OriginLanes, origin_of
-from service.deliveries.lanes.places import LanePlace, Places
-from service.deliveries.lanes.queue import Lane, Sending, Stage
+from service.deliveries.lanes.places import Places
+from service.deliveries.lanes.queue import Lane, LanePlace, Sending, Stage
 from service.deliveries.lanes.quota import Shares
 from service.deliveries.lanes.turns import Turns
 
@@ -27,6 +27,8 @@ BUFFER: Final = 256  # deliveries that wait in memory behind those in flight, fo
 BUFFERED_S: Final = 30.0  # of a lane with a rate limit: so many seconds' worth wait in memory
 TRIES: Final = 32  # lanes that are asked in vain whether they can use a free socket
 URGENT: Final = 2  # requests beyond its limit that somebody waits for, for one lane
+
+_RESERVED, _QUEUED, _OUT, _RECORDING = Stage  # members of an enumeration are looked up slowly
 
 _log = structlog.get_logger(__name__)
 
@@ -79,7 +81,7 @@ class Lanes:
         if not (sending.urgent and self._open) and (lane.backlog or not self._room(lane_id, lane)):
             self._drop_if_idle(lane_id, lane)
             return False
-        self.places.take(lane, sending, Stage.RESERVED)
+        self.places.take(lane, sending, _RESERVED)
         return True
 
     def release(self, sending: Sending) -> None:
@@ -149,9 +151,10 @@ class Lanes:
         """Take a delivery whose lease is committed."""
         lane = self._lane(sending.account_id, sending.lane, sending.max_in_flight, sending.rate_per_s)
         if reserved:
-            self.places.move(self.places.of(sending), Stage.QUEUED)
+            place = self.places.of(sending)
+            self.places.move(place, _QUEUED)
         elif self._room(sending.lane, lane):
-            self.places.take(lane, sending, Stage.QUEUED)
+            place = self.places.take(lane, sending, _QUEUED)
         else:
             lane.backlog = not self.breakers.is_open(sending.lane)
             self._give_back([sending])
@@ -162,9 +165,9 @@ class Lanes:
             and lane.in_flight < lane.max_in_flight + URGENT
             and self._shares.may_begin(sending.account_id, first=True)
         ):
-            self._start(sending.lane, lane, sending)
+            self._start(sending.lane, place)
             return
-        (lane.queue.appendleft if sending.urgent else lane.queue.append)(sending)
+        (lane.queue.appendleft if sending.urgent else lane.queue.append)(place)
         self._pump(sending.lane, lane)
 
     def refilled(self, lane_id: str, *, more: bool, stamp: int) -> None:
@@ -217,7 +220,7 @@ class Lanes:
     def answered(self, sending: Sending) -> None:
         """The destination is free for the next request, while the attempt is still being recorded."""
         place = self.places.of(sending)
-        self.places.move(place, Stage.RECORDING)
+        self.places.move(place, _RECORDING)
         self._pump(sending.lane, place.lane)
         self._pump_waiting()
 
@@ -303,22 +306,22 @@ class Lanes:
                 return False
             if not self._has_socket(lane_id, lane, turn=turn):
                 return True
-            sending = lane.queue.popleft()
-            if sending.lease_until < self._clock.now_ms() + self._timeout_ms:
+            place = lane.queue.popleft()
+            if place.sending.lease_until < self._clock.now_ms() + self._timeout_ms:
                 # It waited here too long: its lease ends, and the next holder would send it a second time.
-                self.places.give_back(self.places.of(sending))
+                self.places.give_back(place)
                 lane.backlog = True
                 continue
             if lane.rate_per_s:
                 lane.next_start = max(now, lane.next_start) + 1 / lane.rate_per_s
-            self._start(lane_id, lane, sending)
+            self._start(lane_id, place)
             turn = False
         if lane.queue and self.breakers.is_open(lane_id):
             self._empty(lane)
         return False
 
-    def _start(self, lane_id: str, lane: Lane, sending: Sending) -> None:
-        self.places.move(place := self.places.of(sending), Stage.OUT)
+    def _start(self, lane_id: str, place: LanePlace) -> None:
+        self.places.move(place, _OUT)
         self._turns.add(lane_id, origin_of(lane_id), place)
 
     def _has_socket(self, lane_id: str, lane: Lane, *, turn: bool) -> bool:
@@ -335,9 +338,9 @@ class Lanes:
         queued = list(lane.queue)
         lane.queue.clear()
         lane.backlog = False  # the breaker says when the lane is looked at again
-        for sending in queued:
-            self.places.give_back(self.places.of(sending))
-        self._give_back(queued)
+        for place in queued:
+            self.places.give_back(place)
+        self._give_back([place.sending for place in queued])
 
     async def _pump_later(self, lane_id: str, lane: Lane, wait_s: float) -> None:
         await self._clock.sleep(wait_s)

@@ -7,33 +7,21 @@ no tasks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from service.deliveries.lanes.held_bytes import Memory
-from service.deliveries.lanes.queue import Lane, Sending, Stage
+from service.deliveries.lanes.queue import Lane, LanePlace, Sending, Stage
 from service.deliveries.lanes.quota import Shares
 
-#: What may follow in a place's life; every stage may be its last.
-_NEXT: Final[dict[Stage, frozenset[Stage]]] = {
-    Stage.RESERVED: frozenset({Stage.QUEUED, Stage.OUT}),
-    Stage.QUEUED: frozenset({Stage.OUT}),
-    Stage.OUT: frozenset({Stage.RECORDING}),
-    Stage.RECORDING: frozenset(),
-}
+_OUT: Final = (
+    Stage.OUT
+)  # members of an enumeration are looked up slowly, and hashed slowly: this is done for every delivery
+#: What may follow in a place's life, by its stage; every stage may be its last.
+_NEXT: Final[tuple[tuple[Stage, ...], ...]] = ((Stage.QUEUED, Stage.OUT), (Stage.OUT,), (Stage.RECORDING,), ())
 
 
 class PlaceMisused(RuntimeError):
     """A place was moved where it cannot go, or given back twice: a mistake in the code."""
-
-
-@dataclass(slots=True, eq=False)
-class LanePlace:
-    """One delivery's place. `stage` is None once it was given back."""
-
-    sending: Sending
-    lane: Lane
-    stage: Stage | None
 
 
 class Places:
@@ -89,7 +77,7 @@ class Places:
         self._leave_stage(place, place.stage)
         place.stage = to
         place.lane.stages[to] += 1
-        if to is Stage.OUT:
+        if to is _OUT:
             self._sockets.begin(place.lane.account_id)
 
     def give_back(self, place: LanePlace) -> None:
@@ -107,5 +95,5 @@ class Places:
 
     def _leave_stage(self, place: LanePlace, stage: Stage) -> None:
         place.lane.stages[stage] -= 1
-        if stage is Stage.OUT:
+        if stage is _OUT:
             self._sockets.end(place.lane.account_id)

@@ -43,6 +43,15 @@ class Stage(IntEnum):
     RECORDING = 3  # answered, and about to be recorded
 
 
+@dataclass(slots=True, eq=False)
+class LanePlace:
+    """The place of one delivery that is held; see `places`. `stage` is None once it was given back."""
+
+    sending: Sending
+    lane: Lane
+    stage: Stage | None
+
+
 @dataclass(slots=True)
 class Lane:
     """One destination's queue."""
@@ -50,7 +59,7 @@ class Lane:
     account_id: str
     max_in_flight: int
     rate_per_s: float | None
-    queue: deque[Sending] = field(default_factory=deque)
+    queue: deque[LanePlace] = field(default_factory=deque)
     stages: list[int] = field(default_factory=lambda: [0] * len(Stage))  # how many are in each; see `places`
     backlog: bool = False  # the store has more
     changed: int = 0  # when more became due in the store; see `Lanes.stamp`
