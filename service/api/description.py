@@ -34,8 +34,8 @@ from service.states import EVENT_TYPES, JobStatus
 _AT: Final = "#/components/schemas/"
 _ABOUT: Final = """\
 Remora rides along with image-generation APIs: it takes a job once, submits it to the provider with a callback address of
-its own, finds it by polling where the callback is lost or the provider has none, and sends one signed event to whoever
-subscribed.
+its own, finds it by polling where the callback is lost or the provider has none, and sends one signed event to every
+subscriber.
 
 Times are RFC 3339 in UTC with milliseconds. Money is a decimal text with a currency. Errors are RFC 9457
 `application/problem+json` with a stable `code`. Lists answer `{"data": [], "next_cursor": null}`.

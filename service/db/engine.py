@@ -38,7 +38,7 @@ class Engine(Protocol):
 
     @property
     def alone(self) -> bool:
-        """Whether no other process works on this database: whoever held a lease before this one began is gone."""
+        """Whether no other process works on this database, so that every lease from before this one began is void."""
 
     def begin(self, now_ms: int) -> EngineTx:
         """A transaction of a batch; the engine begins it when something is sent."""

@@ -1,4 +1,4 @@
-"""How an event leaves the feed, for whoever takes it out: erasing a job, and what goes with age.
+"""How an event leaves the feed: when its job is erased, or by age.
 
 An event is numbered (`pos`) and has its bytes (`body`); the feed is what has both. Bytes without a number wait for one. What leaves
 keeps its number as `left_pos`: it is never given again, and tells a reader who stopped there where that was (decision 0013).
