@@ -6,9 +6,9 @@ The sentences come from the field's own JSON Schema, so that a limit is written 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -44,20 +44,22 @@ class RequestModel(BaseModel):
         if not isinstance(body, dict):
             raise Invalid(_NO_OBJECT, errors=(FieldError("", "send a JSON object"),))
         made, found = None, []
+        over = [name for name, most in _most(cls).items() if name in body and _entries(body[name]) > most]
         try:
-            made = cls.model_validate(body)
+            made = cls.model_validate(_bounded(cls, body, over))
         except ValidationError as error:
             # It keeps what was sent, which may be a secret: only its places and words leave, outside of this block.
             found = error.errors(include_url=False, include_input=False)
+        too_many = [FieldError(f"/{name}", f"must be {in_words(schema_at(cls, (name,)))}") for name in over]
         between = list(cls.faults_between(body))
-        if made is not None and not between:
+        if made is not None and not too_many and not between:
             return made
         told: dict[str, FieldError] = {}  # one for each place
-        for fault in chain((_told(cls, body, each) for each in _first_causes(found)), between):
+        for fault in chain(too_many, (_told(cls, body, each) for each in _first_causes(found)), between):
             told.setdefault(fault.pointer, fault)
             if len(told) == MAX_ERRORS:
                 break
-        unknown = not between and all(each["type"] == "extra_forbidden" for each in found)
+        unknown = not too_many and not between and all(each["type"] == "extra_forbidden" for each in found)
         raise Invalid.of(list(told.values()), code=cls.UNKNOWN_CODE if unknown else None)
 
     @classmethod
@@ -79,6 +81,28 @@ class NoFields(RequestModel):
     def read(cls, body: object) -> Self:
         """Whatever is empty is nothing: some languages have one word for `[]` and `{}`."""
         return super().read(body or {})
+
+
+@cache
+def _most(model: type[BaseModel]) -> dict[str, int]:
+    """How many entries the lists and objects of a model may have."""
+    schemas = {name: schema_at(model, (name,)) for name in names(model)}
+    bounds = {name: schema.get("maxItems", schema.get("maxProperties")) for name, schema in schemas.items()}
+    return {name: most for name, most in bounds.items() if most is not None}
+
+
+def _entries(value: object) -> int:
+    return len(value) if isinstance(value, list | dict) else 0
+
+
+def _bounded(model: type[BaseModel], body: dict[str, Any], over: Sequence[str]) -> dict[str, Any]:
+    """Without what is too much of: to look at each of fifty thousand faulty entries would take a second."""
+    if not over and len(body) <= len(model.model_fields) + MAX_ERRORS:
+        return body
+    known = names(model)
+    strange = islice((name for name in body if name not in known), MAX_ERRORS)
+    kept = {name: body[name] for name in (*known, *strange) if name in body}
+    return kept | {name: type(body[name])() for name in over}
 
 
 def _first_causes(faults: list[ErrorDetails]) -> Iterator[ErrorDetails]:

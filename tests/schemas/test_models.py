@@ -231,12 +231,24 @@ def test_body_must_be_an_object(body: object) -> None:
     assert refused.detail == "the body must be a JSON object"
 
 
-def test_faults_are_bounded() -> None:
-    """Nobody mends more than twenty at once, and a body of fifty thousand faults is no bill for us."""
-    refused = fault(JobRequest, {"provider": "x", "input": {}, "metadata": {str(n): n for n in range(10_000)}})
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({"metadata": {str(number): number for number in range(10_000)}}, ["/metadata"]),
+        ({"tags": [None] * 10_000}, ["/tags"]),
+        (
+            {"metadata": {str(number): number for number in range(50)}},
+            [f"/metadata/{number}" for number in range(MAX_ERRORS)],
+        ),
+        ({f"x{number}": 1 for number in range(10_000)}, [f"/x{number}" for number in range(MAX_ERRORS)]),
+    ],
+)
+def test_faults_are_bounded(body: dict[str, Any], pointers: list[str]) -> None:
+    """Nobody mends more than twenty at once, and of ten thousand faulty entries none is looked at."""
+    refused = fault(JobRequest, {"provider": "x", "input": {}} | body)
 
     assert refused is not None
-    assert len(refused.errors) == MAX_ERRORS
+    assert [each.pointer for each in refused.errors] == pointers
 
 
 JSON = st.recursive(
