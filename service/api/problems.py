@@ -148,7 +148,7 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
 def _refused(error: HTTPException, told: _Told) -> Response[bytes]:
     headers: dict[str, str] = {}
     if isinstance(error, MethodNotAllowedException) and error.headers:
-        headers["Allow"] = error.headers["allow"]
+        headers["Allow"] = ", ".join(sorted(error.headers["allow"].split(", ")))
         told = replace(told, detail=f"{told.detail}, only {headers['Allow']}")
     return _from_told(told, "", headers)
 

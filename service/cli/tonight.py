@@ -154,7 +154,7 @@ def running(settings: Settings) -> Iterator[Finding]:
     if metrics is None:
         yield Finding(Mark.HINT, "service", "/metrics needs a key: set REMORA_API_KEY to be told of open breakers")
     elif lanes := sum(float(found[1]) for found in re.finditer(rb"^remora_lanes_open (\S+)$", metrics, re.MULTILINE)):
-        says = f"{lanes:.0f} destinations are left alone but for a try now and then; the log says destination_down with each"
+        says = f"destinations that keep failing and are tried only now and then: {lanes:.0f}; see destination_down in the log"
         yield Finding(Mark.HINT, "deliveries", says)
 
 

@@ -250,7 +250,7 @@ class TransferView(TypedDict):
     credit: Annotated[str, Encoded({"type": "string", "enum": ["funding", "available", "held", "spent"]})]
     """The book that takes."""
     currency: Literal["USD"]
-    amount: Money
+    amount: Annotated[str, Field(pattern=r"^\d+\.\d{6}$")]
     """Above zero."""
     job_id: str | None
     seq: int | None
@@ -279,7 +279,7 @@ class UsageView(TypedDict):
     failed: Annotated[int, Field(ge=0)]
     cancelled: Annotated[int, Field(ge=0)]
     expired: Annotated[int, Field(ge=0)]
-    charged: str
+    charged: Money
     """US dollars."""
     currency: Literal["USD"]
     p50_s: float | None

@@ -130,13 +130,10 @@ def fix(model: type[RequestModel], found: ErrorDetails) -> str:
         return str(found["ctx"]["what"])
     if found["type"] == "extra_forbidden":
         return model.NOT_HERE.get(str(place[-1])) or _unknown(str(place[-1]), sorted(names(model)))
-    schema = schema_at(model, place)
-    wanted = in_words(schema)
-    if found["type"] == "missing":
-        return f"is required: {wanted}"
     if place and place[-1] == "[key]":
-        return f"its name must be {wanted}"
-    return f"must be {wanted}"
+        return f"its name must be {in_words(schema_at(model, place[:-2]).get('propertyNames', {}))}"
+    wanted = in_words(schema_at(model, place))
+    return f"is required: {wanted}" if found["type"] == "missing" else f"must be {wanted}"
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -172,9 +169,6 @@ def schema_at(model: type[BaseModel], place: tuple[int | str, ...]) -> dict[str,
     for step in place:
         if isinstance(step, int):
             schema = schema.get("items", {})
-        elif step == "[key]":
-            schema = schema.get("propertyNames", {})
-            break
         elif step in schema.get("properties", {}):
             schema = schema["properties"][step]
         else:

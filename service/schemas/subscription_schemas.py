@@ -163,7 +163,7 @@ class SubscriptionChangeRequest(RequestModel):
     events: EventTypes | None = None
     """Empty: the final events."""
     providers: Words | None = None
-    """Empty: all."""
+    """Names of cards, also of those that are still to come; empty: all."""
     operations: Words | None = None
     """Empty: all."""
     tags: Words | None = None
@@ -177,7 +177,7 @@ class SubscriptionChangeRequest(RequestModel):
     max_in_flight: Annotated[int, Field(ge=1, le=1_000)] | None = None
     """Requests at once; 10 unless it is given."""
     schedule: Schedule | None = None
-    """Waits between tries; null: the service's."""
+    """Waits between tries, in seconds or as `30s`, `5m`, `7d`; empty: one try and no more; null: the service's."""
     signatures: Signatures | None = None
     """`v1` (HMAC-SHA256) is always sent, named or not; `v1a` adds Ed25519, verified with `public_key`."""
     stop_at_expiry: bool | None = None

@@ -222,6 +222,15 @@ def test_all_faults_are_told_at_once_and_each_place_once(
     assert sorted(each.pointer for each in refused.errors) == sorted(pointers)
 
 
+@pytest.mark.parametrize("name", ["", "x" * 65])
+def test_name_at_fault_is_told_as_one(name: str) -> None:
+    """Of an object's names as of its values: what would be right."""
+    refused = fault(JobRequest, {"provider": "x", "input": {}, "metadata": {name: "v"}})
+
+    assert refused is not None
+    assert [each.detail for each in refused.errors] == ["its name must be a string of 1 to 64 characters"]
+
+
 @pytest.mark.parametrize("body", [[], 0, "", "x", None, True])
 def test_body_must_be_an_object(body: object) -> None:
     """And it is told so."""
