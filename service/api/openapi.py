@@ -114,8 +114,9 @@ async def schema_file(name: FromPath[str]) -> Response[bytes]:
 
 async def _document(request: Request[Any, Any, Any]) -> bytes:
     """The document as JSON, for callers that know us below a path; made when it is first asked for."""
-    routes = request.app.state.described
-    return await asyncio.to_thread(document, routes, _prefix(request))
+    state = request.app.state
+    async with state.describing:  # else each of those who come first would make one
+        return await asyncio.to_thread(document, state.described, _prefix(request))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -79,7 +80,14 @@ def create_api(context: Context, extra_routes: Sequence[BaseRouteHandler] = ()) 
             _check_guarded(each)
     return Api(
         route_handlers=[*_options(routes), *routes],
-        state=State({"context": context, "described": ROUTES, "refusals": RefusalLog(context.clock)}),
+        state=State(
+            {
+                "context": context,
+                "described": ROUTES,
+                "describing": asyncio.Lock(),
+                "refusals": RefusalLog(context.clock),
+            }
+        ),
         before_request=check_key,
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=None,  # see `openapi`

@@ -42,6 +42,7 @@ async def create_subscription(request: Request[Any, Any, Any]) -> Response[bytes
 
     409 `too_many_subscriptions` where the account has `REMORA_MAX_SUBSCRIPTIONS`.
     """
+    query_of(request, NoQuery)
     asked = await body_of(request, SubscriptionRequest)
     made = await context_of(request).subscriptions.create(principal_of(request).account_id, asked)
     headers = {"Location": f"/v1/subscriptions/{made['id']}", "Cache-Control": "no-store"}

@@ -164,7 +164,12 @@ class UsageRequestQuery(QueryModel):
     operation: str | None = None
     model: str | None = None
     status: (
-        Annotated[tuple[Annotated[str, OneOf(FINAL_STATUSES)], ...], Field(strict=False), AfterValidator(unique)] | None
+        Annotated[
+            tuple[Annotated[str, OneOf(FINAL_STATUSES, ": jobs are counted when they end")], ...],
+            Field(strict=False),
+            AfterValidator(unique),
+        ]
+        | None
     ) = None
     """One or several, repeated or separated by commas: jobs are counted when they end."""
     key: Annotated[str, AfterValidator(_key_or_other)] | None = None

@@ -126,7 +126,7 @@ class JobListQuery(PageQuery):
     provider_task_id: str | None = None
     created_after: Moment | None = None
     created_before: Moment | None = None
-    metadata: Annotated[dict[str, str], said("given for at most 10 keys", max_length=10)] = Field(default_factory=dict)
+    metadata: Annotated[dict[str, str], said("there for at most 10 keys", max_length=10)] = Field(default_factory=dict)
 
 
 class ExportQuery(QueryModel):

@@ -63,7 +63,8 @@ class QueryModel(RequestModel):
             return cls.model_validate(values)
         except ValidationError as error:
             found = error.errors(include_url=False, include_input=False)[0]
-        raise wrong(str(found["loc"][0]), _sentence(cls, found))
+        name = str(found["loc"][0])
+        raise wrong(f"{name}.<key>" if name == cls.PREFIXED else name, _sentence(cls, found))
 
 
 class PageQuery(QueryModel):
@@ -114,9 +115,10 @@ def _values(model: type[QueryModel], raw: bytes) -> dict[str, Any]:
             by_key[key] = value
             continue
         parts = tuple(part for part in value.split(",") if part) if name in repeatable else value
-        if not parts and name not in values:
-            raise wrong(name, "is empty; give a value or leave it out")
         values[name] = (*values.get(name, ()), *parts) if name in repeatable else value
+    for name, value in values.items():
+        if not value:
+            raise wrong(name, "is empty; give a value or leave it out")
     if prefixed is not None:
         values[prefixed] = by_key
     return values

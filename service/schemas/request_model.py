@@ -24,7 +24,7 @@ class RequestModel(BaseModel):
     """A body. Null counts as left out, and unknown fields are faults.
 
     `NOT_HERE` has fixes for fields that callers send in hope, such as what an answer showed them. `NEEDED`: no body at all
-    is a mistake, although no field of it is needed. `UNKNOWN_CODE`: of a refusal for nothing but unknown fields.
+    is a mistake, although no field of it is needed. `UNKNOWN_CODE`: of a refusal for unknown fields.
     """
 
     # Built when it is first needed, not at the start of the service; `api.description` reads what stands below the fields.
@@ -59,7 +59,7 @@ class RequestModel(BaseModel):
             told.setdefault(fault.pointer, fault)
             if len(told) == MAX_ERRORS:
                 break
-        unknown = not too_many and not between and all(each["type"] == "extra_forbidden" for each in found)
+        unknown = not too_many and not between and any(each["type"] == "extra_forbidden" for each in found)
         raise Invalid.of(list(told.values()), code=cls.UNKNOWN_CODE if unknown else None)
 
     @classmethod
@@ -117,7 +117,7 @@ def _told(model: type[RequestModel], body: Mapping[str, Any], found: ErrorDetail
     name = str(found["loc"][0]) if len(found["loc"]) == 1 else ""
     if name in model.model_fields and model.model_fields[name].is_required() and body.get(name) is None:
         found = {**found, "type": "missing"}  # null counts as left out
-    place = found["loc"][:-1] if found["loc"] and found["loc"][-1] == "[key]" else found["loc"]
+    place = found["loc"][:-1] if _is_name(model, found["loc"]) else found["loc"]
     if found["type"] == "fault" and (at := found["ctx"]["at"]):
         place = (*place, at)
     return FieldError("".join(f"/{escaped(str(step))}" for step in place), fix(model, found))
@@ -130,10 +130,15 @@ def fix(model: type[RequestModel], found: ErrorDetails) -> str:
         return str(found["ctx"]["what"])
     if found["type"] == "extra_forbidden":
         return model.NOT_HERE.get(str(place[-1])) or _unknown(str(place[-1]), sorted(names(model)))
-    if place and place[-1] == "[key]":
+    if _is_name(model, place):
         return f"its name must be {in_words(schema_at(model, place[:-2]).get('propertyNames', {}))}"
     wanted = in_words(schema_at(model, place))
     return f"is required: {wanted}" if found["type"] == "missing" else f"must be {wanted}"
+
+
+def _is_name(model: type[BaseModel], place: tuple[int | str, ...]) -> bool:
+    """Whether a name is at fault, and not what stands under it; a caller may call something `[key]`, too."""
+    return len(place) > 2 and place[-1] == "[key]" and bool(schema_at(model, place[:-2]).get("additionalProperties"))
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -213,5 +218,9 @@ def in_words(schema: Mapping[str, Any]) -> str:
 
 def _span(schema: Mapping[str, Any], low: str, high: str, unit: str, word: str = "of") -> str:
     if high in schema:
-        return f" {word} {schema.get(low, 0):g} to {schema[high]:g}{unit}"
-    return f" of at least {schema[low]:g}{unit}" if low in schema else ""
+        return f" {word} {_number(schema.get(low, 0))} to {_number(schema[high])}{unit}"
+    return f" of at least {_number(schema[low])}{unit}" if low in schema else ""
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)

@@ -73,9 +73,10 @@ def unique(words: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Marks a string that is one of these words."""
+    """Marks a string that is one of these words; `why` is told with them."""
 
     words: tuple[str, ...]
+    why: str = ""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """See Pydantic."""
@@ -87,7 +88,7 @@ class OneOf:
 
     def _check(self, value: str) -> str:
         if value not in self.words:
-            raise fault(f"must be one of {', '.join(self.words)}")
+            raise fault(f"must be one of {', '.join(self.words)}{self.why}")
         return value
 
 
@@ -117,7 +118,9 @@ def _moment(value: object) -> int:
     try:
         moment = parse_iso(value)
     except (ValueError, OverflowError) as error:
-        blank = "; a + reads as a blank in a query: write it as %2B, or use Z" if " " in value else ""
+        # The blank of "…T10:00:00 01:00" was a + in a query.
+        was_plus = re.search(r"T\S+ \d\d:\d\d$", value)
+        blank = "; a + reads as a blank here: write it as %2B, or use Z" if was_plus else ""
         raise fault(f"must be {_A_TIME}{blank}") from error
     if moment not in _TIMES:
         raise fault("must be a time from 1970 to 9999")

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from service.deliveries.fanout_store import PART
+from tests.api.conftest import Served
 from tests.e2e.rig import Rig, rig
 from tests.receiver import PATIENCE_S, verified
 
@@ -362,3 +363,11 @@ async def test_headers_stay_within_their_origin(at: Rig, url: str, kept: bool) -
 
     assert untouched["headers"] == {"X-Key": "…"}
     assert changed["headers"] == ({"X-Key": "…"} if kept else {})
+
+
+async def test_creation_takes_no_parameter(served: Served) -> None:
+    """What is meant for the body and stands in the query would be lost without a word."""
+    refused = await served.client.post("/v1/subscriptions?rate_per_s=1", json={"url": "http://127.0.0.1:9/"})
+
+    assert (refused.status_code, refused.json()["code"]) == (400, "query_invalid")
+    assert (await served.client.get("/v1/subscriptions")).json()["data"] == []

@@ -222,6 +222,49 @@ def test_all_faults_are_told_at_once_and_each_place_once(
     assert sorted(each.pointer for each in refused.errors) == sorted(pointers)
 
 
+def test_entry_that_is_called_like_a_mark_of_ours_has_its_own_place() -> None:
+    """Pydantic marks a name at fault with `[key]`; a caller may use that word."""
+    refused = fault(JobRequest, {"provider": "x", "input": {}, "metadata": {"[key]": 5}, "[key]": 1})
+
+    assert refused is not None
+    assert [(each.pointer, each.detail[:24]) for each in refused.errors] == [
+        ("/metadata/[key]", "must be a string of 0 to"),
+        ("/[key]", "unknown field; known are"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "query", "says"),
+    [
+        (ExportQuery, b"limit=99999999", "'limit' must be a whole number from 1 to 10000000"),
+        (JobListQuery, b"limit=&limit=", "'limit' occurs twice"),
+        (JobListQuery, b"created_after=2026-01-01T00:00:00 01:00", "write it as %2B, or use Z"),
+        (
+            JobListQuery,
+            b"&".join(b"metadata.%d=x" % number for number in range(11)),
+            "'metadata.<key>' must be there for at most 10",
+        ),
+        (
+            UsageRequestQuery,
+            b"status=queued",
+            "must be one or some of completed, failed, cancelled, expired: jobs are counted",
+        ),
+        (JobListQuery, b"stat=queued", "did you mean status?"),
+    ],
+)
+def test_query_tells_the_parameter_and_the_fix(model: type[QueryModel], query: bytes, says: str) -> None:
+    """In the same words wherever it stands."""
+    with pytest.raises(Malformed) as refused:
+        model.parse(query)
+
+    assert says in refused.value.detail
+
+
+def test_repeated_parameter_may_be_empty_once() -> None:
+    """What is there counts."""
+    assert EventListQuery.parse(b"provider=&provider=sandbox").provider == ("sandbox",)
+
+
 @pytest.mark.parametrize("name", ["", "x" * 65])
 def test_name_at_fault_is_told_as_one(name: str) -> None:
     """Of an object's names as of its values: what would be right."""
