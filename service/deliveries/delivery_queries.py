@@ -12,8 +12,8 @@ from service.db.transaction import Params, Row
 from service.deliveries.classify import kept_and_cut
 from service.deliveries.recorded import request_headers, url_of
 from service.schemas.delivery_schemas import AttemptView, DeliveryView
+from service.schemas.words import DELIVERY_STATUSES
 
-DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")
 SCAN: Final = 20_000  # deliveries that one page looks at: some twenty milliseconds
 ATTEMPTS_SHOWN: Final = 100  # of one delivery: a schedule has a dozen, but retrying by hand has no end
 

@@ -33,8 +33,8 @@ EXPORT_FORMATS: Final = ("csv", "jsonl")
 SIGNATURES: Final = ("v1", "v1a")
 DEFAULT_SIGNATURES: Final = ("v1",)  # always sent, since every receiver knows it
 DELIVERY_STATUSES: Final = ("pending", "delivered", "dead", "skipped")
-#: What became of an event at a subscription; `missing`: it has no delivery, such as one older than the subscription.
+#: What became of an event at a subscription, but for what is pending; `missing`: it has no delivery, such as one older than the subscription.
 REPLAYED: Final = ("delivered", "dead", "skipped", "missing")
-REPLAYABLE_TYPES: Final = tuple(each for each in EVENT_TYPES if each != "ping")
+REPLAYABLE_TYPES: Final = tuple(each for each in EVENT_TYPES if each != "ping")  # which was meant for one moment
 USAGE_GROUPS: Final = ("day", "provider", "operation", "model", "status", "key", "tag")
 OTHER: Final = "other"  # stands for all models, keys and tags beyond the first ones of a day

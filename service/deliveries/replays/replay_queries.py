@@ -18,13 +18,9 @@ from service.db.reader import Reader
 from service.db.transaction import Params, Row, json_set
 from service.deliveries.backlog_queries import waiting
 from service.schemas.delivery_schemas import ReplayView
-from service.states import EVENT_TYPES
+from service.schemas.words import REPLAYABLE_TYPES, REPLAYED
 from service.subscriptions.destinations import effective_events
 
-#: What may have become of an event here; what is pending is left alone.
-STATUSES: Final = ("delivered", "dead", "skipped", "missing")
-#: A ping was meant for one moment.
-REPLAYABLE_TYPES: Final = tuple(each for each in EVENT_TYPES if each != "ping")
 WINDOW: Final = 2_000  # events of one look, at most
 DELIVERIES: Final = 200_000  # that one look may meet: each event may have one for every subscription
 COUNTED: Final = 20_000  # events of one look that only counts them
@@ -82,7 +78,7 @@ class ReplaySelection:
         since: The first moment, ms UTC.
         until: The moment at which the range is over.
         types: Of events; `ping` is never among them.
-        statuses: Some of `STATUSES`.
+        statuses: Some of `REPLAYED`.
         filters: The subscription's own on jobs, as JSON, by the names of its columns.
     """
 
@@ -118,7 +114,7 @@ def wanted(
         since=since,
         until=until,
         types=tuple(each for each in types or own if each in REPLAYABLE_TYPES),
-        statuses=statuses or STATUSES,
+        statuses=statuses or REPLAYED,
         filters={name: subscription[name] for name in ("providers", "operations", "tags")},
     )
 
@@ -271,7 +267,7 @@ def _view(row: Row, backlog: int) -> ReplayView:
         "since": iso(row["since"]),
         "until": iso(row["until"]),
         "types": msgspec.Raw(row["types"].encode()),
-        "statuses": statuses or list(STATUSES),
+        "statuses": statuses or list(REPLAYED),
         "total": row["total"],
         "looked_at": row["looked_at"],
         "queued": row["queued"],

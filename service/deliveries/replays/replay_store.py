@@ -18,10 +18,11 @@ from service.db.leases import RELEASED, STILL_HELD, TAKEN, VOID
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.deliveries import store
-from service.deliveries.replays.replay_queries import STATUSES, Found
+from service.deliveries.replays.replay_queries import Found
 from service.deliveries.subscribing.changes import no_subscription
 from service.errors import Conflict, NotFound
 from service.ids import Ids, earliest
+from service.schemas.words import REPLAYED
 
 RUNNING_OF_SUBSCRIPTION: Final = 10  # replays at once
 RUNNING_OF_ACCOUNT: Final = 100  # replays at once
@@ -311,7 +312,7 @@ def _wait_ms(replay: Row) -> int | None:
 
 async def _queue(tx: Tx, command: AdvanceReplay, replay: Row, ids: Ids) -> int:
     """Make what was found pending; returns how many deliveries that are."""
-    statuses = msgspec.json.decode(replay["statuses"], type=list[str]) or STATUSES
+    statuses = msgspec.json.decode(replay["statuses"], type=list[str]) or REPLAYED
     old = [each.delivery_id for each in command.found if each.delivery_id is not None]
     still = await tx.rows(_STILL, {"ids": json_set(old), "statuses": json_set(statuses)}) if old else []
     again = json_set(row["id"] for row in still)
