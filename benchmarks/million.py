@@ -35,7 +35,7 @@ from benchmarks.subject import pin
 from benchmarks.targets import Remora
 from benchmarks.world import World
 from service.clock import SystemClock, SystemRandomness
-from service.db.invariants import breaches
+from service.db.inspection.invariants import breaches
 from service.db.opening import Store, open_store
 from service.db.transaction import Tx
 from service.db.writer import Command

@@ -25,7 +25,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from service.clock import SystemClock
 from service.db.macros import sqlite_text
 from service.db.migrate import upgrade
-from service.db.sqlite import SQLiteWriteConnection
+from service.db.sqlite.sqlite_engine import SQLiteWriteConnection
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 

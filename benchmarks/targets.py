@@ -18,7 +18,7 @@ import msgspec
 from benchmarks.loadgen import Client, Tally, closed_loop, request
 from benchmarks.subject import Subject
 from benchmarks.world import World, callback, prompt
-from service.db.invariants import breaches
+from service.db.inspection.invariants import breaches
 
 ADMIN_KEY = "a-key-for-benchmarks-only-0123456789"
 TAKING = 64  # jobs between POST and submission, while jobs are taken

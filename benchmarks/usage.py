@@ -26,8 +26,9 @@ from benchmarks.ended import ACCOUNT, DAY_MS, Ended, fill
 from benchmarks.report import aim, machine, stolen_s
 from service.clock import SystemClock, SystemRandomness
 from service.db.opening import Store, open_store
-from service.jobs import list_queries, queries
-from service.jobs.list_queries import JobFilter
+from service.jobs import queries
+from service.jobs.listing import list_queries
+from service.jobs.listing.list_queries import JobFilter
 from service.results import queries as result_queries
 from service.scheduler.roller import Roller
 from service.usage import store as usage_store

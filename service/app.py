@@ -35,9 +35,9 @@ from service.api.server import ROOTS, create_api
 from service.clock import Clock, Randomness, SystemClock, SystemRandomness
 from service.db import pullback
 from service.db.keyring import installation
-from service.db.lock import DatabaseLock
 from service.db.opening import Store, hold, open_store
 from service.db.readiness import PROBE_S, Readiness
+from service.db.sqlite.file_lock import DatabaseLock
 from service.deliveries.lanes.quota import SOCKETS
 from service.deliveries.replays.replay import Replays
 from service.deliveries.subscribing.subscribe import Subscribe
@@ -47,7 +47,7 @@ from service.events.feed import MAX_FOLLOWERS
 from service.events.feed_queries import plain_until
 from service.ids import Ids
 from service.jobs import queries
-from service.jobs.counts import JobCounts
+from service.jobs.listing.counts import JobCounts
 from service.providers.registry import Registry
 from service.results.buckets import open_storage
 from service.results.links import ResultLinks
@@ -59,8 +59,8 @@ from service.stopping import Stopping, drain_s
 from service.telemetry import Metrics
 from service.wiring.base import Base
 from service.wiring.stages import Stages, wire
-from service.workers import store as work_store
-from service.workers.job_claims import VoidLeases
+from service.workers import job_claim_store
+from service.workers.job_claim_store import VoidLeases
 
 REMEMBERED_JOBS = 1_000  # finished ones whose durations are looked at when the service starts
 GC_THRESHOLDS = (20_000, 20, 50)  # new objects before a young collection; young ones before the next two
@@ -177,7 +177,7 @@ class Service:
             delivery_s=settings.delivery_timeout.total_seconds(),
             port_stays=listening is not None,
         )
-        for register in (work_store.register, bootstrap.register, pullback.register):
+        for register in (job_claim_store.register, bootstrap.register, pullback.register):
             register(store.writer)
         store.writer.start()
         await self._ensure_admin(store, path)

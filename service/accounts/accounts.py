@@ -19,8 +19,8 @@ from service.db.reader import Reader
 from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.errors import NotFound
+from service.ledger.book_store import book
 from service.ledger.spending_limits import AccountStanding, standing_of, trusted
-from service.ledger.store import book
 from service.ledger.transfers import credited
 from service.money import shown
 from service.schemas.account_schemas import AccountView, BalanceView

@@ -7,7 +7,7 @@ from typing import Final
 
 from service.db.reader import Reader
 from service.db.transaction import Params, Row, Tx, json_set
-from service.ledger.store import STANDING
+from service.ledger.book_store import STANDING
 
 #: The columns of an account that it is shown with, beside those of `STANDING`.
 OWN: Final = ("id", "name", "status", "secret_prefix", "created_at")

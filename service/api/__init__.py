@@ -1,5 +1,5 @@
 """The HTTP edge: thin routes over use cases, and the server that they stand on.
 
-Open `server` first, which has all routes; `exchange` is what every request has in common, `connection` and `listener` are the wire.
+Open `server` first, which puts the `routes` together; `exchange` is what every request has in common, `listening` is the wire.
 It must not decide anything about a job.
 """

@@ -16,14 +16,14 @@ from service.clock import Clock, Randomness
 from service.db.reader import Reader
 from service.db.sealing import SecretBox
 from service.db.writer import Writer
-from service.deliveries.figures import Figures
 from service.deliveries.replays.replay import Replays
+from service.deliveries.statistics.figures import Figures
 from service.deliveries.subscribing.subscribe import Subscribe
 from service.egress import Egress
 from service.events.feed import Hub
 from service.ids import Ids
-from service.jobs.counts import JobCounts
 from service.jobs.intake import Intake
+from service.jobs.listing.counts import JobCounts
 from service.jobs.waiters import Waiters
 from service.providers.breaker import Breakers
 from service.providers.registry import Registry

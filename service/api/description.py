@@ -19,9 +19,9 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 from typing_extensions import get_original_bases
 
-from service.api import callbacks
 from service.api.answers.responses import PROBLEM
 from service.api.requests.route import Header, RouteAnswer, RouteShape
+from service.api.routes import callbacks
 from service.schemas.event_schemas import JobEvent, Notice
 from service.schemas.job_schemas import ModerationView
 from service.schemas.query_model import QueryModel, parameters

@@ -16,11 +16,11 @@ from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import HTTPScope, Message, Scope
 
-from service.api.callbacks import serve_callback
 from service.api.context import Context
 from service.api.listening.connection import UNSENT_BYTES
 from service.api.requests.body import header
 from service.api.requests.refusal_log import RefusalLog
+from service.api.routes.callbacks import serve_callback
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

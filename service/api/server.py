@@ -11,7 +11,14 @@ from litestar import HttpMethod, Response, route
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 
-from service.api import (
+from service.api import openapi
+from service.api.answers.responses import empty_answer
+from service.api.auth import check_key
+from service.api.context import Context
+from service.api.exchange import Api
+from service.api.problems import EXCEPTION_HANDLERS
+from service.api.requests.refusal_log import RefusalLog
+from service.api.routes import (
     accounts,
     callbacks,
     deliveries,
@@ -19,7 +26,6 @@ from service.api import (
     export,
     jobs,
     ledger,
-    openapi,
     ops,
     providers,
     replays,
@@ -27,12 +33,6 @@ from service.api import (
     subscriptions,
     usage,
 )
-from service.api.answers.responses import empty_answer
-from service.api.auth import check_key
-from service.api.context import Context
-from service.api.exchange import Api
-from service.api.problems import EXCEPTION_HANDLERS
-from service.api.requests.refusal_log import RefusalLog
 
 ROUTES: Final[tuple[BaseRouteHandler, ...]] = (
     *export.ROUTES,

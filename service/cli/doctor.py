@@ -28,7 +28,7 @@ from service.cli.outcome import NOT_WELL
 from service.cli.printing import folded, terminal_width
 from service.cli.tonight import machine, running, waiting
 from service.clock import SystemClock, SystemRandomness
-from service.db.examine import Examination, examine
+from service.db.inspection.examine import Examination, examine
 from service.egress.door import Door
 from service.egress.names import NOT_FOUND
 from service.environment import load

@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from service.cli.outcome import told
-from service.db.examine import bring_up_to_date
+from service.db.inspection.examine import bring_up_to_date
 from service.environment import load
 from service.errors import SettingsInvalid
 from service.settings import Settings

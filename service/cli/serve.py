@@ -27,7 +27,7 @@ from service.cli.main import BEGAN
 from service.cli.outcome import Refused, told
 from service.cli.printing import folded, terminal_width
 from service.cli.successor import check_start
-from service.db.examine import refuse_unreadable
+from service.db.inspection.examine import refuse_unreadable
 from service.environment import load, log_format
 from service.errors import EgressRefused
 from service.printable import one_line

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.cli.cards import read_providers
 from service.clock import SystemClock, SystemRandomness
-from service.db.examine import installation_at
+from service.db.inspection.examine import installation_at
 from service.egress.door import Door
 from service.environment import load
 from service.errors import SettingsInvalid

@@ -15,7 +15,7 @@ from typing import Any, Final
 from service.cli.api_client import ServiceClient, key_to_use, opened
 from service.cli.findings import Finding, Mark
 from service.cli.outcome import Refused
-from service.db.trouble import Trouble, TroubleKind
+from service.db.inspection.attention import Trouble, TroubleKind
 from service.errors import EgressError
 from service.settings import Settings
 

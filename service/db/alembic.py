@@ -12,7 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from service.db.sqlite import PAGE_BYTES
+from service.db.sqlite.sqlite_engine import PAGE_BYTES
 
 
 def apply(path: Path, migrations: Path) -> None:

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.clock import Clock, Randomness
-from service.db.barrier import Barrier
 from service.db.keyring import open_box
-from service.db.lock import DatabaseLock
 from service.db.migrate import upgrade
 from service.db.reader import Reader
-from service.db.readers import PAGES, SQLiteReader
 from service.db.sealing import SecretBox
-from service.db.sqlite import BUSY_TIMEOUT_MS, LOG_MAX, SQLiteWriteConnection, fault, remedy
+from service.db.sqlite.barrier import Barrier
+from service.db.sqlite.file_lock import DatabaseLock
+from service.db.sqlite.readers import PAGES, SQLiteReader
+from service.db.sqlite.sqlite_engine import BUSY_TIMEOUT_MS, LOG_MAX, SQLiteWriteConnection
+from service.db.sqlite.sqlite_errors import fault, remedy
 from service.db.writer import Observer, Writer
 from service.errors import SettingsInvalid, StoreUnavailable
 

@@ -12,7 +12,7 @@ from service.clock import Clock
 from service.db.reader import Reader
 from service.db.sealing import SecretBox
 from service.db.writer import Writer
-from service.deliveries.backlog_queries import waiting
+from service.deliveries.statistics.backlog_queries import waiting
 from service.subscriptions.destinations import DestinationCache
 from service.subscriptions.snapshots import Destination
 from service.subscriptions.subscription_commands import DisableSubscription

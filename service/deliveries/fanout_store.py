@@ -15,8 +15,6 @@ from service.db.reader import Reader
 from service.db.transaction import Row, Tx, json_set
 from service.db.writer import Command, Writer
 
-PART: Final = 1_000  # deliveries of one event that one transaction writes: some 55 ms, for which all others wait
-
 _LEAVE: Final = """
 INSERT INTO fanouts (event_id, place, account_id, subscription_ids, results_expire_at)
 @rows(:event, :place, :account, :subscriptions, :results_expire_at)
@@ -58,20 +56,26 @@ class FanoutsDuty:
 
 
 def leave(
-    tx: Tx, event_id: str, account_id: str, subscription_ids: Sequence[str], results_expire_at: int | None
+    tx: Tx,
+    event_id: str,
+    account_id: str,
+    subscription_ids: Sequence[str],
+    results_expire_at: int | None,
+    *,
+    part: int,
 ) -> None:
-    """Leave these destinations of an event for later, in their order."""
+    """Leave these destinations of an event for later, in their order and in parts of so many."""
     tx.write(
         _LEAVE,
         [
             {
                 "event": event_id,
-                "place": start // PART,
+                "place": start // part,
                 "account": account_id,
-                "subscriptions": msgspec.json.encode(subscription_ids[start : start + PART]).decode(),
+                "subscriptions": msgspec.json.encode(subscription_ids[start : start + part]).decode(),
                 "results_expire_at": results_expire_at,
             }
-            for start in range(0, len(subscription_ids), PART)
+            for start in range(0, len(subscription_ids), part)
         ],
     )
 

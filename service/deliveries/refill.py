@@ -22,13 +22,12 @@ from service.deliveries.claim_store import (
     ClaimDeliveries,
     HeldDeliveries,
     ReleaseDeliveries,
-    RescueLanes,
-    VoidDeliveryLeases,
     Wish,
 )
 from service.deliveries.lanes.lane_names import IN_FLIGHT
 from service.deliveries.lanes.lanes import Lanes
 from service.deliveries.lanes.queue import Sending
+from service.deliveries.rescue_store import RescueLanes, VoidDeliveryLeases
 from service.errors import StoreUnavailable
 from service.subscriptions.snapshots import Destination
 

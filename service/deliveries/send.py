@@ -15,11 +15,10 @@ from service import __version__
 from service.backoff import JITTER
 from service.clock import Clock, Randomness
 from service.db.writer import Writer
-from service.deliveries import claim_store, ending_store, store
+from service.deliveries import claim_store, ending_store, rescue_store, store
 from service.deliveries.claim_store import HeldDeliveries
 from service.deliveries.classify import Tried, broken, classify, next_due_ms
 from service.deliveries.ending_store import EndDelivery, EndStale
-from service.deliveries.figures import Figures
 from service.deliveries.lane_feedback import Outcomes
 from service.deliveries.lanes.held_bytes import MEMORY, Memory
 from service.deliveries.lanes.lane_names import is_one_off, origin_of
@@ -27,9 +26,10 @@ from service.deliveries.lanes.lanes import Lanes
 from service.deliveries.lanes.queue import Sending
 from service.deliveries.lanes.quota import SOCKETS, Shares
 from service.deliveries.log_lines import Lines
-from service.deliveries.recalled import Recalled
 from service.deliveries.recorded import CONTENT_TYPE, described
 from service.deliveries.refill import Refill
+from service.deliveries.retention.recalled import Recalled
+from service.deliveries.statistics.figures import Figures
 from service.deliveries.store import RecordAttempt
 from service.egress import Egress
 from service.errors import EgressError, StoreUnavailable
@@ -121,6 +121,7 @@ class Sender:
         self._refill = Refill(writer, directory, self.lanes, owner, self.lease_ms)
         store.register(writer, self.lanes.try_now)
         claim_store.register(writer)
+        rescue_store.register(writer)
         ending_store.register(writer, self._emptied)
 
     async def send(self, sending: Sending) -> None:

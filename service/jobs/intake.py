@@ -27,8 +27,8 @@ from service.jobs.row import JobRow
 from service.jobs.track import Tracker
 from service.jobs.transitions.draft import Draft
 from service.jobs.view import Links, job_view, shown
+from service.ledger.book_store import book
 from service.ledger.spending_limits import SpendingLimits, Want
-from service.ledger.store import book
 from service.offload import beside, is_large
 from service.providers.documents.longtexts import encoded
 from service.providers.quote import Quote

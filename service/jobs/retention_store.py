@@ -1,7 +1,7 @@
 """What goes with age: idempotency keys after their day, callbacks, inputs, and in the end jobs themselves.
 
 A command looks at and removes a few hundred rows at most, by indexes only, and says which command goes on; how old is too
-old, and how often a command is sent, is its sender's to know. Deliveries and what was sent go before: `deliveries.retention_store`.
+old, and how often a command is sent, is its sender's to know. Deliveries and what was sent go before: `deliveries.retention.retention_store`.
 The books stay: what a job has cost is told there, and no reference leads from there to a job.
 """
 

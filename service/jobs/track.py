@@ -23,7 +23,7 @@ from service.jobs.transitions.facts import Answer, Fact
 from service.jobs.unfinished import UnfinishedTasks
 from service.jobs.view import Links, ResultRow
 from service.jobs.waiters import Waiters
-from service.ledger.store import book
+from service.ledger.book_store import book
 from service.polling.durations import Learned, kind_of
 from service.polling.pace import Rules
 from service.states import FINAL, ErrorCode, JobStatus, ResolvedBy

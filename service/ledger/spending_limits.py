@@ -17,7 +17,7 @@ from service.db.reader import Reader
 from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 from service.errors import BalanceTooSmall, FieldError, Invalid, NotFound, Problem
-from service.ledger import store
+from service.ledger import book_store
 from service.ledger.transfers import began, month_of, shifted
 from service.money import shown
 from service.schemas.words import LimitKind
@@ -53,7 +53,7 @@ class AccountStanding:
 
 def standing_of(row: Row) -> AccountStanding:
     """From a row with the columns of `STANDING`."""
-    return AccountStanding(*(row[name] for name in store.STANDING))
+    return AccountStanding(*(row[name] for name in book_store.STANDING))
 
 
 async def trusted(source: Reader | Tx, account_id: str, standing: AccountStanding, now_ms: int) -> AccountStanding:
@@ -65,7 +65,7 @@ async def trusted(source: Reader | Tx, account_id: str, standing: AccountStandin
     month = month_of(now_ms)
     if not standing.month or shifted(month, -1) <= standing.month <= shifted(month, 1):
         return standing
-    spent = await store.spent_since(source, account_id, began(month))
+    spent = await book_store.spent_since(source, account_id, began(month))
     return replace(standing, month=month, month_spent=spent)
 
 
@@ -134,7 +134,7 @@ class SpendingLimits:
         """
         if not self.concern(want):
             return
-        row = await store.standing(reader, want.account_id)
+        row = await book_store.standing(reader, want.account_id)
         standing = None if row is None else standing_of(row)
         if standing is None or standing.limit_kind == LimitKind.NONE:
             return
@@ -145,7 +145,7 @@ class SpendingLimits:
 
     async def _standings(self, tx: Tx, account_ids: set[str]) -> dict[str, AccountStanding]:
         """Of those accounts that have a limit."""
-        standings = {row["id"]: standing_of(row) for row in await store.standings(tx, account_ids)}
+        standings = {row["id"]: standing_of(row) for row in await book_store.standings(tx, account_ids)}
         unlimited = {account_id for account_id, each in standings.items() if each.limit_kind == LimitKind.NONE}
         if unlimited:
             tx.after_commit(lambda: self._remember(unlimited))
@@ -156,7 +156,7 @@ class SpendingLimits:
         """What was counted anew is kept, so that it is counted once."""
         found = await trusted(tx, account_id, standing, tx.now_ms)
         if found is not standing:
-            store.set_month(tx, account_id, found.month, found.month_spent)
+            book_store.set_month(tx, account_id, found.month, found.month_spent)
         return found
 
     def _remember(self, unlimited: set[str]) -> None:
@@ -167,8 +167,8 @@ class SpendingLimits:
     async def handle(self, tx: Tx, commands: Sequence[SetLimit]) -> list[Exception | None]:
         """The writer's handler for `SetLimit`."""
         changed = {each.account_id for each in commands}
-        known = await store.known(tx, changed)
-        store.set_limits(
+        known = await book_store.known(tx, changed)
+        book_store.set_limits(
             tx, [{"id": each.account_id, "kind": each.kind.value, "budget": each.budget} for each in commands]
         )
         self._unlimited -= changed  # at once, for jobs of the same batch, and again behind what those remember

@@ -2,7 +2,7 @@
 
 An account has four books: `funding` (where credit comes from), `available`, `held` and `spent`. A transfer takes an amount
 from one and gives it to another, so that the four are always zero together. This file owns which transfers there are,
-and what follows for a job's money; `store` writes them. It must not know what a job is.
+and what follows for a job's money; `book_store` writes them. It must not know what a job is.
 """
 
 from __future__ import annotations

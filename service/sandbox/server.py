@@ -18,21 +18,21 @@ from typing import Final
 import uvicorn
 
 from service.clock import Clock, SystemClock
-from service.sandbox.apimodels import APIModels
-from service.sandbox.apimodels_sync import APIModelsSync
 from service.sandbox.app import App, Speaker
 from service.sandbox.callbacks import Caller
 from service.sandbox.control import Control
 from service.sandbox.dialect import Dialect
+from service.sandbox.dialects.apimodels import APIModels
+from service.sandbox.dialects.apimodels_sync import APIModelsSync
+from service.sandbox.dialects.sharkai import SharkAI
+from service.sandbox.dialects.sharkapi import SharkAPI
+from service.sandbox.dialects.sharkapi_v1 import SharkAPIv1
 from service.sandbox.faults import Deck, Fault
 from service.sandbox.files import Files
 from service.sandbox.flow import Flow
 from service.sandbox.http import CuttableProtocol
 from service.sandbox.intake import Intake
 from service.sandbox.record import Record, SeenRequest, SentCallback
-from service.sandbox.sharkai import SharkAI
-from service.sandbox.sharkapi import SharkAPI
-from service.sandbox.sharkapi_v1 import SharkAPIv1
 from service.sandbox.tasks import Task, Tasks
 
 _BACKLOG: Final = 2048  # connections

@@ -12,7 +12,7 @@ import structlog
 
 from service.clock import Clock
 from service.db.writer import Writer
-from service.deliveries.retention_store import RemoveAttempts, RemovePayloads
+from service.deliveries.retention.retention_store import RemoveAttempts, RemovePayloads
 from service.errors import StoreUnavailable
 from service.jobs.retention_store import ForgetKeys, RemoveCallbacks, RemoveJobs, Sweep
 from service.notation import Retention

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from service.db.log import LogKeeper
-from service.deliveries.erasure_store import erase as erase_deliveries
-from service.deliveries.recalled import Recalled
+from service.db.sqlite.log_cutting import LogKeeper
+from service.deliveries.retention.erasure_store import erase as erase_deliveries
+from service.deliveries.retention.recalled import Recalled
 from service.jobs.erase import Erase, Eraser, Follower
 from service.jobs.track import Tracker
 from service.providers.registry import Registry

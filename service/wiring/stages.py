@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.callbacks.inbox import Inbox
-from service.db.log import LogKeeper
+from service.db.sqlite.log_cutting import LogKeeper
 from service.db.writer import Writer
-from service.deliveries import retention_store as sent_retention
 from service.deliveries.fanout_store import FanoutsDuty
+from service.deliveries.retention import retention_store as sent_retention
 from service.deliveries.send import Sender
 from service.events.feed import Hub
 from service.jobs import retention_store as job_retention
@@ -22,7 +22,7 @@ from service.jobs.track import NoKeeper, Track, Tracker
 from service.jobs.transitions.facts import Fact
 from service.jobs.unfinished import UnfinishedTasks
 from service.jobs.waiters import Waiters
-from service.ledger import store as ledger_store
+from service.ledger import book_store
 from service.ledger.spending_limits import SpendingLimits
 from service.moderation.moderation import Moderation
 from service.moderation.moderators import installed, moderators
@@ -196,7 +196,7 @@ def _limits(writer: Writer) -> SpendingLimits:
     """Judges new jobs, and is told of changed limits; also the books get their credits."""
     limits = SpendingLimits()
     limits.register(writer)
-    ledger_store.register(writer)
+    book_store.register(writer)
     return limits
 
 

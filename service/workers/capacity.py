@@ -14,7 +14,7 @@ from service.jobs.unfinished import UnfinishedTasks
 from service.providers.breaker import Breakers
 from service.providers.limiter import Limiter, Slot
 from service.providers.registry import Provider, Registry
-from service.workers.job_claims import NO_SHARE, Share
+from service.workers.job_claim_store import NO_SHARE, Share
 
 GONE_AT_ONCE: Final = 10  # pieces of work for a provider whose card is gone; they only say so
 

@@ -18,7 +18,7 @@ from service.errors import StoreUnavailable
 from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.jobs.transitions.facts import Fact
-from service.workers.job_claims import ClaimJobs, ProviderRoom
+from service.workers.job_claim_store import ClaimJobs, ProviderRoom
 from service.workers.pool import WorkerPool
 
 AT_ONCE: Final = 100  # jobs of one provider in one claim

@@ -18,7 +18,7 @@ from service.errors import StoreUnavailable
 from service.jobs.row import JobRow, about
 from service.providers.limiter import Slot
 from service.tasks import finish
-from service.workers.job_claims import Share, Stage
+from service.workers.job_claim_store import Share, Stage
 
 _log = structlog.get_logger(__name__)
 

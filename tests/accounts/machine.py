@@ -1,7 +1,7 @@
 """Arbitrary histories of the books: takes, submissions, callbacks, polls, cancels, deadlines, crashes, lies about costs.
 
 Run: `python -m tests.accounts.machine --histories 10000`. What must hold is asked of the stored transfers by sums that are
-written out here, beside the rules of `db/invariants.py`.
+written out here, beside the rules of `db/inspection/invariants.py`.
 """
 
 from __future__ import annotations

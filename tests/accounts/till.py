@@ -16,9 +16,9 @@ from service.accounts import accounts
 from service.accounts.accounts import CreateAccount
 from service.accounts.keys import KeyText
 from service.clock import SeededRandomness, VirtualClock
-from service.db.inline_store import InlineConnection, InlineReader
-from service.db.invariants import RULES
+from service.db.inspection.invariants import RULES
 from service.db.migrate import upgrade
+from service.db.sqlite.inline_store import InlineConnection, InlineReader
 from service.db.writer import Command, Writer
 from service.egress import Answer, Call
 from service.errors import EgressNotSent, FieldError
@@ -29,13 +29,13 @@ from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.track import Track, Tracker
 from service.jobs.transitions.facts import Fact, SubmitAbandoned, SubmitBegun
 from service.jobs.waiters import Waiters
-from service.ledger import store as ledger_store
+from service.ledger import book_store
 from service.ledger.spending_limits import SpendingLimits
 from service.polling.pace import Rules
 from service.providers.registry import Registry
 from service.states import JobStatus
-from service.workers import store as work_store
-from service.workers.job_claims import VoidLeases
+from service.workers import job_claim_store
+from service.workers.job_claim_store import VoidLeases
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ class Till:
         )
         self.writer.handle(Track, tracker.handle)
         limits = SpendingLimits()
-        for register in (accounts.register, ledger_store.register, limits.register, work_store.register):
+        for register in (accounts.register, book_store.register, limits.register, job_claim_store.register):
             register(self.writer)
         nowhere = Nowhere()
         Intake(

@@ -11,7 +11,7 @@ import socket
 import httpx
 import pytest
 
-from service.jobs.export import COLUMNS
+from service.jobs.listing.export import COLUMNS
 from tests.api.conftest import Served, serve
 
 NAMES = (

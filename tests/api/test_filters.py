@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.jobs.list_queries import SCAN
+from service.jobs.listing.list_queries import SCAN
 from service.jobs.row import COLUMNS
 from tests.api.conftest import Served
 

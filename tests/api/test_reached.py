@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api.callbacks import serve_callback
 from service.api.requests.prefix import BelowPrefix
+from service.api.routes.callbacks import serve_callback
 from tests.api.conftest import PICTURE, serve
 from tests.receiver import Receiver
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.db.readers import PAGES, SQLiteReader
+from service.db.sqlite.readers import PAGES, SQLiteReader
 from tests.api.conftest import PICTURE, serve
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.deliveries.fanout_store import PART
+from service.deliveries.fanout import PART
 from tests.api.conftest import Served
 from tests.e2e.rig import Rig, rig
 from tests.receiver import PATIENCE_S, verified

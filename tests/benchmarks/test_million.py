@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.archive import ACCOUNT, SUBSCRIPTIONS, fill
 from benchmarks.million import Plan, cleaning, cleaning_table, reads, reads_table
-from service.db.invariants import breaches
+from service.db.inspection.invariants import breaches
 
 NOW_MS = 1_795_000_000_000
 TINY = Plan(small=4_000, large=8_000, rounds=3, phase_s=0.2, phases=20, removed=200)

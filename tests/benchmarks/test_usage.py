@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.ended import DUE, RUNNING, fill
 from benchmarks.usage import MOST_RATIO, Plan, ask_all, opened, table
-from service.db.invariants import breaches
+from service.db.inspection.invariants import breaches
 
 NOW_MS = 1_795_000_000_000
 JOBS = 400

@@ -14,7 +14,7 @@ from service.cli.doctor import findings
 from service.cli.findings import Mark
 from service.cli.tonight import machine
 from service.clock import SystemClock, SystemRandomness
-from service.db.examine import bring_up_to_date
+from service.db.inspection.examine import bring_up_to_date
 from service.db.opening import open_store
 from service.environment import load
 from tests.api.conftest import ADMIN_KEY, serve

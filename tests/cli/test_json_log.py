@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.db.lock import DatabaseLock
+from service.db.sqlite.file_lock import DatabaseLock
 from tests.cli.commands import PATIENCE_S, environment, run, start
 
 

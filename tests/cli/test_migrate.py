@@ -6,8 +6,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from service.db.lock import DatabaseLock
 from service.db.migrate import newest
+from service.db.sqlite.file_lock import DatabaseLock
 from tests.cli.commands import run
 
 

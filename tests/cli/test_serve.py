@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from service.db.lock import DatabaseLock
+from service.db.sqlite.file_lock import DatabaseLock
 from tests.cli.commands import PATIENCE_S, read_until, run, start
 
 

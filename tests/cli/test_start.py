@@ -12,14 +12,15 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from service.db.inline_store import InlineConnection, InlineReader
 from service.db.migrate import migrations_directory, newest, upgrade
-from service.db.sqlite import LAST_POS, SQLiteTx
-from service.deliveries import claim_store
+from service.db.sqlite.inline_store import InlineConnection, InlineReader
+from service.db.sqlite.sqlite_engine import LAST_POS
+from service.db.sqlite.sqlite_tx import SQLiteTx
+from service.deliveries import rescue_store
 from service.jobs import queries
 from service.results import store
-from service.workers import store as work_store
-from service.workers.job_claims import VoidLeases
+from service.workers import job_claim_store
+from service.workers.job_claim_store import VoidLeases
 from tests.cli.commands import PATIENCE_S, environment
 
 #: What takes long to import, and what it is for when somebody needs it.
@@ -123,8 +124,8 @@ def test_start_reads_no_table_from_end_to_end(tmp_path: Path, planted: str) -> N
     tx = SQLiteTx(watched.connection, 0)
 
     async def start() -> None:
-        await work_store.handle_void(tx, [VoidLeases()])
-        await claim_store.handle_void(tx, [claim_store.VoidDeliveryLeases()])
+        await job_claim_store.handle_void(tx, [VoidLeases()])
+        await rescue_store.handle_void(tx, [rescue_store.VoidDeliveryLeases()])
         await tx.commit()
         await watched.rows(store._VOID)
         await queries.recently_finished(watched, 10)

@@ -14,9 +14,10 @@ import pytest
 
 from service.clock import SystemClock, VirtualClock
 from service.db.migrate import upgrade
-from service.db.readers import SQLiteReader
 from service.db.readiness import PROBE_S, Readiness
-from service.db.sqlite import SQLiteWriteConnection, fault, remedy
+from service.db.sqlite.readers import SQLiteReader
+from service.db.sqlite.sqlite_engine import SQLiteWriteConnection
+from service.db.sqlite.sqlite_errors import fault, remedy
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.errors import StoreFailed, StoreUnavailable

@@ -1,4 +1,4 @@
-"""Every rule of `db/invariants.py` can fail: each is broken here by hand and seen."""
+"""Every rule of `db/inspection/invariants.py` can fail: each is broken here by hand and seen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.db.invariants import RULES, breaches
+from service.db.inspection.invariants import RULES, breaches
 from service.db.migrate import upgrade
 
 SOUND = """

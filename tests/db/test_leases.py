@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.db.leases import LAPSED, RELEASED, STILL_HELD, VOID, Leased, free
-from service.db.sqlite import SQLiteEngine, SQLiteTx
+from service.db.sqlite.sqlite_engine import SQLiteEngine
+from service.db.sqlite.sqlite_tx import SQLiteTx
 from tests.generated import ROOT
 
 T = TypeVar("T")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from service.clock import SeededRandomness, SystemClock
-from service.db.examine import examine
-from service.db.lock import DatabaseLock, in_use
+from service.db.inspection.examine import examine
 from service.db.opening import Store, hold, open_store
+from service.db.sqlite.file_lock import DatabaseLock, in_use
 from service.errors import StoreUnavailable
 
 pytestmark = pytest.mark.skipif(
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 OTHER = """
 import sys
 from pathlib import Path
-from service.db.lock import DatabaseLock
+from service.db.sqlite.file_lock import DatabaseLock
 from service.errors import StoreUnavailable
 lock = DatabaseLock(Path(sys.argv[1]).resolve())
 try:

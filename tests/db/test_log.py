@@ -13,10 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.clock import SeededRandomness, VirtualClock
-from service.db.barrier import Barrier
-from service.db.log import MAX_PAUSE_S, LogKeeper
 from service.db.opening import Store, open_store
 from service.db.readiness import Readiness
+from service.db.sqlite.barrier import Barrier
+from service.db.sqlite.log_cutting import MAX_PAUSE_S, LogKeeper
 from tests.db.test_faults import Machine, Put
 
 MOST = 300_000  # bytes

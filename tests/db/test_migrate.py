@@ -17,9 +17,9 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 
 import service.db.tables  # noqa: F401 - fills SQLModel's metadata
-from service.db.inline_store import InlineConnection
 from service.db.migrate import current, migrations_directory, newest, upgrade
-from service.db.sqlite import SQLiteWriteConnection
+from service.db.sqlite.inline_store import InlineConnection
+from service.db.sqlite.sqlite_engine import SQLiteWriteConnection
 
 
 def differences(path: Path) -> list[Any]:

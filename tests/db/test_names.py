@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from service.accounts.bootstrap import key_file as admin_key_file
 from service.clock import SeededRandomness, SystemClock
-from service.db.examine import bring_up_to_date, examine, refuse_unreadable
-from service.db.lock import DatabaseLock
+from service.db.inspection.examine import bring_up_to_date, examine, refuse_unreadable
 from service.db.migrate import current, newest, upgrade
 from service.db.opening import open_store
-from service.db.readers import SQLiteReader
-from service.db.sqlite import SQLiteWriteConnection
+from service.db.sqlite.file_lock import DatabaseLock
+from service.db.sqlite.readers import SQLiteReader
+from service.db.sqlite.sqlite_engine import SQLiteWriteConnection
 from service.environment import load
 from service.errors import SettingsInvalid
 from service.results.storage import LocalStorage

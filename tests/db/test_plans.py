@@ -17,18 +17,18 @@ import pytest
 
 from service.accounts import accounts, keys
 from service.clock import SeededRandomness
-from service.db.inline_store import InlineConnection
 from service.db.macros import sqlite_text
 from service.db.migrate import upgrade
 from service.db.sealing import SecretBox
+from service.db.sqlite.inline_store import InlineConnection
 from service.db.transaction import Params, Row
 from service.deliveries import delivery_queries
-from service.deliveries.figures import nothing_known
 from service.deliveries.replays import replay_queries
+from service.deliveries.statistics.figures import nothing_known
 from service.deliveries.subscribing import queries as subscription_queries
 from service.events import feed_queries
 from service.jobs import queries
-from service.ledger import store as ledger_store
+from service.ledger import book_store
 from service.results import queries as result_queries
 from service.usage import store as usage_store
 from service.usage.counting import UsageQuery
@@ -108,9 +108,7 @@ def _questions() -> dict[str, Callable[[Recorder], Awaitable[Any]]]:
         asked |= {
             f"accounts {before}": partial(accounts.list_accounts, before_id=before, limit=50, now_ms=0),
             f"keys {before}": partial(keys.list_keys, **page),
-            f"statement {before}": partial(
-                ledger_store.statement, **page | {"before_id": None if before is None else 7}
-            ),
+            f"statement {before}": partial(book_store.statement, **page | {"before_id": None if before is None else 7}),
             f"subscriptions {before}": partial(listed, **page),
         }
         for subscription in (None, B):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.clock import SeededRandomness, SystemClock
-from service.db.examine import examine
+from service.db.inspection.examine import examine
 from service.db.opening import Store, open_store
 from service.db.readiness import Probe, Readiness
 from service.errors import SettingsInvalid, StoreFailed, StoreInDoubt

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.db.migrate import upgrade
-from service.db.readers import SQLiteReader
+from service.db.sqlite.readers import SQLiteReader
 from service.errors import Unavailable
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from service.db.sqlite import apply
+from service.db.sqlite.sqlite_tx import apply
 
 INSERT = "INSERT INTO things (id, name, kind) @rows(:id, :name, 'plain')"
 

@@ -15,14 +15,15 @@ from typing import Final
 import pytest
 
 from service.db import pullback
-from service.db.inline_store import InlineConnection
 from service.db.macros import closing, compiled, parts_of
 from service.db.migrate import upgrade
+from service.db.sqlite.inline_store import InlineConnection
 from service.deliveries import claim_store
 from service.deliveries.delivery_queries import DeliveryFilter, list_deliveries
-from service.jobs import list_queries, queries
+from service.jobs import queries
 from service.jobs import store as job_store
-from service.jobs.list_queries import JobFilter
+from service.jobs.listing import list_queries
+from service.jobs.listing.list_queries import JobFilter
 from service.jobs.row import MUTABLE
 from tests.db.statements import Literal, is_whole, literals, modules, values
 from tests.db.test_plans import QUESTIONS, Recorder
@@ -36,9 +37,9 @@ _EXTREME: Final = re.compile(r"(?<!@)\b(?:max|min)\(")
 _PARAMETER: Final = re.compile(r"(?<![:\w]):(\w+)")
 #: Modules that ask a SQLite file itself: the engine, and what examines a database while nobody serves it.
 OF_SQLITE: Final = {
-    "service.db.sqlite",
+    "service.db.sqlite.sqlite_engine",
     "service.db.macros",
-    "service.db.examine",
+    "service.db.inspection.examine",
     "service.db.migrate",
     "service.db.keyring",
 }

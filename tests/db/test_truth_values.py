@@ -13,9 +13,9 @@ from sqlalchemy import Boolean, Integer
 from sqlmodel import SQLModel
 
 import service.db.tables  # noqa: F401 - fills SQLModel's metadata
-from service.db.inline_store import InlineConnection, InlineReader
 from service.db.migrate import upgrade
-from service.db.sqlite import SQLiteTx
+from service.db.sqlite.inline_store import InlineConnection, InlineReader
+from service.db.sqlite.sqlite_tx import SQLiteTx
 from service.jobs import queries, store
 from service.jobs.row import COLUMNS, JobRow, all_values
 from service.jobs.view import ResultRow

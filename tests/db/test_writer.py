@@ -12,8 +12,8 @@ import pytest
 
 from service.clock import SystemClock
 from service.db.migrate import upgrade
-from service.db.readers import SQLiteReader
-from service.db.sqlite import SQLiteWriteConnection
+from service.db.sqlite.readers import SQLiteReader
+from service.db.sqlite.sqlite_engine import SQLiteWriteConnection
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.errors import GuardFailed, NotFound, StoreUnavailable

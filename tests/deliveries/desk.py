@@ -11,13 +11,13 @@ from typing import Any
 
 from service.accounts.secrets import new_sealed
 from service.clock import SeededRandomness, VirtualClock
-from service.db.inline_store import InlineConnection, InlineReader
-from service.db.invariants import breaches
+from service.db.inspection.invariants import breaches
 from service.db.keyring import open_box
-from service.db.lock import DatabaseLock
 from service.db.migrate import upgrade
 from service.db.opening import Store, open_store
 from service.db.sealing import SecretBox
+from service.db.sqlite.file_lock import DatabaseLock
+from service.db.sqlite.inline_store import InlineConnection, InlineReader
 from service.db.transaction import Tx
 from service.db.writer import Command, Writer
 from service.deliveries import store as delivery_store

@@ -12,10 +12,10 @@ import pytest
 
 from service.db.transaction import Tx
 from service.db.writer import Command
-from service.deliveries.erasure_store import erase
-from service.deliveries.fanout import AT_ONCE
-from service.deliveries.fanout_store import PART, FanoutsDuty, WriteFanoutPart
-from service.deliveries.recalled import Recalled
+from service.deliveries.fanout import AT_ONCE, PART
+from service.deliveries.fanout_store import FanoutsDuty, WriteFanoutPart
+from service.deliveries.retention.erasure_store import erase
+from service.deliveries.retention.recalled import Recalled
 from service.subscriptions.subscription_commands import DeleteSubscription, DisableSubscription
 from tests.deliveries.desk import OURS, Desk, Publish, desk
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from service.clock import SeededRandomness, VirtualClock
-from service.deliveries.figures import MAX_LANES, DestinationStanding, Figure, Figures
 from service.deliveries.lanes.lane_breaker import BreakerState
 from service.deliveries.lanes.lanes import Lanes
 from service.deliveries.lanes.queue import Sending
+from service.deliveries.statistics.figures import MAX_LANES, DestinationStanding, Figure, Figures
 
 START = 1_795_000_200_000  # a multiple of five minutes, so that steps of the hour begin here
 

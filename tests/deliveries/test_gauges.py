@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from service.deliveries.backlog_queries import WaitingDeliveries, backlog, waiting
-from service.deliveries.figures import Figures
-from service.deliveries.gauges import gauges
 from service.deliveries.lanes.lane_names import origin_lane, path_lane
+from service.deliveries.statistics.backlog_queries import WaitingDeliveries, backlog, waiting
+from service.deliveries.statistics.figures import Figures
+from service.deliveries.statistics.gauges import gauges
 from tests.deliveries.desk import OURS, THEIRS, Desk, desk
 
 DUE = 1_000_000

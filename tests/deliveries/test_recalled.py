@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.deliveries.recalled import Recalled
+from service.deliveries.retention.recalled import Recalled
 
 
 def test_erased_event_is_remembered_for_a_lease() -> None:

@@ -16,8 +16,8 @@ from service.db.writer import Command
 from service.deliveries.replays import replay_store
 from service.deliveries.replays.replay import Replays, bounded, next_batch
 from service.deliveries.replays.replay_store import AdvanceReplay, ClaimReplays
-from service.deliveries.retention_store import RemovePayloads
-from service.deliveries.retention_store import register as register_retention
+from service.deliveries.retention.retention_store import RemovePayloads
+from service.deliveries.retention.retention_store import register as register_retention
 from service.errors import Conflict, Invalid, NotFound
 from service.scheduler.replayer import LEASE_MS, Replayer
 from service.schemas.delivery_schemas import ReplayCountView, ReplayRequest, ReplayView

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from service.app import Service
-from service.db.invariants import breaches
+from service.db.inspection.invariants import breaches
 from service.environment import load
 from service.sandbox.server import SandboxOptions, SandboxServer
 from service.settings import provider_variable

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from service.db.sqlite import PAGE_BYTES
+from service.db.sqlite.sqlite_engine import PAGE_BYTES
 from tests.e2e.rig import Rig
 
 _PAGE: Final = PAGE_BYTES

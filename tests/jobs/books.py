@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from service.clock import VirtualClock
-from service.db.inline_store import InlineConnection, InlineReader
 from service.db.migrate import upgrade
+from service.db.sqlite.inline_store import InlineConnection, InlineReader
 from service.db.writer import Writer
 from service.scheduler.roller import Roller
 from service.usage import store as usage_store

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.clock import VirtualClock
 from service.errors import Unavailable
-from service.jobs.counts import LEAST_S, SHARE, JobCounts
+from service.jobs.listing.counts import LEAST_S, SHARE, JobCounts
 
 
 @dataclass(slots=True)

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from service.db.inline_store import InlineConnection, InlineReader
 from service.db.macros import sqlite_text
 from service.db.migrate import migrations_directory, upgrade
+from service.db.sqlite.inline_store import InlineConnection, InlineReader
 from service.ids import earliest
-from service.jobs.list_queries import JobFilter, ListedJobs, export_page, export_query, list_jobs, plan_of
+from service.jobs.listing.list_queries import JobFilter, ListedJobs, export_page, export_query, list_jobs, plan_of
 from tests.db.test_migrate import upgrade_to
 
 BEGIN = 1_750_000_000_000

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from service.accounts.keys import Keys
 from service.clock import SeededRandomness, VirtualClock
-from service.db.invariants import breaches
+from service.db.inspection.invariants import breaches
 from service.db.opening import Store, open_store
 from service.db.transaction import Tx
 from service.db.writer import Command

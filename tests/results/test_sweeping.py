@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from service.db.inline_store import InlineConnection
+from service.db.sqlite.inline_store import InlineConnection
 from service.errors import StorageUnavailable
 from service.jobs.erase import Erase
 from service.results.storage import LocalStorage, input_key, result_key

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from service.clock import SeededRandomness, VirtualClock
-from service.db.invariants import breaches
+from service.db.inspection.invariants import breaches
 from service.db.migrate import upgrade
 from service.db.opening import Store, open_store
-from service.deliveries import retention_store as sent_retention
+from service.deliveries.retention import retention_store as sent_retention
 from service.ids import Ids
 from service.jobs import retention_store as job_retention
 from service.notation import retention

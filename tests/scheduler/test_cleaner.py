@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from service.clock import SeededRandomness
-from service.db.readers import SQLiteReader
-from service.db.sqlite import SQLiteWriteConnection
+from service.db.sqlite.readers import SQLiteReader
+from service.db.sqlite.sqlite_engine import SQLiteWriteConnection
 from service.events.feed_queries import FeedFilter, position_of, read_page
 from service.ids import Ids
 from tests.scheduler.attic import DAY_MS, OURS, PROMPT, THEIRS, Attic, attic

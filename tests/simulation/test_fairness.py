@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.db.invariants import breaches
+from service.db.inspection.invariants import breaches
 from service.notation import SubmitRate
 from tests.simulation.crowd import TASK_S, Crowd, Manner, crowd
 

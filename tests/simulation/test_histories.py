@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.db.invariants import breaches
+from service.db.inspection.invariants import breaches
 from tests.simulation.world import World, world
 
 HOUR_S = 3_600

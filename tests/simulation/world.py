@@ -23,11 +23,11 @@ from service.accounts import bootstrap
 from service.accounts.keys import Keys
 from service.clock import SeededRandomness, VirtualClock
 from service.db import pullback
-from service.db.inline_store import InlineConnection, InlineReader
 from service.db.keyring import open_box
-from service.db.lock import DatabaseLock
 from service.db.migrate import upgrade
 from service.db.opening import Store
+from service.db.sqlite.file_lock import DatabaseLock
+from service.db.sqlite.inline_store import InlineConnection, InlineReader
 from service.db.writer import Writer
 from service.egress import Answer, Call
 from service.environment import load
@@ -45,8 +45,8 @@ from service.settings import ProviderSettings
 from service.telemetry import Metrics
 from service.wiring.base import Base
 from service.wiring.stages import Stages, wire
-from service.workers import store as work_store
-from service.workers.job_claims import VoidLeases
+from service.workers import job_claim_store
+from service.workers.job_claim_store import VoidLeases
 
 SUBSCRIBER = "https://shop.example/hooks"
 PUBLIC = "https://remora.example"
@@ -179,7 +179,7 @@ def base_on(path: Path, clock: VirtualClock, randomness: SeededRandomness, egres
 async def begin(base: Base) -> Stages:
     """Wire the way of a job and start the writer, as a process does; an earlier one's leases are void."""
     stages, store = wire(base), base.store
-    for register in (work_store.register, bootstrap.register, pullback.register):
+    for register in (job_claim_store.register, bootstrap.register, pullback.register):
         register(store.writer)
     store.writer.start()
     await bootstrap.ensure_default(

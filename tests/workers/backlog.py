@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from service.clock import VirtualClock
-from service.db.inline_store import InlineConnection
+from service.db.sqlite.inline_store import InlineConnection
 from service.db.writer import Writer
 from service.jobs.row import COLUMNS, JobRow, all_values
 from service.states import JobStatus
-from service.workers import job_claims, store
+from service.workers import job_claim_store
 
 
 class Queue:
@@ -20,9 +20,9 @@ class Queue:
         self.connection = connection
         self.raw = connection.raw
         self.writer = Writer(connection, clock)
-        store.register(self.writer)
+        job_claim_store.register(self.writer)
         self.writer.start()
-        self.last = job_claims.ClaimedJobs([])
+        self.last = job_claim_store.ClaimedJobs([])
 
     def put(self, account: str, count: int, *, name: str = "", **columns: Any) -> None:
         """Queue jobs of an account, each a millisecond after the one before."""
@@ -51,14 +51,14 @@ class Queue:
         count: int,
         owner: str = "me",
         *,
-        stage: job_claims.Stage = "submit",
+        stage: job_claim_store.Stage = "submit",
         after: str = "",
-        share: job_claims.Share = job_claims.NO_SHARE,
+        share: job_claim_store.Share = job_claim_store.NO_SHARE,
         beyond: int = 0,
     ) -> list[str]:
         """Claim so many jobs of provider p."""
-        rooms = (job_claims.ProviderRoom("p", count, after, share, beyond),)
-        self.last = await self.writer.run(job_claims.ClaimJobs(stage, owner, 60_000, rooms))
+        rooms = (job_claim_store.ProviderRoom("p", count, after, share, beyond),)
+        self.last = await self.writer.run(job_claim_store.ClaimJobs(stage, owner, 60_000, rooms))
         return [job.id for job in self.last.jobs]
 
     async def serve(self, rounds: int, count: int) -> list[str]:

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.clock import VirtualClock
-from service.db.inline_store import InlineConnection
 from service.db.migrate import upgrade
+from service.db.sqlite.inline_store import InlineConnection
 from service.jobs.row import JobRow
 from service.providers.limiter import Slot
 from service.states import JobStatus
 from service.telemetry import Metrics
-from service.workers import job_claims
+from service.workers import job_claim_store
 from service.workers.dispatch import Dispatcher
 from service.workers.pool import WorkerPool
 from tests.workers.backlog import Queue
@@ -72,7 +72,7 @@ def check_fair(due: Mapping[str, int], claims: Sequence[Sequence[str]], count: i
             assert since[account] <= turn, f"{account} waits for more than a round"
 
 
-async def claims_of(queue: Queue, stage: job_claims.Stage, count: int) -> list[list[str]]:
+async def claims_of(queue: Queue, stage: job_claim_store.Stage, count: int) -> list[list[str]]:
     """Claim until nothing is due."""
     claims = []
     while taken := await queue.claim(count, stage=stage, after=queue.last.turns.get("p", "")):
@@ -88,7 +88,7 @@ BACKLOGS = st.dictionaries(
 @settings(max_examples=60, deadline=None)
 @given(backlogs=BACKLOGS, count=st.integers(1, 7), stage=st.sampled_from(["submit", "poll"]), data=st.data())
 async def test_every_account_is_served_within_a_round(
-    backlogs: dict[str, tuple[int, int]], count: int, stage: job_claims.Stage, data: st.DataObject
+    backlogs: dict[str, tuple[int, int]], count: int, stage: job_claim_store.Stage, data: st.DataObject
 ) -> None:
     """Arbitrary backlogs of arbitrary ages, beside jobs that are not due yet."""
     with scratch() as directory:

@@ -9,7 +9,7 @@ from service.jobs.row import JobRow
 from service.providers.limiter import Slot
 from service.states import JobStatus
 from service.telemetry import Metrics
-from service.workers.job_claims import NO_SHARE, Share
+from service.workers.job_claim_store import NO_SHARE, Share
 from service.workers.pool import WorkerPool
 
 

@@ -16,7 +16,7 @@ import msgspec
 from service.clock import iso
 from service.db.reader import Reader
 from service.db.transaction import Params, Row, json_set
-from service.deliveries.backlog_queries import waiting
+from service.deliveries.statistics.backlog_queries import waiting
 from service.schemas.delivery_schemas import ReplayView
 from service.schemas.words import REPLAYABLE_TYPES, REPLAYED
 from service.subscriptions.destinations import effective_events

@@ -10,9 +10,9 @@ from service.clock import iso
 from service.db.reader import Reader
 from service.db.sealing import SecretBox
 from service.db.transaction import Row
-from service.deliveries.backlog_queries import COUNTED, WaitingDeliveries, waiting
-from service.deliveries.figures import DestinationStanding, Standings
 from service.deliveries.recorded import MASK
+from service.deliveries.statistics.backlog_queries import COUNTED, WaitingDeliveries, waiting
+from service.deliveries.statistics.figures import DestinationStanding, Standings
 from service.schemas.subscription_schemas import SubscriptionHealthView, SubscriptionView
 from service.signing import encode_public_key
 from service.subscriptions.destinations import effective_events

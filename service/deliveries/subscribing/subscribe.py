@@ -14,7 +14,7 @@ from service.db.sealing import SecretBox
 from service.db.transaction import Params
 from service.db.writer import Writer
 from service.deliveries import delivery_queries
-from service.deliveries.figures import Standings, nothing_known
+from service.deliveries.statistics.figures import Standings, nothing_known
 from service.deliveries.store import RetryDelivery
 from service.deliveries.subscribing import queries
 from service.deliveries.subscribing.changes import no_subscription

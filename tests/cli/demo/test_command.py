@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.cli.demo.script import DOCUMENTED, plan
-from service.db.invariants import breaches
+from service.db.inspection.invariants import breaches
 from tests.cli.commands import PATIENCE_S, read_until, run, start
 
 JOBS = len(plan(DOCUMENTED))  # every operation of every built-in card

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from service.db.reader import Reader
-from service.deliveries.backlog_queries import WaitingDeliveries, backlog
-from service.deliveries.figures import Figures
+from service.deliveries.statistics.backlog_queries import WaitingDeliveries, backlog
+from service.deliveries.statistics.figures import Figures
 
 Gauge = Mapping[tuple[str, ...], float]  #: values by labels
 

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import aiosqlite
 
-from service.db.barrier import Barrier
 from service.db.macros import sqlite_text
-from service.db.sqlite import BUSY_TIMEOUT_MS, fault
+from service.db.sqlite.barrier import Barrier
+from service.db.sqlite.sqlite_engine import BUSY_TIMEOUT_MS
+from service.db.sqlite.sqlite_errors import fault
 from service.db.transaction import Params, Row
 from service.errors import Unavailable
 

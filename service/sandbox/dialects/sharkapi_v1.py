@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from service.sandbox import fields, files
 from service.sandbox.dialect import Route
+from service.sandbox.dialects.sharkapi import word
 from service.sandbox.faults import Channel
 from service.sandbox.http import Reply, Request, json_reply
 from service.sandbox.intake import Intake
-from service.sandbox.sharkapi import word
 from service.sandbox.tasks import Draft, State, Task
 
 _GENERATE: Final = re.compile(r"/v1/generate/?")

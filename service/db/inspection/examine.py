@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from service.clock import Randomness
-from service.db.invariants import Breach, breaches
+from service.db.inspection.attention import Trouble, troubles
+from service.db.inspection.invariants import Breach, breaches
 from service.db.keyring import installation_of, open_box
-from service.db.lock import in_use
 from service.db.migrate import newest, upgrade
 from service.db.opening import hold, lost, no_directory, not_writable
-from service.db.sqlite import BUSY_TIMEOUT_MS, remedy
-from service.db.trouble import Trouble, troubles
+from service.db.sqlite.file_lock import in_use
+from service.db.sqlite.sqlite_engine import BUSY_TIMEOUT_MS
+from service.db.sqlite.sqlite_errors import remedy
 from service.errors import SettingsInvalid
 
 

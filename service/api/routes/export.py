@@ -18,15 +18,15 @@ from litestar.types import Scope as Exchange
 
 from service.api.auth import authenticated
 from service.api.context import Context, context_of, principal_of
-from service.api.jobs import job_filter
 from service.api.listening.connection import abort_connection
 from service.api.requests.route import Header, RouteAnswer, query_of, takes
+from service.api.routes.jobs import job_filter
 from service.clock import iso
 from service.errors import TooManyRequests, Unauthenticated, Unavailable
 from service.ids import earliest
-from service.jobs import list_queries
-from service.jobs.export import FORMATS, row_of
-from service.jobs.list_queries import JobFilter
+from service.jobs.listing import list_queries
+from service.jobs.listing.export import FORMATS, row_of
+from service.jobs.listing.list_queries import JobFilter
 from service.schemas.job_schemas import ExportedJobView, ExportQuery
 from service.schemas.words import Scope
 

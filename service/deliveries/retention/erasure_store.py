@@ -7,7 +7,7 @@ from functools import partial
 
 from service.db.leases import VOID
 from service.db.transaction import Tx, json_set
-from service.deliveries.recalled import Recalled
+from service.deliveries.retention.recalled import Recalled
 
 ERASED = "erased"  # the reason of a delivery that was not sent any more
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from service.clock import Clock
-from service.db.barrier import Barrier
+from service.db.sqlite.barrier import Barrier
 from service.db.writer import Writer
 
 FIRST_WAIT_S: Final = 0.05  # for the reads that run; twice as long at every further try

@@ -32,11 +32,12 @@ from service.api.requests.route import (
 from service.api.waiting import applied, job_when_final, preferred_wait
 from service.errors import Gone, NotFound
 from service.ids import is_id
-from service.jobs import list_queries, queries
+from service.jobs import queries
 from service.jobs.erase import Erase
 from service.jobs.idempotency_store import idempotency_key
 from service.jobs.intake import Caller
-from service.jobs.list_queries import JobFilter
+from service.jobs.listing import list_queries
+from service.jobs.listing.list_queries import JobFilter
 from service.jobs.row import JobRow
 from service.jobs.track import Track
 from service.jobs.transitions.facts import ResubmitAsked

@@ -20,8 +20,8 @@ from service.api.requests.route import REPLAYED, Header, RouteAnswer, body_of, q
 from service.errors import Forbidden, NotFound
 from service.ids import is_id
 from service.jobs.idempotency_store import idempotency_key
+from service.ledger.book_store import statement
 from service.ledger.spending_limits import SetLimit
-from service.ledger.store import statement
 from service.ledger.transfers import Credit, transfer_view
 from service.schemas.account_schemas import (
     AccountLimitRequest,

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from service.clock import VirtualClock
-from service.db.inline_store import InlineConnection, InlineReader
 from service.db.macros import sqlite_text
 from service.db.migrate import upgrade
+from service.db.sqlite.inline_store import InlineConnection, InlineReader
 from service.jobs import queries
 from service.states import JobStatus
-from service.workers import job_claims, store
+from service.workers import job_claim_store
 from tests.workers.backlog import Queue
 
 
@@ -72,7 +72,7 @@ async def test_start_voids_every_lease(queue: Queue) -> None:
     queue.put("acc_1", 3)
     await queue.claim(3)
     queue.raw.execute("UPDATE jobs SET status = 'submitting', due_at = due_at + 90000 WHERE id = 'acc_1-0'")
-    held = await queue.writer.run(job_claims.VoidLeases())
+    held = await queue.writer.run(job_claim_store.VoidLeases())
     due = await queries.abandoned(InlineReader(queue.connection), queue.clock.now_ms(), 10)
 
     assert held == 3
@@ -81,10 +81,10 @@ async def test_start_voids_every_lease(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("stage", ["submit", "poll"])
-async def test_no_account_waits_for_ever_behind_many_others(queue: Queue, stage: job_claims.Stage) -> None:
+async def test_no_account_waits_for_ever_behind_many_others(queue: Queue, stage: job_claim_store.Stage) -> None:
     """Hundreds of accounts wait for a try that is not due, one has more than fits, and one has a single job: it is served soon."""
     status = {"submit": JobStatus.QUEUED, "poll": JobStatus.RUNNING}[stage]
-    for number in range(store.ACCOUNTS_AT_ONCE * 2 + 50):
+    for number in range(job_claim_store.ACCOUNTS_AT_ONCE * 2 + 50):
         queue.put(f"acc_a{number:04}", 1, due_at=queue.clock.now_ms() + 3_600_000, status=status)
     queue.put("acc_0", 50, status=status)
     queue.put("acc_z", 1, status=status, due_at=queue.clock.now_ms())
@@ -110,7 +110,7 @@ async def test_kept_place_goes_to_whoever_holds_few(queue: Queue) -> None:
     queue.put("acc_a", 9)
     queue.put("acc_b", 1, due_at=queue.clock.now_ms())
     queue.put("acc_c", 9)
-    share = job_claims.Share(1, {"acc_a": 5, "acc_c": 4})
+    share = job_claim_store.Share(1, {"acc_a": 5, "acc_c": 4})
     served: list[str] = []
     for _ in range(4):
         served += await queue.claim(1, after=queue.last.turns.get("p", ""), share=share)
@@ -122,7 +122,7 @@ async def test_places_beyond_one_claim_are_kept_places_too(queue: Queue) -> None
     """A claim takes a part of what is free, and who holds many may fill it, as long as the rest is enough for the others."""
     queue.put("acc_a", 9)
     queue.put("acc_b", 1, provider="q")
-    share = job_claims.Share(4, {"acc_a": 50})
+    share = job_claim_store.Share(4, {"acc_a": 50})
     roomy = await queue.claim(4, share=share, beyond=4)
     tight = await queue.claim(4, share=share, beyond=2)
 
@@ -145,7 +145,7 @@ async def test_claims_read_no_more_than_what_they_name(queue: Queue) -> None:
     asked = {"provider": "p", "now": 1, "count": 1, "after": "", "until": "~", "account": "a"}
     plans = [
         " ".join(row[3] for row in queue.raw.execute(f"EXPLAIN QUERY PLAN {sqlite_text(sql)}", asked))
-        for statements in (store._OLDEST, store._ACCOUNTS, store._OF_ACCOUNT)
+        for statements in (job_claim_store._OLDEST, job_claim_store._ACCOUNTS, job_claim_store._OF_ACCOUNT)
         for sql in statements.values()
     ]
 

@@ -12,7 +12,7 @@ from service.api.context import Context, context_of
 from service.api.requests.hosts import is_asked_here
 from service.api.requests.route import RouteAnswer, takes
 from service.clock import iso
-from service.deliveries.gauges import gauges
+from service.deliveries.statistics.gauges import gauges
 from service.errors import Unavailable
 from service.results.queries import backlog
 from service.schemas.service_schemas import DownProviderView, HealthView, ReadinessView

@@ -13,8 +13,9 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
-from service.sandbox import apimodels, fields, files
+from service.sandbox import fields, files
 from service.sandbox.dialect import Route
+from service.sandbox.dialects import apimodels
 from service.sandbox.faults import Channel
 from service.sandbox.fields import Invalid
 from service.sandbox.http import Reply, Request, json_reply

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from service.db.macros import sqlite_text
-from service.db.sqlite import LAST_POS, SQLiteEngine
+from service.db.sqlite.sqlite_engine import LAST_POS, SQLiteEngine
 from service.db.transaction import Params, Row
 
 T = TypeVar("T")
