@@ -37,9 +37,10 @@ class Job(SQLModel, table=True):
         Index("ix_jobs_for_submit_in_turn", "provider", "account_id", "due_at", sqlite_where=text(_TO_SUBMIT)),
         Index("ix_jobs_for_poll", "provider", "due_at", sqlite_where=text(_TO_POLL)),
         Index("ix_jobs_for_poll_in_turn", "provider", "account_id", "due_at", sqlite_where=text(_TO_POLL)),
-        Index("ix_jobs_for_abandoned", "due_at", sqlite_where=text("status = 'submitting'")),
-        Index("ix_jobs_for_expiry", "expires_at", sqlite_where=text(f"status IN {_ACTIVE}")),
-        Index("ix_jobs_for_overdue", "overdue_at", sqlite_where=text("overdue_at IS NOT NULL")),
+        # What a sweep ends or notices. Each goes on behind the job that it looked at last, so its order has no ties.
+        Index("ix_jobs_for_abandoned", "provider", "due_at", "id", sqlite_where=text("status = 'submitting'")),
+        Index("ix_jobs_for_expiry", "expires_at", "id", sqlite_where=text(f"status IN {_ACTIVE}")),
+        Index("ix_jobs_for_overdue", "overdue_at", "id", sqlite_where=text("overdue_at IS NOT NULL")),
     )
 
     id: str = Field(primary_key=True)
