@@ -28,6 +28,7 @@ class Replayer:
     clock: Clock
     owner: str
     _voided: bool = False  # what an earlier process held
+    _after: str = ""  # the account that was served last
 
     async def run_once(self) -> int:
         """Go on with what is due; returns how many batches that were."""
@@ -38,10 +39,11 @@ class Replayer:
         for _ in range(ROUNDS):
             if not await any_due(self.reader, self.clock.now_ms()):
                 break
-            claimed = await self.writer.run(ClaimReplays(self.owner, LEASE_MS, AT_ONCE))
+            claimed = await self.writer.run(ClaimReplays(self.owner, LEASE_MS, AT_ONCE, self._after))
             batches += sum(await asyncio.gather(*(self._go_on(row) for row in claimed)))
             if not claimed:
                 break
+            self._after = claimed[-1]["account_id"]
         return batches
 
     async def _go_on(self, claimed: Row) -> bool:

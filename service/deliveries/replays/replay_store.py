@@ -47,11 +47,16 @@ _FORGET: Final = """
 DELETE FROM replays WHERE account_id = :account AND status <> 'running'
     AND id < (SELECT id FROM replays WHERE account_id = :account ORDER BY id DESC LIMIT 1 OFFSET :kept)
 """
-# Each subscription's oldest replay, those first that went on longest ago. A lease is on all replays of a subscription,
+# Each subscription's oldest replay. Accounts take turns, from behind the one that was served last; of each, the subscription
+# goes first whose replay went on longest ago. A lease is on all replays of a subscription,
 # and the claim raises the epoch of all: a holder whose lease has lapsed can write nothing any more.
 _DUE: Final = """
-SELECT min(id) AS id, subscription_id FROM replays WHERE status = 'running' GROUP BY subscription_id
-HAVING min(due_at) <= :now AND max(coalesce(lease_until, 0)) <= :now ORDER BY min(due_at) LIMIT :count
+SELECT id, subscription_id FROM (
+    SELECT min(id) AS id, account_id, subscription_id,
+        row_number() OVER (PARTITION BY account_id ORDER BY min(due_at), subscription_id) AS turn
+    FROM replays @by_index(ix_replays_for_claim) WHERE status = 'running' GROUP BY account_id, subscription_id
+    HAVING min(due_at) <= :now AND max(coalesce(lease_until, 0)) <= :now
+) AS due ORDER BY turn, account_id <= :after, account_id LIMIT :count
 """
 _LEASE: Final = f"""
 UPDATE replays SET {TAKEN}
@@ -226,11 +231,19 @@ def no_replay() -> NotFound:
 
 @dataclass(frozen=True, slots=True)
 class ClaimReplays(Command[list[Row]]):
-    """Claim replays that want to go on, one of a subscription; each row tells the subscription's filters and backlog too."""
+    """Claim replays that want to go on, one of a subscription; each row tells the subscription's filters and backlog too.
+
+    Args:
+        owner: Who goes on with them.
+        lease_ms: For how long they are the owner's.
+        count: So many at most.
+        after: The account behind which the next turn begins: that of the last row of the claim before.
+    """
 
     owner: str
     lease_ms: int
     count: int
+    after: str = ""
 
     def lock(self) -> Hashable | None:
         """Each claim must see what the one before took."""
@@ -240,7 +253,7 @@ class ClaimReplays(Command[list[Row]]):
 async def handle_claims(tx: Tx, commands: Sequence[ClaimReplays]) -> list[list[Row] | Exception]:
     """The writer's handler for `ClaimReplays`."""
     [command] = commands
-    due = await tx.rows(_DUE, {"now": tx.now_ms, "count": command.count})
+    due = await tx.rows(_DUE, {"now": tx.now_ms, "count": command.count, "after": command.after})
     if not due:
         return [[]]
     subscriptions = json_set(row["subscription_id"] for row in due)
