@@ -11,8 +11,8 @@ from service.db.reader import Reader
 from service.db.transaction import Row
 from service.db.writer import Writer
 from service.deliveries.replays.replay import next_batch
+from service.deliveries.replays.replay_claim_store import ClaimReplays, VoidReplayLeases
 from service.deliveries.replays.replay_queries import any_due
-from service.deliveries.replays.replay_store import ClaimReplays, VoidReplayLeases
 
 AT_ONCE: Final = 8  # replays of one claim
 ROUNDS: Final = 20  # claims of one run; the next tick goes on

@@ -17,7 +17,8 @@ from service.db.inline_store import InlineConnection
 from service.db.migrate import upgrade
 from service.db.transaction import Row, Tx
 from service.deliveries.replays import replay_store
-from service.deliveries.replays.replay_store import AdvanceReplay, ClaimReplays
+from service.deliveries.replays.replay_claim_store import ClaimReplays
+from service.deliveries.replays.replay_store import AdvanceReplay
 from service.ids import Ids
 from tests.fairness import BACKLOGS, check_fair, until_nothing
 from tests.workers.backlog import Queue
