@@ -97,7 +97,7 @@ class Asked:
         return len(late) + len(await queries.newly_overdue(self.store.reader, self.ended.now_ms, queries.START, SWEPT))
 
     async def _sweep(self) -> int:
-        return len(await result_queries.due_for_sweep(self.store.reader, self.ended.now_ms, queries.START, SWEPT))
+        return len(await result_queries.due_for_sweep(self.store.reader, self.ended.now_ms, SWEPT))
 
     async def ask(self, name: str) -> int:
         """Ask once and note how long it took."""

@@ -17,7 +17,7 @@ from service.db.migrate import migrations_directory, newest, upgrade
 from service.db.sqlite import LAST_POS, SQLiteTx
 from service.deliveries import claim_store
 from service.jobs import queries
-from service.results import store
+from service.results import capture_claim_store as capture_claims
 from service.workers import store as work_store
 from service.workers.job_claims import VoidLeases
 from tests.cli.commands import PATIENCE_S, environment
@@ -126,7 +126,7 @@ def test_start_reads_no_table_from_end_to_end(tmp_path: Path, planted: str) -> N
         await work_store.handle_void(tx, [VoidLeases()])
         await claim_store.handle_void(tx, [claim_store.VoidDeliveryLeases()])
         await tx.commit()
-        await watched.rows(store._VOID)
+        await watched.rows(capture_claims._VOID)
         await queries.recently_finished(watched, 10)
         await queries.at_providers(watched)
         await queries.active_providers(watched)

@@ -87,7 +87,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(template: Path) -> Iterator[Path]:
     """A store for one example."""
     with tempfile.TemporaryDirectory() as name:
-        yield shutil.copy(template, Path(name) / "remora.db")
+        yield Path(shutil.copy(template, Path(name) / "remora.db"))
 
 
 def accounts_of(rows: Sequence[Row]) -> list[str]:
@@ -122,7 +122,7 @@ async def test_every_account_is_served_within_a_round(
 
 async def test_a_thousand_subscriptions_have_the_turns_of_one_account(tmp_path: Path, template: Path) -> None:
     """Replays that go on and on: eight accounts with a hundred each have no more turns than two with one each."""
-    async with replaying(shutil.copy(template, tmp_path / "remora.db")) as replays:
+    async with replaying(Path(shutil.copy(template, tmp_path / "remora.db"))) as replays:
         for number in range(8):
             replays.put(f"acc_big{number}", 100, ago_ms=9_000)
         replays.put("acc_small", 1)
@@ -141,7 +141,7 @@ async def test_a_thousand_subscriptions_have_the_turns_of_one_account(tmp_path: 
 
 async def test_subscriptions_of_an_account_take_turns(tmp_path: Path, template: Path) -> None:
     """The one whose replay went on longest ago is next."""
-    async with replaying(shutil.copy(template, tmp_path / "remora.db")) as replays:
+    async with replaying(Path(shutil.copy(template, tmp_path / "remora.db"))) as replays:
         replays.put("acc_1", 5)
         served = []
         for _ in range(10):
@@ -175,7 +175,7 @@ async def test_unfair_statement_is_seen(tmp_path: Path, template: Path, order: s
         return [found]
 
     running: Mapping[str, int] = {"acc_a": 30, "acc_b": 30, "acc_c": 1}
-    async with replaying(shutil.copy(template, tmp_path / "remora.db")) as replays:
+    async with replaying(Path(shutil.copy(template, tmp_path / "remora.db"))) as replays:
         replays.queue.writer.handle(ClaimReplays, planted)
         for number, (account, count) in enumerate(running.items()):
             replays.put(account, count, ago_ms=9_000 - number)
