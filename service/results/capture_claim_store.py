@@ -19,7 +19,8 @@ from service.db.transaction import Row, Tx
 from service.db.writer import Command, Writer
 
 LANES_AT_ONCE: Final = 500  # looked at in one claim; the next one goes on behind them
-CANDIDATES: Final = 4  # rows that a claim reads first, as a multiple of what it may take
+CANDIDATES: Final = 8  # rows that a claim reads first, as a multiple of what it may take
+MORE: Final = 4  # times as many are read next, where that left places
 REMEMBERED: Final = 10_000  # lanes and accounts of which it is known when they were served last
 UNKNOWN_LIFE_MS: Final = 600_000  # where no document says how long a link lives: the shortest that is known of any
 LONG_URL: Final = 16_384  # a longer one (a picture in a data: URL) is read when its turn comes, not kept in memory
@@ -153,12 +154,15 @@ class CaptureClaims:
         places = _Places(command)
         lanes = [lane for lane in await self._due_lanes(tx) if places.at(_host_of_lane(lane)) > 0]
         accounts = {account_of(lane) for lane in lanes}
-        each = max(1, min(-(-command.count // max(1, len(accounts))), CANDIDATES * command.count // max(1, len(lanes))))
+        share = -(-command.count // max(1, len(accounts)))  # of an account …
+        each = max(
+            1, min(share, CANDIDATES * command.count // max(1, len(lanes)))
+        )  # … and so many are read of each lane
         taken: dict[tuple[str, int], Row] = {}
         while lanes and len(taken) < command.count:
             lines = await _lines(tx, lanes, each)
             free_ones = {lane: [row for row in line if _name(row) not in taken] for lane, line in lines.items()}
-            for row in self._in_turn(free_ones, places, each)[: command.count - len(taken)]:
+            for row in self._in_turn(free_ones, places, share)[: command.count - len(taken)]:
                 taken[_name(row)] = row
                 places.take(_host_of_lane(row["lane"]))
             left = {
@@ -167,7 +171,7 @@ class CaptureClaims:
                 if len(line) == each or not all(_name(row) in taken for row in line)
             }
             lanes = [lane for lane in lanes if lane in left and places.at(_host_of_lane(lane)) > 0]
-            each *= CANDIDATES
+            share, each = share * MORE, each * MORE
         return list(taken.values())
 
     async def _due_lanes(self, tx: Tx) -> list[str]:
@@ -179,15 +183,15 @@ class CaptureClaims:
         self._after = found[-1]["lane"] if len(found) >= LANES_AT_ONCE else ""
         return [row["lane"] for row in found if row["is_due"]]
 
-    def _in_turn(self, lines: dict[str, list[Row]], places: _Places, each: int) -> list[Row]:
+    def _in_turn(self, lines: dict[str, list[Row]], places: _Places, share: int) -> list[Row]:
         """What accounts want next, less what finds no place at its host, with the accounts in turn."""
         by_account: dict[str, list[Row]] = {}
         for lane, line in lines.items():
             by_account.setdefault(account_of(lane), []).extend(line)
         by_host: dict[str, dict[str, list[Row]]] = {}
         for rows in by_account.values():
-            # So many as were read of each of its lanes: behind them another lane may have what dies sooner.
-            for row in sorted(rows, key=_dies_at)[:each]:
+            # No more than was read of each of its lanes, unless it has a great many: behind that another may have what dies sooner.
+            for row in sorted(rows, key=_dies_at)[:share]:
                 lane = row["lane"]
                 by_host.setdefault(_host_of_lane(lane), {}).setdefault(lane, []).append(row)
         placed: dict[str, list[Row]] = {}

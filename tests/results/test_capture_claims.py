@@ -219,6 +219,18 @@ async def test_full_host_costs_a_claim_nothing(results: Shelf) -> None:
     assert found[1] <= 1.2 * found[0]
 
 
+@pytest.mark.parametrize("accounts", [1, 20])
+async def test_many_hosts_cost_a_claim_no_more_where_more_is_due(results: Shelf, accounts: int) -> None:
+    """At four hundred hosts: ten times as much at each, the same work."""
+    found = []
+    for count in (4, 40):
+        for number in range(400):
+            results.put(f"acc_{number % accounts:02}", [1_000 + number] * count, host=f"h{number}.example")
+        found.append(await results.steps(256, per_host=64, waiting=()))
+
+    assert found[1] <= 1.2 * found[0]
+
+
 class Fetches:
     """The queue in memory, with files that come when the test lets them."""
 
