@@ -94,8 +94,8 @@ class Asked:
         return len(grouped(await usage_store.usage(self.store.reader, ACCOUNT, wanted), wanted))
 
     async def _expiry(self) -> int:
-        late = await queries.past_deadline(self.store.reader, self.ended.now_ms, SWEPT)
-        return len(late) + len(await queries.newly_overdue(self.store.reader, self.ended.now_ms, SWEPT))
+        late = await queries.past_deadline(self.store.reader, self.ended.now_ms, queries.START, SWEPT)
+        return len(late) + len(await queries.newly_overdue(self.store.reader, self.ended.now_ms, queries.START, SWEPT))
 
     async def _sweep(self) -> int:
         return len(await result_queries.due_for_sweep(self.store.reader, self.ended.now_ms, SWEPT))

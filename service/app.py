@@ -50,8 +50,8 @@ from service.jobs import queries
 from service.jobs.listing.counts import JobCounts
 from service.providers.registry import Registry
 from service.results.buckets import open_storage
+from service.results.capture_claim_store import VoidCaptures
 from service.results.links import ResultLinks
-from service.results.store import VoidCaptures
 from service.results.thumbnails import Thumbnails
 from service.scheduler.duties import Duty, Ticker
 from service.settings import Settings

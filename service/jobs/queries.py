@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -12,6 +13,10 @@ from service.db.transaction import Row
 from service.jobs.row import SELECT_JOB, JobRow, from_row
 from service.jobs.view import RESULT_COLUMNS, ResultRow
 from service.schemas.job_schemas import TimelineRowView
+
+#: Where a job stands among those that are due: since when, and its id.
+Place = tuple[int, str]
+START: Final[Place] = (0, "")
 
 
 async def find(reader: Reader, account_id: str, job_id: str) -> JobRow | None:
@@ -77,24 +82,24 @@ async def has_token(reader: Reader, token_hash: bytes) -> bool:
     return await reader.row("SELECT 1 FROM submissions WHERE token_hash = :hash", {"hash": token_hash}) is not None
 
 
-async def past_deadline(reader: Reader, now_ms: int, count: int) -> list[str]:
-    """Jobs whose deadline has passed, longest first. A request in flight is let out first."""
-    rows = await reader.rows(
+async def past_deadline(reader: Reader, now_ms: int, after: Place, count: int) -> list[Row]:
+    """Jobs whose deadline has passed, longest first: `at`, `id`. A request in flight is let out first."""
+    return await reader.rows(
         # The states as the index names them, or SQLite does not see that it may use it and reads all jobs.
-        "SELECT id FROM jobs WHERE expires_at <= :now AND status IN ('queued', 'submitting', 'submit_unknown', 'running') "
-        "AND status <> 'submitting' ORDER BY expires_at LIMIT :count",
-        {"now": now_ms, "count": count},
+        "SELECT expires_at AS at, id FROM jobs WHERE (expires_at, id) > (:at, :id) AND expires_at <= :now "
+        "AND status IN ('queued', 'submitting', 'submit_unknown', 'running') AND status <> 'submitting' "
+        "ORDER BY expires_at, id LIMIT :count",
+        {"now": now_ms, "at": after[0], "id": after[1], "count": count},
     )
-    return [row["id"] for row in rows]
 
 
-async def abandoned(reader: Reader, now_ms: int, count: int) -> list[tuple[str, str]]:
-    """Jobs whose submission was left in flight, with its id: their lease ran out, longest ago first."""
-    rows = await reader.rows(
-        "SELECT id, submission_id FROM jobs WHERE status = 'submitting' AND due_at <= :now ORDER BY due_at LIMIT :count",
-        {"now": now_ms, "count": count},
+async def abandoned(reader: Reader, now_ms: int, provider: str, after: Place, count: int) -> list[Row]:
+    """Jobs whose submission to a provider was left in flight, with its id: their lease ran out, longest ago first."""
+    return await reader.rows(
+        "SELECT due_at AS at, id, submission_id FROM jobs WHERE status = 'submitting' AND provider = :provider "
+        "AND (due_at, id) > (:at, :id) AND due_at <= :now ORDER BY due_at, id LIMIT :count",
+        {"now": now_ms, "provider": provider, "at": after[0], "id": after[1], "count": count},
     )
-    return [(row["id"], row["submission_id"]) for row in rows]
 
 
 async def at_providers(reader: Reader) -> list[tuple[str, str, str]]:
@@ -110,23 +115,32 @@ async def at_providers(reader: Reader) -> list[tuple[str, str, str]]:
 
 async def active_providers(reader: Reader) -> set[str]:
     """The names of the providers that jobs wait for or run at, whether their cards are there or not."""
-    names: set[str] = set()
-    for waits in ("status = 'queued'", "due_at IS NOT NULL AND status NOT IN ('queued', 'submitting')"):
-        rows = await reader.rows(
-            f"WITH RECURSIVE waiting(name) AS (SELECT min(provider) FROM jobs WHERE {waits} UNION ALL "
-            f"SELECT (SELECT min(provider) FROM jobs WHERE {waits} AND provider > waiting.name) FROM waiting "
-            "WHERE waiting.name IS NOT NULL) SELECT name FROM waiting WHERE name IS NOT NULL"
-        )
-        names.update(row["name"] for row in rows)
-    return names
+    waiting = await _providers(reader, "status = 'queued'")
+    return waiting | await _providers(reader, "due_at IS NOT NULL AND status NOT IN ('queued', 'submitting')")
 
 
-async def newly_overdue(reader: Reader, now_ms: int, count: int) -> list[str]:
-    """Jobs that take longer than is usual and have not been noticed yet."""
+async def submitting_providers(reader: Reader) -> set[str]:
+    """The names of the providers to which a submission is in flight, or was left there."""
+    return await _providers(reader, "status = 'submitting'")
+
+
+async def _providers(reader: Reader, which: str) -> set[str]:
+    """The providers of such jobs, one step of an index for each."""
     rows = await reader.rows(
-        "SELECT id FROM jobs WHERE overdue_at <= :now ORDER BY overdue_at LIMIT :count", {"now": now_ms, "count": count}
+        f"WITH RECURSIVE waiting(name) AS (SELECT min(provider) FROM jobs WHERE {which} UNION ALL "
+        f"SELECT (SELECT min(provider) FROM jobs WHERE {which} AND provider > waiting.name) FROM waiting "
+        "WHERE waiting.name IS NOT NULL) SELECT name FROM waiting WHERE name IS NOT NULL"
     )
-    return [row["id"] for row in rows]
+    return {row["name"] for row in rows}
+
+
+async def newly_overdue(reader: Reader, now_ms: int, after: Place, count: int) -> list[Row]:
+    """Jobs that take longer than is usual and have not been noticed yet, longest first: `at`, `id`."""
+    return await reader.rows(
+        "SELECT overdue_at AS at, id FROM jobs WHERE (overdue_at, id) > (:at, :id) AND overdue_at <= :now "
+        "ORDER BY overdue_at, id LIMIT :count",
+        {"now": now_ms, "at": after[0], "id": after[1], "count": count},
+    )
 
 
 async def count_by_status(reader: Reader) -> dict[str, int]:

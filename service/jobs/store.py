@@ -39,10 +39,13 @@ UPDATE events SET seq = :seq, at = :at, detail = :detail WHERE job_id = :job_id 
     SELECT max(seq) FROM events WHERE job_id = :job_id AND type = :type AND seq < :seq)
 """
 _INSERT_RESULT = """
-INSERT INTO results (job_id, idx, source_url, expires_at, error, stored, due_at, sweep_at, link_dies_at, lease_owner, lease_until, lease_epoch)
-@rows(:job_id, :idx, :source_url, :expires_at, :error, FALSE, :due_at, :sweep_at, :link_dies_at, :lease_owner, :lease_until, :lease_epoch)
+INSERT INTO results (job_id, idx, source_url, expires_at, error, stored, due_at, sweep_at, lane, link_dies_at, lease_owner, lease_until, lease_epoch)
+@rows(:job_id, :idx, :source_url, :expires_at, :error, FALSE, :due_at, :sweep_at, :lane, :link_dies_at, :lease_owner, :lease_until, :lease_epoch)
 """
-_NOT_KEPT = dict.fromkeys(("due_at", "sweep_at", "link_dies_at", "lease_owner", "lease_until")) | {"lease_epoch": 0}
+_NOT_KEPT = dict.fromkeys(("due_at", "sweep_at", "link_dies_at", "lease_owner", "lease_until")) | {
+    "lane": "",
+    "lease_epoch": 0,
+}
 
 _CHARGED = MUTABLE.index("cost_charged")
 

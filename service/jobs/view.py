@@ -28,6 +28,7 @@ class Keeping:
 
     due_at: int
     sweep_at: int
+    lane: str
     link_dies_at: int | None = None
     lease_owner: str | None = None
     lease_until: int | None = None
@@ -38,6 +39,7 @@ class Keeping:
         return {
             "due_at": self.due_at,
             "sweep_at": self.sweep_at,
+            "lane": self.lane,
             "link_dies_at": self.link_dies_at,
             "lease_owner": self.lease_owner,
             "lease_until": self.lease_until,

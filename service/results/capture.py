@@ -14,12 +14,13 @@ from service.db.writer import Writer
 from service.errors import StorageUnavailable, StoreUnavailable
 from service.jobs.view import is_link, shown
 from service.results import queries
+from service.results.capture_claim_store import Capture
 from service.results.captures import LEASE_MS
 from service.results.download import TOTAL_S, Downloader, Fetched
 from service.results.formats.sniff import ENDINGS
 from service.results.retry import STORAGE, Missed, after, counted
 from service.results.storage import Storage, result_key
-from service.results.store import Capture, RecordCopy, RecordMiss
+from service.results.store import RecordCopy, RecordMiss
 from service.telemetry import SparingLog
 
 STORE_TRIES: Final = 20  # for a row whose file is in its place; then the lease runs out and it is fetched again

@@ -1,70 +1,22 @@
-"""The SQL that writes what becomes of results: claims of captures, copies, misses, expiry. The job's events are the tracker's."""
+"""The SQL that writes what becomes of results: copies, misses, expiry. Their claims stand in `capture_claim_store`; the job's events are the tracker's."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.db.leases import RELEASED, STILL_HELD, VOID, Leased, free
+from service.db.leases import RELEASED, STILL_HELD, VOID
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.jobs.track import Tracker
 from service.jobs.transitions.facts import ResultHappened
 from service.jobs.view import ERASED, RESULT_COLUMNS, ResultRow
+from service.results import capture_claim_store
+from service.results.capture_claim_store import account_of, host_of, lane_of
 from service.results.retry import GONE
 
-LONG_URL: int = 16_384  # a longer one (a picture in a data: URL) is read when its turn comes, not kept in memory
 EXPIRING_MS: int = 24 * 3_600_000  # before the end, when it is announced
-_HOST_CHARS = 300  # of a URL, in which its host ends
-_AFTER_HOST = re.compile(r"[/?#]")
-_LOOKS = 4  # of one claim: each passes over the hosts that the one before filled
-
-
-@dataclass(frozen=True, slots=True)
-class Capture:
-    """A result that this process is to fetch; `url` is empty where it is too long to wait in memory."""
-
-    job_id: str
-    index: int
-    url: str
-    provider: str
-    operation: str
-    task_id: str | None
-    poll_url: str | None
-    expires_at: int
-    link_dies_at: int | None
-    epoch: int
-    lease_until: int
-    tries: int = 0  # failures of the host's
-    dead_tries: int = (
-        0  # of those the last ones in a row, so many refused the file: the link is dead, or the file is wrong
-    )
-    refreshed: bool = False
-    host: str = ""  # as `host_of`, also where the URL is too long
-
-
-def host_of(url: str) -> str:
-    """Where a file is fetched from, so that one slow host is told from others; empty for a `data:` URL. As `_CLAIM` sees it."""
-    host = _AFTER_HOST.split(url[:_HOST_CHARS].partition("://")[2], maxsplit=1)[0]
-    return host.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")  # ASCII letters only
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimCaptures(Command[list[Capture]]):
-    """Claim results to fetch, those first whose links die first; of each host no more than `per_host` with what waits."""
-
-    owner: str
-    lease_ms: int
-    count: int
-    per_host: int
-    waiting: tuple[tuple[str, int], ...] = ()  # hosts with what this process has in its queue
-
-    def lock(self) -> Hashable | None:
-        """Two claims never share a batch: each must see what the other took."""
-        return "claim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +69,8 @@ class DropInputs(Command[None]):
     again_at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class VoidCaptures(Command[int]):
-    """Every lease is void when a process starts: on SQLite nobody else can hold one."""
-
-
-_CLAIM = f"""
-SELECT r.job_id, r.idx, CASE WHEN length(r.source_url) > {LONG_URL} THEN '' ELSE r.source_url END AS url, j.provider,
-    j.operation, j.provider_task_id, j.poll_url, r.expires_at, r.link_dies_at, r.lease_epoch, r.tries, r.dead_tries,
-    r.refreshed, substr(r.source_url, 1, {_HOST_CHARS}) AS start
-FROM results r JOIN jobs j ON j.id = r.job_id
-WHERE r.due_at <= :now AND {free("r")}
-    AND NOT EXISTS (
-        SELECT 1 FROM @set(:full) f
-        WHERE lower(substr(r.source_url, @position(r.source_url, '://') + 3, length(f.value))) = f.value
-            AND substr(r.source_url, @position(r.source_url, '://') + 3 + length(f.value), 1) IN ('/', '?', '#', '')
-    )
-ORDER BY r.link_dies_at NULLS FIRST LIMIT :count @skip_locked(r)
-"""
-_LEASED = Leased("results", ("job_id", "idx"), "due_at IS NOT NULL")
 _OF_JOBS = f"""
-SELECT job_id, {RESULT_COLUMNS}, storage_key, lease_epoch, due_at, sweep_at
+SELECT job_id, {RESULT_COLUMNS}, storage_key, lease_epoch, due_at, sweep_at, lane
 FROM results WHERE job_id IN @set(:ids) ORDER BY job_id, idx
 """
 _COPY = f"""
@@ -148,7 +81,7 @@ WHERE job_id = :job_id AND idx = :idx AND {STILL_HELD} AND due_at IS NOT NULL
 """
 _MISS = f"""
 UPDATE results SET due_at = :due_at, error = :error, tries = :tries, dead_tries = :dead_tries, refreshed = :refreshed,
-    source_url = coalesce(:source_url, source_url), {RELEASED}
+    source_url = coalesce(:source_url, source_url), lane = coalesce(:lane, lane), {RELEASED}
 WHERE job_id = :job_id AND idx = :idx AND {STILL_HELD} AND due_at IS NOT NULL
 """
 _WARNED = "UPDATE results SET sweep_at = expires_at WHERE job_id = :job_id AND idx = :idx"
@@ -158,14 +91,10 @@ UPDATE results SET stored = FALSE, storage_key = CASE WHEN @typed(:again, bigint
     sweep_at = :again, due_at = NULL, {VOID}
 WHERE job_id = :job_id AND idx = :idx
 """
-_VOID = f"""
-UPDATE results SET {VOID} WHERE due_at IS NOT NULL AND lease_owner IS NOT NULL
-RETURNING idx
-"""
 # What our copies held goes at once; the files themselves when the sweep comes by, which is now. A result that was ever
 # claimed may have a file that no row knows.
 _ERASE = f"""
-UPDATE results SET stored = FALSE, source_url = '', error = :error, due_at = NULL, {VOID}, sweep_at = CASE WHEN storage_key IS NULL AND lease_epoch = 0 THEN NULL ELSE @typed(:now, bigint) END
+UPDATE results SET stored = FALSE, source_url = '', lane = '', error = :error, due_at = NULL, {VOID}, sweep_at = CASE WHEN storage_key IS NULL AND lease_epoch = 0 THEN NULL ELSE @typed(:now, bigint) END
 WHERE job_id = :job_id
 """
 
@@ -184,19 +113,11 @@ class Results:
 
     def register(self, writer: Writer) -> None:
         """Tell the writer."""
-        writer.handle(ClaimCaptures, self.claim)
+        capture_claim_store.register(writer)
         writer.handle(RecordCopy, self.copied)
         writer.handle(RecordMiss, self.missed)
         writer.handle(MarkSwept, self.swept)
         writer.handle(DropInputs, self.drop_inputs)
-        writer.handle(VoidCaptures, self.void)
-
-    async def claim(self, tx: Tx, commands: Sequence[ClaimCaptures]) -> list[list[Capture] | Exception]:
-        """See `ClaimCaptures`."""
-        [command] = commands
-        found = await _claimable(tx, command)
-        until = _LEASED.claim(tx, found, command.owner, command.lease_ms)
-        return [[_capture(row, until) for row in found]]
 
     async def copied(self, tx: Tx, commands: Sequence[RecordCopy]) -> list[bool | Exception]:
         """See `RecordCopy`: the row, and the event, in one transaction."""
@@ -248,6 +169,7 @@ class Results:
                     "dead_tries": command.dead_tries,
                     "refreshed": command.refreshed,
                     "source_url": command.source_url,
+                    "lane": _lane_behind(row, command.source_url),
                 }
             )
             if command.due_at is None:
@@ -293,52 +215,9 @@ class Results:
         )
         return [None for _ in commands]
 
-    async def void(self, tx: Tx, commands: Sequence[VoidCaptures]) -> list[int | Exception]:
-        """See `VoidCaptures`."""
-        return [len(await tx.rows(_VOID, {})) for _ in commands]
-
     async def _tell(self, tx: Tx, facts: Sequence[ResultHappened]) -> None:
         if facts:
             await self.tracker.apply(tx, facts)
-
-
-async def _claimable(tx: Tx, command: ClaimCaptures) -> list[Row]:
-    """What is due, of each host only so much as may wait: else one slow host's files would stand before all others'."""
-    waiting = Counter(dict(command.waiting))
-    picked: dict[tuple[str, int], Row] = {}
-    for _look in range(_LOOKS):
-        full = json_set({host for host, count in waiting.items() if host and count >= command.per_host})
-        found = await tx.rows(_CLAIM, {"now": tx.now_ms, "count": command.count, "full": full})
-        before = len(picked)
-        for row in found:
-            host, name = host_of(row["start"]), (row["job_id"], row["idx"])
-            if name in picked or len(picked) >= command.count or (host and waiting[host] >= command.per_host):
-                continue
-            waiting[host] += 1
-            picked[name] = row
-        if len(found) < command.count or len(picked) in {before, command.count}:
-            break
-    return list(picked.values())
-
-
-def _capture(row: Row, lease_until: int) -> Capture:
-    return Capture(
-        job_id=row["job_id"],
-        index=row["idx"],
-        url=row["url"],
-        provider=row["provider"],
-        operation=row["operation"],
-        task_id=row["provider_task_id"],
-        poll_url=row["poll_url"],
-        expires_at=row["expires_at"],
-        link_dies_at=row["link_dies_at"],
-        epoch=row["lease_epoch"] + 1,
-        lease_until=lease_until,
-        tries=row["tries"],
-        dead_tries=row["dead_tries"],
-        refreshed=bool(row["refreshed"]),
-        host=host_of(row["start"]),
-    )
 
 
 _Rows = dict[tuple[str, int], dict[str, Any]]
@@ -352,6 +231,11 @@ async def _rows_of(tx: Tx, job_ids: Iterable[str]) -> _Rows:
 
 def _held(row: Row, epoch: int) -> bool:
     return row["lease_epoch"] == epoch and row["due_at"] is not None
+
+
+def _lane_behind(row: Row, fresh_url: str | None) -> str | None:
+    """Where a result waits with another link; None: it has no other."""
+    return None if fresh_url is None else lane_of(account_of(row["lane"]), host_of(fresh_url))
 
 
 def _names(command: RecordCopy | RecordMiss) -> dict[str, Any]:

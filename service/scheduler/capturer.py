@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.db.writer import Writer
+from service.results.capture_claim_store import ClaimCaptures
 from service.results.captures import LEASE_MS, QUEUE_PER_HOST, Captures
-from service.results.store import ClaimCaptures
 
 
 @dataclass(slots=True)

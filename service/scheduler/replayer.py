@@ -11,8 +11,8 @@ from service.db.reader import Reader
 from service.db.transaction import Row
 from service.db.writer import Writer
 from service.deliveries.replays.replay import next_batch
+from service.deliveries.replays.replay_claim_store import ClaimReplays, VoidReplayLeases
 from service.deliveries.replays.replay_queries import any_due
-from service.deliveries.replays.replay_store import ClaimReplays, VoidReplayLeases
 
 AT_ONCE: Final = 8  # replays of one claim
 ROUNDS: Final = 20  # claims of one run; the next tick goes on
@@ -28,6 +28,7 @@ class Replayer:
     clock: Clock
     owner: str
     _voided: bool = False  # what an earlier process held
+    _after: str = ""  # the account that was served last
 
     async def run_once(self) -> int:
         """Go on with what is due; returns how many batches that were."""
@@ -38,10 +39,11 @@ class Replayer:
         for _ in range(ROUNDS):
             if not await any_due(self.reader, self.clock.now_ms()):
                 break
-            claimed = await self.writer.run(ClaimReplays(self.owner, LEASE_MS, AT_ONCE))
+            claimed = await self.writer.run(ClaimReplays(self.owner, LEASE_MS, AT_ONCE, self._after))
             batches += sum(await asyncio.gather(*(self._go_on(row) for row in claimed)))
             if not claimed:
                 break
+            self._after = claimed[-1]["account_id"]
         return batches
 
     async def _go_on(self, claimed: Row) -> bool:

@@ -18,7 +18,7 @@ from service.db.sqlite.sqlite_engine import LAST_POS
 from service.db.sqlite.sqlite_tx import SQLiteTx
 from service.deliveries import rescue_store
 from service.jobs import queries
-from service.results import store
+from service.results import capture_claim_store as capture_claims
 from service.workers import job_claim_store
 from service.workers.job_claim_store import VoidLeases
 from tests.cli.commands import PATIENCE_S, environment
@@ -127,7 +127,7 @@ def test_start_reads_no_table_from_end_to_end(tmp_path: Path, planted: str) -> N
         await job_claim_store.handle_void(tx, [VoidLeases()])
         await rescue_store.handle_void(tx, [rescue_store.VoidDeliveryLeases()])
         await tx.commit()
-        await watched.rows(store._VOID)
+        await watched.rows(capture_claims._VOID)
         await queries.recently_finished(watched, 10)
         await queries.at_providers(watched)
         await queries.active_providers(watched)

@@ -109,6 +109,8 @@ def test_sound_database_has_no_breach(connection: sqlite3.Connection) -> None:
         ("I8", "UPDATE jobs SET lease_owner = 'me'"),
         ("I9", "UPDATE jobs SET due_at = NULL WHERE id = 'job_2'"),
         ("I9", "UPDATE jobs SET due_at = 10 WHERE id = 'job_2'"),
+        ("I9", "UPDATE results SET due_at = 8"),
+        ("I9", "UPDATE results SET due_at = 8, lane = 'acc_2 f'"),
         ("I10", "UPDATE deliveries SET account_id = 'acc_2'"),
         ("I10", "UPDATE events SET account_id = 'acc_2' WHERE id = 'evt_3'"),
         ("labels", "INSERT INTO labels VALUES ('acc_2', 'tag', 't', 'job_1')"),

@@ -20,6 +20,7 @@ import service.db.tables  # noqa: F401 - fills SQLModel's metadata
 from service.db.migrate import current, migrations_directory, newest, upgrade
 from service.db.sqlite.inline_store import InlineConnection
 from service.db.sqlite.sqlite_engine import SQLiteWriteConnection
+from service.results.capture_claim_store import host_of, lane_of
 
 
 def differences(path: Path) -> list[Any]:
@@ -177,6 +178,35 @@ INSERT INTO results (job_id, idx, source_url, stored, expires_at, refreshed) VAL
         ]
         assert new.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert differences(path) == []
+
+
+def test_copies_that_wait_have_their_lanes_after_the_upgrade(tmp_path: Path) -> None:
+    """Account and host, as new ones have them; what waits for nothing has none."""
+    path = tmp_path / "remora.db"
+    upgrade_to(path, "0013")
+    urls = ["https://CDN.example:8443/a/b.png?u=http://x/", "https://a.example?x=https://o/", "http://b.example#f"]
+    urls += ["http://c.example", "data:image/png;base64,AA//", "", f"https://d.example/{'x' * 400}", "http:///a"]
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.execute(
+            "INSERT INTO accounts (id, name, status, limit_kind, secret, secret_prefix, created_at) "
+            "VALUES ('acc_1', 'a', 'active', 'none', x'00', 'whsec_', 0)"
+        )
+        old.execute(
+            "INSERT INTO jobs (id, account_id, provider, operation, status, seq, input, job_metadata, tags, submit_tries, "
+            "submit_failures, task_confirmed, cost_basis, result_count, polls, callbacks, hint_tries, poll_failures, "
+            "not_found_polls, overdue, created_at, expires_at, due_at, lease_epoch) VALUES ('job_1', 'acc_1', 'p', 'o', 'running', "
+            "2, '{}', '{}', '[]', 0, 0, 1, 'unknown', 0, 0, 0, 0, 0, 0, 0, 1, 2, 1, 0)"
+        )
+        old.executemany(
+            "INSERT INTO results (job_id, idx, source_url, stored, expires_at, due_at) VALUES ('job_1', ?, ?, 0, 9, ?)",
+            [(number, url, 5) for number, url in enumerate(urls)] + [(99, urls[0], None)],
+        )
+        old.commit()
+    upgrade(path)
+
+    with contextlib.closing(sqlite3.connect(path)) as new:
+        lanes = [lane for (lane,) in new.execute("SELECT lane FROM results ORDER BY idx")]
+    assert lanes == [*(lane_of("acc_1", host_of(url)) for url in urls), ""]
 
 
 @pytest.mark.parametrize("guarded", [False, True])

@@ -60,15 +60,23 @@ class Recorder:
     async def close(self) -> None:
         """Nothing: the connection is the test's."""
 
+    def plans(self) -> list[str]:
+        """The lines of the plans of what was asked."""
+        return [detail for _, detail in self._plans()]
+
     def scans(self) -> list[str]:
         """The lines of the plans that go through a table from end to end."""
         found: list[str] = []
+        for sql, detail in self._plans():
+            scanned = re.match(r"SCAN (\w+)", detail)
+            if scanned and scanned[1] not in SMALL | MADE:
+                found.append(f"{detail}: {' '.join(sql.split())[:120]}")
+        return found
+
+    def _plans(self) -> Iterator[tuple[str, str]]:
         for sql, params in self.asked:
             for row in self._raw.execute(f"EXPLAIN QUERY PLAN {sqlite_text(sql)}", params):
-                scanned = re.match(r"SCAN (\w+)", row["detail"])
-                if scanned and scanned[1] not in SMALL | MADE:
-                    found.append(f"{row['detail']}: {' '.join(sql.split())[:120]}")
-        return found
+                yield sql, row["detail"]
 
 
 @pytest.fixture

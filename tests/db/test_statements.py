@@ -140,6 +140,7 @@ async def _asked(raw: sqlite3.Connection) -> list[str]:
     for question in QUESTIONS.values():
         await question(recorder)
     await queries.active_providers(recorder)
+    await queries.submitting_providers(recorder)
     for statuses, job, before in itertools.product(((), ("dead",), ("dead", "skipped")), (None, "job_1"), (None, "z")):
         await list_deliveries(recorder, "acc_1", DeliveryFilter(statuses, "sub_1", job, None, before), 9)
     return [sql for sql, _ in recorder.asked]

@@ -15,7 +15,8 @@ from service.db.transaction import Tx
 from service.db.writer import Command
 from service.deliveries.replays import replay_store
 from service.deliveries.replays.replay import Replays, bounded, next_batch
-from service.deliveries.replays.replay_store import AdvanceReplay, ClaimReplays
+from service.deliveries.replays.replay_claim_store import ClaimReplays
+from service.deliveries.replays.replay_store import AdvanceReplay
 from service.deliveries.retention.retention_store import RemovePayloads
 from service.deliveries.retention.retention_store import register as register_retention
 from service.errors import Conflict, Invalid, NotFound

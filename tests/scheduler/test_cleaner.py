@@ -165,7 +165,7 @@ async def test_short_life_of_jobs_takes_everything_along(old: Attic) -> None:
     "held_by",
     [
         "UPDATE results SET storage_key = 'a/b'",
-        "UPDATE results SET due_at = 5",
+        "UPDATE results SET due_at = 5, lane = (SELECT account_id FROM jobs WHERE jobs.id = job_id) || ' f'",
         "INSERT INTO inputs (job_id, sha256, size_bytes, storage_key) SELECT id, 'x', 1, 'a/b' FROM jobs",
         "INSERT INTO idempotency SELECT account_id, 'k', x'00', id, x'00', created_at + 86400000 FROM jobs",
     ],

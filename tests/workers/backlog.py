@@ -34,13 +34,13 @@ class Queue:
                 "provider": "p",
                 "status": JobStatus.QUEUED,
                 "due_at": self.clock.now_ms() - 1_000 + number,
+                "created_at": 1,
+                "expires_at": 9,
             }
             job = JobRow(
                 id=f"{account}-{name}{number}",
                 account_id=account,
                 operation="o",
-                created_at=1,
-                expires_at=9,
                 **(given | columns),
             )
             marks = ", ".join("?" * len(COLUMNS))

@@ -1,11 +1,12 @@
 """Fair claims: whoever has something due is served within a round, whatever others have waiting; a claim by age alone is not fair.
 
-The check is one function over what was claimed, tried on our claims and on planted ones that are not fair.
+The check is one function over what was claimed, tried on our claims and on planted statements that are not fair.
 """
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -17,15 +18,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.clock import VirtualClock
+from service.db.leases import Leased, free
 from service.db.migrate import upgrade
 from service.db.sqlite.inline_store import InlineConnection
-from service.jobs.row import JobRow
+from service.db.transaction import Tx
+from service.db.writer import Handler
+from service.jobs.row import COLUMNS, JobRow, from_row
 from service.providers.limiter import Slot
 from service.states import JobStatus
 from service.telemetry import Metrics
 from service.workers import job_claim_store
 from service.workers.dispatch import Dispatcher
 from service.workers.pool import WorkerPool
+from tests.fairness import BACKLOGS, check_fair
 from tests.workers.backlog import Queue
 from tests.workers.test_pool import TwoEach
 
@@ -33,10 +38,18 @@ STATUS = {"submit": JobStatus.QUEUED, "poll": JobStatus.RUNNING}
 HOUR_MS = 3_600_000
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that is up to date, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "remora.db"
+    upgrade(path)
+    return path
+
+
 @asynccontextmanager
-async def queue_in(directory: Path) -> AsyncIterator[Queue]:
+async def queue_in(directory: Path, template: Path) -> AsyncIterator[Queue]:
     """An empty queue."""
-    upgrade(directory / "remora.db")
+    shutil.copy(template, directory / "remora.db")
     queue = Queue(InlineConnection(directory / "remora.db"), VirtualClock())
     try:
         yield queue
@@ -51,80 +64,112 @@ def scratch() -> Iterator[Path]:
         yield Path(name)
 
 
-def check_fair(due: Mapping[str, int], claims: Sequence[Sequence[str]], count: int) -> None:
-    """Every due job was claimed once, nothing else was, and no account waited longer than a round.
-
-    Args:
-        due: How many jobs of each account are due.
-        claims: The accounts of the jobs of each claim, in order.
-        count: How many each claim could take.
-    """
-    served = Counter(account for claim in claims for account in claim)
-    assert served == Counter(due), "each job that is due once, and no other"
-    waiting = Counter(due)
-    turn = -(-len(due) // count)  # claims in which every account could be served once
-    since = dict.fromkeys(due, 0)
-    for claim in claims:
-        assert len(claim) == min(count, waiting.total()), "nothing stays idle while something is due"
-        waiting.subtract(claim)
-        for account in due:
-            since[account] = 0 if account in claim or not waiting[account] else since[account] + 1
-            assert since[account] <= turn, f"{account} waits for more than a round"
-
-
-async def claims_of(queue: Queue, stage: job_claim_store.Stage, count: int) -> list[list[str]]:
-    """Claim until nothing is due."""
-    claims = []
-    while taken := await queue.claim(count, stage=stage, after=queue.last.turns.get("p", "")):
-        claims.append([job.rpartition("-")[0] for job in taken])
-    return claims
-
-
-BACKLOGS = st.dictionaries(
-    st.integers(0, 9).map(lambda number: f"acc_{number}"), st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1
-)
+#: Providers, each with its accounts' backlogs and how much it takes at once.
+PROVIDERS = st.dictionaries(st.sampled_from(["p", "q", "r"]), st.tuples(BACKLOGS, st.integers(1, 7)), min_size=1)
 
 
 @settings(max_examples=60, deadline=None)
-@given(backlogs=BACKLOGS, count=st.integers(1, 7), stage=st.sampled_from(["submit", "poll"]), data=st.data())
+@given(providers=PROVIDERS, stage=st.sampled_from(["submit", "poll"]), data=st.data())
 async def test_every_account_is_served_within_a_round(
-    backlogs: dict[str, tuple[int, int]], count: int, stage: job_claim_store.Stage, data: st.DataObject
+    template: Path,
+    providers: dict[str, tuple[dict[str, tuple[int, int]], int]],
+    stage: job_claim_store.Stage,
+    data: st.DataObject,
 ) -> None:
-    """Arbitrary backlogs of arbitrary ages, beside jobs that are not due yet."""
+    """At every provider by itself: arbitrary backlogs of arbitrary ages, beside jobs that are not due yet."""
     with scratch() as directory:
-        async with queue_in(directory) as queue:
-            for account, (due, later) in backlogs.items():
-                age_ms = data.draw(st.integers(20, 1_000_000))
-                now_ms = queue.clock.now_ms()
-                queue.put(account, due, due_at=now_ms - age_ms, status=STATUS[stage])
-                queue.put(account, later, name="later", due_at=now_ms + HOUR_MS, status=STATUS[stage])
-            claims = await claims_of(queue, stage, count)
+        async with queue_in(directory, template) as queue:
+            now_ms = queue.clock.now_ms()
+            for provider, (backlogs, _) in providers.items():
+                for account, (due, later) in backlogs.items():
+                    columns = {"provider": provider, "status": STATUS[stage]}
+                    age_ms = data.draw(st.integers(20, 1_000_000))
+                    queue.put(account, due, name=f"{provider}-due-", due_at=now_ms - age_ms, **columns)
+                    queue.put(account, later, name=f"{provider}-later-", due_at=now_ms + HOUR_MS, **columns)
+            claims = await claims_of(queue, stage, {name: count for name, (_, count) in providers.items()})
 
-    check_fair({account: due for account, (due, _) in backlogs.items() if due}, claims, count)
-
-
-def by_age(due: Mapping[str, int], count: int) -> list[list[str]]:
-    """A planted claim: the oldest first, and the accounts' jobs are of one age each."""
-    line = [account for account, jobs in due.items() for _ in range(jobs)]
-    return [line[at : at + count] for at in range(0, len(line), count)]
+    for provider, (backlogs, count) in providers.items():
+        check_fair({account: due for account, (due, _) in backlogs.items() if due}, claims[provider], count)
 
 
-def from_the_beginning(due: Mapping[str, int], count: int) -> list[list[str]]:
-    """A planted claim: in turn, but each time from the first account on."""
-    waiting, claims = Counter(due), []
-    while waiting.total():
-        claim = [account for account in sorted(due) if waiting[account]][:count]
-        waiting.subtract(claim)
-        claims.append(claim)
+async def claims_of(
+    queue: Queue, stage: job_claim_store.Stage, counts: Mapping[str, int]
+) -> dict[str, list[list[str]]]:
+    """Claim for all providers at once until nothing is due; the accounts of each claim, by provider."""
+    claims: dict[str, list[list[str]]] = {provider: [] for provider in counts}
+    turns: dict[str, str] = {}
+    for _ in range(1_000):
+        rooms = tuple(
+            job_claim_store.ProviderRoom(provider, count, turns.get(provider, "")) for provider, count in counts.items()
+        )
+        claimed = await queue.writer.run(job_claim_store.ClaimJobs(stage, "me", 60_000, rooms))
+        turns |= claimed.turns
+        if not claimed.jobs:
+            break
+        for provider in counts:
+            claims[provider].append([job.account_id for job in claimed.jobs if job.provider == provider])
     return claims
 
 
-@pytest.mark.parametrize("planted", [by_age, from_the_beginning])
-def test_unfair_claims_are_seen(planted: object) -> None:
-    """Else the check would mean nothing."""
+#: Planted statements: each claims what is due, but in an order that is not fair.
+_FREE = f"due_at <= :now AND {free()}"
+UNFAIR = {
+    "by due time only": f"SELECT {{columns}} FROM jobs WHERE provider = :provider AND {_FREE} ORDER BY due_at LIMIT :count",
+    "always from the first account on": (
+        f"SELECT {{columns}} FROM (SELECT *, row_number() OVER (PARTITION BY account_id ORDER BY due_at) AS turn FROM jobs "
+        f"WHERE provider = :provider AND {_FREE}) ORDER BY turn <> 1, account_id, turn LIMIT :count"
+    ),
+    "one order over all providers": (
+        f"SELECT {{columns}} FROM (SELECT * FROM jobs WHERE {_FREE} ORDER BY due_at LIMIT :count) WHERE provider = :provider"
+    ),
+}
+
+
+def planted(order: str) -> Handler[job_claim_store.ClaimJobs, job_claim_store.ClaimedJobs]:
+    """A handler that claims by one of these statements."""
+
+    async def handle(
+        tx: Tx, commands: Sequence[job_claim_store.ClaimJobs]
+    ) -> list[job_claim_store.ClaimedJobs | Exception]:
+        [command] = commands
+        sql = UNFAIR[order].format(columns=", ".join(COLUMNS))
+        asked = [{"provider": room.provider, "count": room.count, "now": tx.now_ms} for room in command.rooms]
+        found = await tx.rows_each(sql, asked)
+        Leased("jobs", ("id",)).claim(tx, found, command.owner, command.lease_ms)
+        return [job_claim_store.ClaimedJobs([from_row(row) for row in found])]
+
+    return handle
+
+
+def check_each(due: Mapping[str, int], claims: Mapping[str, list[list[str]]]) -> None:
+    """Every provider's claims of one job each were fair."""
+    for of_provider in claims.values():
+        check_fair(due, of_provider, 1)
+
+
+@pytest.mark.parametrize("order", UNFAIR)
+@pytest.mark.parametrize("stage", STATUS)
+async def test_unfair_statement_is_seen(
+    tmp_path: Path, template: Path, order: str, stage: job_claim_store.Stage
+) -> None:
+    """Else the check would mean nothing; our own claim passes on the same backlog."""
     due = {"acc_a": 30, "acc_b": 30, "acc_c": 1}
-    with pytest.raises(AssertionError, match=r"acc_[bc] waits for more than a round"):
-        check_fair(due, planted(due, 1), 1)  # type: ignore[operator]
+    found = {}
+    for name, handler in (("ours", None), ("planted", planted(order))):
+        (tmp_path / name).mkdir()
+        async with queue_in(tmp_path / name, template) as queue:
+            for number, (account, count) in enumerate(due.items()):
+                for provider in ("p", "q"):
+                    age_ms = 9_000 - 1_000 * number + (500 if provider == "p" else 0)
+                    columns = {"provider": provider, "status": STATUS[stage], "due_at": queue.clock.now_ms() - age_ms}
+                    queue.put(account, count, name=provider, **columns)
+            if handler is not None:
+                queue.writer.handle(job_claim_store.ClaimJobs, handler)
+            found[name] = await claims_of(queue, stage, {"p": 1, "q": 1})
+
+    check_each(due, found["ours"])
+    with pytest.raises(AssertionError, match=r"waits for more than a round|stays idle"):
+        check_each(due, found["planted"])
 
 
 class Polls:
@@ -145,9 +190,9 @@ class Polls:
             await asyncio.Event().wait()
 
 
-async def test_provider_that_does_not_answer_holds_up_no_other(tmp_path: Path) -> None:
+async def test_provider_that_does_not_answer_holds_up_no_other(tmp_path: Path, template: Path) -> None:
     """A thousand polls are due at one that answers nothing; those of another go out at once, as many as it takes."""
-    async with queue_in(tmp_path) as queue:
+    async with queue_in(tmp_path, template) as queue:
         queue.put("acc_big", 1_000, provider="slow", status=JobStatus.RUNNING)
         queue.put("acc_small", 6, provider="well", status=JobStatus.RUNNING, due_at=queue.clock.now_ms())
         polls = Polls(queue, stuck="slow")
@@ -160,9 +205,9 @@ async def test_provider_that_does_not_answer_holds_up_no_other(tmp_path: Path) -
     assert asked == {"acc_big": 2, "acc_small": 6}
 
 
-async def test_account_with_a_thousand_polls_holds_up_no_other(tmp_path: Path) -> None:
+async def test_account_with_a_thousand_polls_holds_up_no_other(tmp_path: Path, template: Path) -> None:
     """At one provider, two at once: who has a single poll waits for one turn."""
-    async with queue_in(tmp_path) as queue:
+    async with queue_in(tmp_path, template) as queue:
         queue.put("acc_big", 1_000, provider="well", status=JobStatus.RUNNING)
         queue.put("acc_small", 1, provider="well", status=JobStatus.RUNNING, due_at=queue.clock.now_ms())
         polls = Polls(queue, stuck="slow")

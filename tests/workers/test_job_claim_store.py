@@ -73,10 +73,10 @@ async def test_start_voids_every_lease(queue: Queue) -> None:
     await queue.claim(3)
     queue.raw.execute("UPDATE jobs SET status = 'submitting', due_at = due_at + 90000 WHERE id = 'acc_1-0'")
     held = await queue.writer.run(job_claim_store.VoidLeases())
-    due = await queries.abandoned(InlineReader(queue.connection), queue.clock.now_ms(), 10)
+    due = await queries.abandoned(InlineReader(queue.connection), queue.clock.now_ms(), "p", queries.START, 10)
 
     assert held == 3
-    assert [job_id for job_id, _ in due] == ["acc_1-0"]
+    assert [row["id"] for row in due] == ["acc_1-0"]
     assert await queue.claim(9) == ["acc_1-1", "acc_1-2"]
 
 

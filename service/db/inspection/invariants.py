@@ -132,6 +132,14 @@ RULES: tuple[tuple[str, str, str], ...] = (
         f"SELECT id FROM jobs WHERE status NOT IN {_FINAL} AND (due_at IS NULL OR (status IN ('running', 'submit_unknown') AND due_at > expires_at))",
     ),
     (
+        "I9",
+        "a result that waits for its copy is in a lane of its account",
+        (
+            "SELECT r.job_id FROM results r JOIN jobs j ON j.id = r.job_id WHERE r.due_at IS NOT NULL "
+            "AND substr(r.lane, 1, length(j.account_id) + 1) <> j.account_id || ' '"
+        ),
+    ),
+    (
         "I10",
         "nothing crosses accounts",
         (

@@ -29,3 +29,8 @@ def added(default: int) -> int:
 def added_flag() -> bool:
     """A truth value that came later; the rows that were there before have false."""
     return Field(default=False, nullable=False, sa_column_kwargs={"server_default": false()})  # type: ignore[no-any-return]
+
+
+def added_text() -> str:
+    """A text without a limit that came later; the rows that were there before have an empty one."""
+    return Field(default="", sa_type=Text, nullable=False, sa_column_kwargs={"server_default": text("''")})  # type: ignore[no-any-return]

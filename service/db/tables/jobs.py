@@ -7,7 +7,7 @@ from typing import ClassVar
 from sqlalchemy import CheckConstraint, Index, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-from service.db.tables.columns import added, added_flag, blob, json, long
+from service.db.tables.columns import added, added_flag, added_text, blob, json, long
 
 _ACTIVE = "('queued', 'submitting', 'submit_unknown', 'running')"
 _TO_SUBMIT = "status = 'queued'"
@@ -37,9 +37,10 @@ class Job(SQLModel, table=True):
         Index("ix_jobs_for_submit_in_turn", "provider", "account_id", "due_at", sqlite_where=text(_TO_SUBMIT)),
         Index("ix_jobs_for_poll", "provider", "due_at", sqlite_where=text(_TO_POLL)),
         Index("ix_jobs_for_poll_in_turn", "provider", "account_id", "due_at", sqlite_where=text(_TO_POLL)),
-        Index("ix_jobs_for_abandoned", "due_at", sqlite_where=text("status = 'submitting'")),
-        Index("ix_jobs_for_expiry", "expires_at", sqlite_where=text(f"status IN {_ACTIVE}")),
-        Index("ix_jobs_for_overdue", "overdue_at", sqlite_where=text("overdue_at IS NOT NULL")),
+        # What a sweep ends or notices. Each goes on behind the job that it looked at last, so its order has no ties.
+        Index("ix_jobs_for_abandoned", "provider", "due_at", "id", sqlite_where=text("status = 'submitting'")),
+        Index("ix_jobs_for_expiry", "expires_at", "id", sqlite_where=text(f"status IN {_ACTIVE}")),
+        Index("ix_jobs_for_overdue", "overdue_at", "id", sqlite_where=text("overdue_at IS NOT NULL")),
     )
 
     id: str = Field(primary_key=True)
@@ -155,8 +156,8 @@ class Result(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "results"
     __table_args__ = (
-        # What dies first is fetched first; where nobody knows (NULL) before all others.
-        Index("ix_results_for_capture", "link_dies_at", "due_at", sqlite_where=text("due_at IS NOT NULL")),
+        # Of a lane, what dies first; and what nobody knows that of (NULL), by how long it has been due.
+        Index("ix_results_for_capture", "lane", "link_dies_at", "due_at", sqlite_where=text("due_at IS NOT NULL")),
         Index("ix_results_for_sweep", "sweep_at", sqlite_where=text("sweep_at IS NOT NULL")),
     )
 
@@ -178,6 +179,7 @@ class Result(SQLModel, table=True):
     refreshed: bool = added_flag()  # whether the provider was asked for a fresh link
     link_dies_at: int | None = None  # as far as the provider's document says it
     due_at: int | None = None  # when it is to be fetched; none: it is stored, or given up
+    lane: str = added_text()  # account and host, in which it waits to be fetched
     sweep_at: int | None = None  # when its expiry is to be announced, or our copy to go
     lease_owner: str | None = None
     lease_until: int | None = None

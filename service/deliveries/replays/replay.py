@@ -15,8 +15,9 @@ from service.db.reader import Reader
 from service.db.transaction import Row
 from service.db.writer import Writer
 from service.deliveries.replays import replay_queries
+from service.deliveries.replays.replay_claim_store import PENDING
 from service.deliveries.replays.replay_queries import ReplaySelection
-from service.deliveries.replays.replay_store import PENDING, AdvanceReplay, CancelReplay, StartReplay, no_replay
+from service.deliveries.replays.replay_store import AdvanceReplay, CancelReplay, StartReplay, no_replay
 from service.deliveries.subscribing.changes import no_subscription
 from service.errors import FieldError, Invalid
 from service.ids import Ids

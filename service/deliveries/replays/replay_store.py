@@ -1,4 +1,4 @@
-"""What the writer does for replays: they begin, are claimed, go on batch by batch, and end.
+"""What the writer does for replays: they begin, go on batch by batch, and end. How they are claimed stands in `replay_claim_store`.
 
 A batch and the cursor behind it are one transaction, so that a replay that is cut off anywhere goes on without queueing
 anything twice. Of a subscription one replay goes on at a time, and a claim takes all of them: so nobody else adds
@@ -14,10 +14,12 @@ from typing import Final
 
 import msgspec
 
-from service.db.leases import RELEASED, STILL_HELD, TAKEN, VOID
+from service.db.leases import RELEASED, STILL_HELD, VOID
 from service.db.transaction import Params, Row, Tx, json_set
 from service.db.writer import Command, Writer
 from service.deliveries import store
+from service.deliveries.replays import replay_claim_store
+from service.deliveries.replays.replay_claim_store import CLAIMED, PENDING
 from service.deliveries.replays.replay_queries import Found
 from service.deliveries.subscribing.changes import no_subscription
 from service.errors import Conflict, NotFound
@@ -27,7 +29,6 @@ from service.schemas.words import REPLAYED
 RUNNING_OF_SUBSCRIPTION: Final = 10  # replays at once
 RUNNING_OF_ACCOUNT: Final = 100  # replays at once
 KEPT_OF_ACCOUNT: Final = 1_000  # ended ones; older ones are forgotten when a new one begins
-PENDING: Final = 1_000  # deliveries in a lane, above which a replay waits: what is live never waits behind more
 FULL_MS: Final = 500  # until a full lane is looked at again
 DISABLED_MS: Final = 5_000  # the same for a subscription that is disabled
 LATELY_MS: Final = 600_000  # far longer than from a look at the store to the batch that comes of it
@@ -46,24 +47,6 @@ INSERT INTO replays (id, account_id, subscription_id, since, until, types, statu
 _FORGET: Final = """
 DELETE FROM replays WHERE account_id = :account AND status <> 'running'
     AND id < (SELECT id FROM replays WHERE account_id = :account ORDER BY id DESC LIMIT 1 OFFSET :kept)
-"""
-# Each subscription's oldest replay, those first that went on longest ago. A lease is on all replays of a subscription,
-# and the claim raises the epoch of all: a holder whose lease has lapsed can write nothing any more.
-_DUE: Final = """
-SELECT min(id) AS id, subscription_id FROM replays WHERE status = 'running' GROUP BY subscription_id
-HAVING min(due_at) <= :now AND max(coalesce(lease_until, 0)) <= :now ORDER BY min(due_at) LIMIT :count
-"""
-_LEASE: Final = f"""
-UPDATE replays SET {TAKEN}
-WHERE status = 'running' AND subscription_id IN @set(:subscriptions)
-"""
-_CLAIMED: Final = """
-SELECT r.id, r.account_id, r.subscription_id, r.since, r.until, r.types, r.statuses, r.next_pos, r.last_pos, r.lease_epoch,
-    s.status AS subscription, s.events, s.providers, s.operations, s.tags, (
-    SELECT count(*) FROM (SELECT 1 FROM deliveries d WHERE d.lane = r.subscription_id AND d.status = 'pending' LIMIT :most)
-    ) AS pending
-FROM replays r LEFT JOIN subscriptions s ON s.id = r.subscription_id AND s.account_id = r.account_id
-WHERE r.status = 'running' AND r.id = :id
 """
 _RELEASE: Final = f"""
 UPDATE replays SET {RELEASED}, due_at = :due_at WHERE status = 'running' AND subscription_id = :subscription
@@ -225,31 +208,6 @@ def no_replay() -> NotFound:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimReplays(Command[list[Row]]):
-    """Claim replays that want to go on, one of a subscription; each row tells the subscription's filters and backlog too."""
-
-    owner: str
-    lease_ms: int
-    count: int
-
-    def lock(self) -> Hashable | None:
-        """Each claim must see what the one before took."""
-        return "claim"
-
-
-async def handle_claims(tx: Tx, commands: Sequence[ClaimReplays]) -> list[list[Row] | Exception]:
-    """The writer's handler for `ClaimReplays`."""
-    [command] = commands
-    due = await tx.rows(_DUE, {"now": tx.now_ms, "count": command.count})
-    if not due:
-        return [[]]
-    subscriptions = json_set(row["subscription_id"] for row in due)
-    until = tx.now_ms + command.lease_ms
-    tx.write(_LEASE, [{"owner": command.owner, "until": until, "subscriptions": subscriptions}])
-    return [await tx.rows_each(_CLAIMED, [{"id": row["id"], "most": PENDING} for row in due])]
-
-
-@dataclass(frozen=True, slots=True)
 class AdvanceReplay(Command[bool]):
     """Queue what was found and move the cursor behind it; answered with whether the replay went on.
 
@@ -277,7 +235,7 @@ async def handle_advances(
     """The writer's handler for `AdvanceReplay`."""
     answers: list[bool | Exception] = []
     for command in commands:
-        rows = await tx.rows(_CLAIMED, {"id": command.replay_id, "most": PENDING})
+        rows = await tx.rows(CLAIMED, {"id": command.replay_id, "most": PENDING})
         if not rows or rows[0]["lease_epoch"] != command.epoch:
             answers.append(False)  # cancelled, or somebody else's by now
         else:
@@ -364,20 +322,6 @@ def _end(tx: Tx, replay: Row, status: str, reason: str | None) -> None:
     tx.write(_END, [{"id": replay["id"], "status": status, "reason": reason, "now": tx.now_ms}], expect=1)
 
 
-@dataclass(frozen=True, slots=True)
-class VoidReplayLeases(Command[None]):
-    """At start on SQLite every lease is void."""
-
-
-async def handle_void(tx: Tx, commands: Sequence[VoidReplayLeases]) -> list[Exception | None]:
-    """The writer's handler for `VoidReplayLeases`."""
-    tx.write(
-        f"UPDATE replays SET {VOID} WHERE status = 'running' AND lease_owner IS NOT NULL",
-        [{}],
-    )
-    return [None for _ in commands]
-
-
 def register(writer: Writer, ids: Ids, left_in_store: Callable[[str], None]) -> None:
     """Name the handlers of this module's commands.
 
@@ -390,8 +334,7 @@ def register(writer: Writer, ids: Ids, left_in_store: Callable[[str], None]) -> 
     async def advance(tx: Tx, commands: Sequence[AdvanceReplay]) -> list[bool | Exception]:
         return await handle_advances(tx, commands, ids, left_in_store)
 
+    replay_claim_store.register(writer)
     writer.handle(StartReplay, handle_starts)
     writer.handle(CancelReplay, handle_cancels)
-    writer.handle(ClaimReplays, handle_claims)
     writer.handle(AdvanceReplay, advance)
-    writer.handle(VoidReplayLeases, handle_void)
