@@ -104,7 +104,10 @@ class Refill:
                 _log.exception("refill_broke")
 
     def _wish(self, lanes: Iterable[str]) -> tuple[Wish, ...]:
-        wishes = (Wish(each, *self._lanes.wants(each)) for each in lanes)
+        wishes = [Wish(each, *self._lanes.wants(each)) for each in lanes]
+        for wish in wishes:
+            if not wish.count:
+                self._lanes.turned_away(wish.lane)
         return tuple(wish for wish in wishes if wish.count)
 
     def _failing(self, lane: str) -> Wish | int | None:
@@ -131,7 +134,7 @@ class Refill:
             self._lanes.give(await self._sending(row, claimed.bodies[row["event_id"]]), reserved=False)
         for wish in claimed.wishes:
             more = taken[wish.lane] >= wish.count or wish.lane in claimed.cut
-            self._lanes.refilled(wish.lane, more=more, stamp=stamp)
+            self._lanes.refilled(wish.lane, more=more, stamp=stamp, caught_up_to=wish.catch_up_to)
         return len(claimed.rows)
 
     def take_back(self, given_back: Sequence[Sending]) -> None:

@@ -199,7 +199,9 @@ def _inline_store(path: Path, clock: VirtualClock, randomness: SeededRandomness)
 
 
 @contextlib.asynccontextmanager
-async def desk(directory: Path, *, inline: bool = False, limit: int = 1_000) -> AsyncIterator[Desk]:
+async def desk(
+    directory: Path, *, inline: bool = False, limit: int = 1_000, caching: type[DestinationCache] = DestinationCache
+) -> AsyncIterator[Desk]:
     """Open everything, with a store without threads if told so, and up to `limit` subscriptions; at the end close it and check the invariants."""
     clock, randomness = VirtualClock(), SeededRandomness(1)
     upgrade(directory / "remora.db")
@@ -211,7 +213,7 @@ async def desk(directory: Path, *, inline: bool = False, limit: int = 1_000) -> 
     store.writer.start()
     door = Door(allow=(), clock=clock)
     ids = Ids(clock, randomness)
-    cache = DestinationCache(store.box)
+    cache = caching(store.box)
     sent: list[Sending] = []
 
     async def catch(sending: Sending) -> None:

@@ -218,7 +218,7 @@ async def test_lane_whose_breaker_opens_gives_back_what_it_holds(network: Networ
         await network.answer(f"a-{number}")
 
     assert [each.delivery_id for each in network.given_back] == [f"a-{number}" for number in range(5, 40)]
-    assert network.lanes.held() == 0
+    assert len(network.lanes.places) == 0
     assert network.lanes.room("a") == 0
     assert network.take("a", 1) == 0
 
@@ -273,7 +273,7 @@ async def test_account_that_fills_memory_leaves_half_of_the_rest_to_others(netwo
     for lane in range(100):
         for number in range(30):
             reserve("greedy", f"g{lane}", number)
-    greedy = network.lanes.held()
+    greedy = len(network.lanes.places)
     modest = sum(reserve("modest", f"m{lane}", number) for lane in range(10) for number in range(5))
     first_of_a_lane = reserve("greedy", "another")
 

@@ -86,7 +86,7 @@ async def test_dead_destination_is_left_alone_and_delays_no_other(at: Outage) ->
 
     assert len(at.web.events(WELL)) == 100
     assert len(at.web.events(DOWN)) <= 15
-    assert at.sender.lanes.held() == 0
+    assert len(at.sender.lanes.places) == 0
     assert at.desk.rows("SELECT count(*) FROM deliveries WHERE lease_owner IS NOT NULL") == [(0,)]
 
 
@@ -275,7 +275,7 @@ async def test_late_answer_of_an_old_address_is_not_held_against_the_new_one(at:
     at.web.hold.set()
     await at.settle()
     shown = await at.desk.subscribe.show(OURS, made["id"])
-    breaker = at.sender.lanes.breaker_of(made["id"]).word
+    breaker = at.sender.lanes.breakers.state(made["id"]).word
     await at.pass_time(10, step_s=5)
 
     assert (shown["status"], shown["health"]["failing_since"], breaker) == ("enabled", None, "closed")
@@ -420,7 +420,7 @@ async def test_backlog_that_is_found_at_start_does_not_wait_for_ticks(at: Outage
     await at.sender.lanes.settle()
 
     assert at.statuses() == {"delivered": 6_001}
-    assert at.sender.lanes.held() == 0
+    assert len(at.sender.lanes.places) == 0
 
 
 async def test_claims_keep_to_the_memory_of_all_lanes(at: Outage) -> None:
@@ -433,7 +433,7 @@ async def test_claims_keep_to_the_memory_of_all_lanes(at: Outage) -> None:
     for _ in range(8):
         await at.sender.run_once()
         await asyncio.sleep(0.05)
-    held = at.sender.lanes.held()
+    held = len(at.sender.lanes.places)
     release.set()
     await at.settle()
 

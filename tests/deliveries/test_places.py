@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import replace
 
@@ -11,11 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from service.clock import SeededRandomness, VirtualClock
 from service.deliveries.lanes.held_bytes import Memory
-from service.deliveries.lanes.lanes import Lanes
 from service.deliveries.lanes.places import PlaceMisused, Places
-from service.deliveries.lanes.queue import Lane, LanePlace, Sending, Stage
+from service.deliveries.lanes.queue import Lane, LanePlace, Stage
 from service.deliveries.lanes.quota import Shares
 from tests.deliveries.test_lanes import sending
 
@@ -144,112 +141,3 @@ def test_planted_mistake_is_seen(planted: type[Places]) -> None:
     """Else the check would mean nothing."""
     with pytest.raises((AssertionError, KeyError, pytest.fail.Exception)):
         check(planted)
-
-
-class LaneHistories(RuleBasedStateMachine):
-    """The lanes with their tasks: requests are answered, break, fail and succeed in any order; what is held goes to nought."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.clock = VirtualClock()
-        self.left: list[Sending] = []
-        self.lanes = self.loop.run_until_complete(self._open())
-        self.number = 0
-        self.reserved: list[Sending] = []
-        self.out: dict[str, asyncio.Future[bool]] = {}
-
-    async def _open(self) -> Lanes:
-        return Lanes(self._send, self.clock, SeededRandomness(1), self.left.extend, timeout_s=15)
-
-    async def _send(self, one: Sending) -> None:
-        answer = self.out[one.delivery_id] = self.loop.create_future()
-        delivered = await answer
-        self.lanes.heard(one, delivered=delivered)
-        self.lanes.answered(one)
-
-    async def _settle(self) -> None:
-        for _ in range(8):
-            await asyncio.sleep(0)
-
-    def _turn(self) -> None:
-        self.loop.run_until_complete(self._settle())
-
-    @rule(lane=st.sampled_from("ab"))
-    def reserve(self, lane: str) -> None:
-        """A place, if there is one."""
-        self.number += 1
-        one = sending(lane, self.number)
-        if self.lanes.reserve(one):
-            self.reserved.append(one)
-
-    @precondition(lambda self: self.reserved)
-    @rule(commits=st.booleans())
-    def commit(self, commits: bool) -> None:
-        """Or roll back."""
-        one = self.reserved.pop()
-
-        async def done() -> None:
-            (self.lanes.give if commits else self.lanes.release)(one)
-            await self._settle()
-
-        self.loop.run_until_complete(done())
-
-    @rule(lane=st.sampled_from("ab"))
-    def refill(self, lane: str) -> None:
-        """From the store."""
-        self.number += 1
-
-        async def given() -> None:
-            self.lanes.give(sending(lane, self.number), reserved=False)
-            await self._settle()
-
-        self.loop.run_until_complete(given())
-
-    @precondition(lambda self: self.out)
-    @rule(data=st.data(), outcome=st.sampled_from(["delivered", "failed", "broken"]))
-    def answer(self, data: st.DataObject, outcome: str) -> None:
-        """A request ends, one way or another."""
-        answer = self.out.pop(data.draw(st.sampled_from(sorted(self.out))))
-        if outcome == "broken":
-            answer.set_exception(RuntimeError("broken"))
-        else:
-            answer.set_result(outcome == "delivered")
-        self._turn()
-
-    @rule(seconds=st.integers(1, 400))
-    def wait(self, seconds: int) -> None:
-        """Time goes on."""
-        self.clock.advance(seconds)
-        self._turn()
-
-    @invariant()
-    def what_is_held_adds_up(self) -> None:
-        """No lane has more out than it may, and every place is somewhere."""
-        for lane in self.lanes._lanes.values():
-            assert lane.in_flight <= lane.max_in_flight
-            assert lane.stages[Stage.QUEUED] == len(lane.queue)
-            assert min(lane.stages) >= 0
-        assert self.lanes._shares.out == sum(lane.in_flight for lane in self.lanes._lanes.values())
-        assert len(self.lanes.places) == sum(lane.load for lane in self.lanes._lanes.values())
-
-    def teardown(self) -> None:
-        """Everything is answered, and nothing is left."""
-        for one in self.reserved:
-            self.lanes.release(one)
-        for _ in range(1_000):
-            if not self.out and not any(lane.queue for lane in self.lanes._lanes.values()):
-                break
-            for answer in [self.out.pop(name) for name in list(self.out)]:
-                answer.set_result(True)
-            self.clock.advance(400)
-            self._turn()
-        assert len(self.lanes.places) == 0
-        assert self.lanes.memory.bytes == 0
-        assert self.lanes._shares.out == 0
-        self.loop.close()
-
-
-def test_lanes_forget_nothing() -> None:
-    """Whatever becomes of requests: no lane has too many out, and at the end nothing is held."""
-    run_state_machine_as_test(LaneHistories, settings=settings(max_examples=60, stateful_step_count=30, deadline=None))

@@ -16,7 +16,7 @@ import structlog
 from service.clock import Clock, Randomness
 from service.deliveries.lanes.cooling import Cooling
 from service.deliveries.lanes.held_bytes import Memory
-from service.deliveries.lanes.lane_breaker import BreakerState, LaneBreakers
+from service.deliveries.lanes.lane_breaker import LaneBreakers
 from service.deliveries.lanes.lane_names import OriginLanes, origin_of
 from service.deliveries.lanes.places import Places
 from service.deliveries.lanes.queue import Lane, LanePlace, Sending, Stage
@@ -70,6 +70,7 @@ class Lanes:
         self.origins = OriginLanes(clock, self._holds)
         self._changes = 0  # how often more became due in the store; see `stamp`
         self.hungry: set[str] = set()  # lanes with room whose backlog is in the store
+        self._turned_away: set[str] = set()  # hungry ones that had no room when it came to asking
         self.wake_refill = asyncio.Event()
 
     # -- places ------------------------------------------------------------------------------------------------------
@@ -88,18 +89,15 @@ class Lanes:
         """Give a reserved place back."""
         place = self.places.of(sending)
         self.places.give_back(place)
-        self._drop_if_idle(sending.lane, place.lane)
+        self._look_after(sending.lane, place.lane)
 
     def left_in_store(self, lane_id: str) -> None:
         """A delivery of this lane was committed without a holder."""
         lane = self._lanes.get(lane_id)
-        if lane is not None:
-            lane.changed = self._changes = self._changes + 1
         if lane is not None and not lane.idle:
-            lane.backlog = True
+            self._more_is_due(lane)
         elif not self.breakers.is_open(lane_id):  # else the next try finds it
-            self.hungry.add(lane_id)
-            self.wake_refill.set()
+            self._ask(lane_id)
 
     def room(self, lane_id: str) -> int:
         """How many more deliveries the lane would take from the store."""
@@ -116,14 +114,14 @@ class Lanes:
 
     def rooms(self, below: int) -> dict[str, int]:
         """The lanes in memory that take less than so many deliveries from the store now, and how many they take."""
-        rooms: dict[str, int] = {}
         now, scarce = self._clock.monotonic(), self.memory.left() < BUFFER
-        for lane_id, lane in self._lanes.items():
+        return {
+            lane_id: room
+            for lane_id, lane in self._lanes.items()
             # Ten thousand lanes are looked at twice a second, and nearly all of them have room enough.
-            if lane.rate_per_s is None and lane.load + below <= BUFFER and lane.slow_until <= now and not scarce:
-                continue
-            rooms[lane_id] = self._room(lane_id, lane)
-        return {lane_id: room for lane_id, room in rooms.items() if room < below}
+            if (lane.rate_per_s is not None or lane.load + below > BUFFER or lane.slow_until > now or scarce)
+            and (room := self._room(lane_id, lane)) < below
+        }
 
     def wants(self, lane_id: str) -> tuple[int, int | None, str | None, bool]:
         """What the lane takes from the store: how many, ahead of their time up to when, which one first, and whether to try."""
@@ -140,10 +138,11 @@ class Lanes:
         if not self._open or lane.slow_until > self._clock.monotonic():
             return 0
         if self.breakers.is_open(lane_id):
-            return max(0, (self.breakers.limit(lane_id) or 0) - lane.load)
-        buffer = BUFFER if lane.rate_per_s is None else min(BUFFER, int(lane.rate_per_s * BUFFERED_S))
-        own = lane.max_in_flight + buffer - lane.load
-        return max(0, min(own, self.memory.room(lane.account_id, first=not lane.load)))
+            most = self.breakers.limit(lane_id) or 0
+        else:
+            buffer = BUFFER if lane.rate_per_s is None else min(BUFFER, int(lane.rate_per_s * BUFFERED_S))
+            most = lane.max_in_flight + buffer
+        return max(0, min(most - lane.load, self.memory.room(lane.account_id, first=not lane.load)))
 
     # -- deliveries --------------------------------------------------------------------------------------------------
 
@@ -156,7 +155,7 @@ class Lanes:
         elif self._room(sending.lane, lane):
             place = self.places.take(lane, sending, _QUEUED)
         else:
-            lane.backlog = not self.breakers.is_open(sending.lane)
+            self._more_is_due(lane)
             self._give_back([sending])
             return
         if (
@@ -170,27 +169,36 @@ class Lanes:
         (lane.queue.appendleft if sending.urgent else lane.queue.append)(place)
         self._pump(sending.lane, lane)
 
-    def refilled(self, lane_id: str, *, more: bool, stamp: int) -> None:
+    def refilled(self, lane_id: str, *, more: bool, stamp: int, caught_up_to: int | None = None) -> None:
         """The lane was filled from the store.
 
         Args:
             lane_id: Its id.
             more: Whether anything due was left there.
             stamp: What `stamp` gave before the store was asked: what became due there since is more, too.
+            caught_up_to: How far the store was asked for what is ahead of its time; a tick asks for none of it.
         """
-        lane = self._lanes.get(lane_id)
-        if lane is None:
+        if (lane := self._lanes.get(lane_id)) is not None:
+            lane.backlog = more or lane.changed > stamp or lane.catch_up_to != caught_up_to
+            if not lane.backlog:
+                lane.catch_up_to = None
+            self._look_after(lane_id, lane)
+
+    def turned_away(self, lane_id: str) -> None:
+        """The store was to be asked for this lane, which takes nothing now."""
+        if (lane := self._lanes.get(lane_id)) is None:
             return
-        lane.backlog = more or lane.changed > stamp
-        if not lane.backlog:
-            lane.catch_up_to = None
-        self._ask_for_more(lane_id, lane)
-        self._drop_if_idle(lane_id, lane)
+        if lane.load:  # what it holds asks again when it ends
+            lane.backlog = True
+        elif self.breakers.is_open(lane_id):  # which says when the lane is looked at again
+            lane.backlog, lane.catch_up_to = False, None
+            self._drop_if_idle(lane_id, lane)
+        else:
+            self._turned_away.add(lane_id)
 
     def slow_down(self, lane_id: str, seconds: float) -> None:
         """Start nothing in this lane for a while."""
-        lane = self._lanes.get(lane_id)
-        if lane is not None:
+        if (lane := self._lanes.get(lane_id)) is not None:
             lane.slow_until = max(lane.slow_until, self._clock.monotonic() + seconds)
 
     def heard(
@@ -206,15 +214,13 @@ class Lanes:
             self.breakers.failed(lane_id, retry_after_s)
             return
         if self.breakers.is_open(lane_id):  # what waits may be due, and rests in the store
-            lane.backlog = True
-            lane.changed = self._changes = self._changes + 1
+            self._more_is_due(lane)
         if self.breakers.succeeded(lane_id, lane.max_in_flight):
             lane.catch_up_to = self._clock.now_ms()
 
     def limit(self, lane_id: str, max_in_flight: int) -> None:
         """So many requests of this lane may be out at once from now on."""
-        lane = self._lanes.get(lane_id)
-        if lane is not None:
+        if (lane := self._lanes.get(lane_id)) is not None:
             lane.max_in_flight = max_in_flight
 
     def answered(self, sending: Sending) -> None:
@@ -230,43 +236,33 @@ class Lanes:
 
     def in_flight_of(self, lane_id: str) -> int:
         """Requests of one lane that are out now."""
-        lane = self._lanes.get(lane_id)
-        return 0 if lane is None else lane.in_flight
+        return 0 if (lane := self._lanes.get(lane_id)) is None else lane.in_flight
 
     def count(self) -> int:
         """Lanes that are in memory."""
         return len(self._lanes)
 
-    def held(self) -> int:
-        """Deliveries that are in memory, over all lanes."""
-        return len(self.places)
-
-    def breaker_of(self, lane_id: str) -> BreakerState:
-        """The state of a lane's breaker."""
-        return self.breakers.state(lane_id)
-
     def try_now(self, lane_id: str, delivery_id: str | None = None) -> None:
         """Somebody changed or enabled the destination, or wants this delivery sent: an open breaker tries it now."""
         self.breakers.try_now(lane_id, delivery_id)
-        self.hungry.add(lane_id)
-        self.wake_refill.set()
+        self._ask(lane_id)
 
     def catch_up(self, account_id: str, lane_id: str) -> None:
         """The origin of this lane is back: what waits for its turn on the schedule is due now."""
         lane = self._lane(account_id, lane_id, self.origins.limit(lane_id), None)
         if lane.slow_until <= self._clock.monotonic():
-            lane.catch_up_to, lane.backlog = self._clock.now_ms(), True
-            lane.changed = self._changes = self._changes + 1
+            lane.catch_up_to = self._clock.now_ms()
+            self._more_is_due(lane)
             self.try_now(lane_id)
 
     def renew(self, lane_id: str) -> None:
         """A destination that failed was changed or enabled: it is tried at once."""
         self.breakers.suspect(lane_id)
-        lane = self._lanes.get(lane_id)
-        if lane is not None:
+        if (lane := self._lanes.get(lane_id)) is not None:
             lane.slow_until = 0.0
-        self.hungry.add(lane_id)
-        self.wake_refill.set()
+            lane.stop_timer()  # it may sleep for as long as the old one asked for
+            self._pump(lane_id, lane)
+        self._ask(lane_id)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -274,8 +270,7 @@ class Lanes:
         """Start nothing new and let what is out come back; what is only queued is leased and comes back after the lease."""
         self._open = False
         for lane in self._lanes.values():
-            if lane.timer is not None:
-                lane.timer.cancel()
+            lane.stop_timer()
         await self._turns.drain(timeout_s)
 
     async def settle(self) -> None:
@@ -311,6 +306,7 @@ class Lanes:
                 # It waited here too long: its lease ends, and the next holder would send it a second time.
                 self.places.give_back(place)
                 lane.backlog = True
+                self._look_after(lane_id, lane)
                 continue
             if lane.rate_per_s:
                 lane.next_start = max(now, lane.next_start) + 1 / lane.rate_per_s
@@ -346,7 +342,7 @@ class Lanes:
         await self._clock.sleep(wait_s)
         lane.timer = None
         self._pump(lane_id, lane)
-        self._ask_for_more(lane_id, lane)
+        self._look_after(lane_id, lane)
 
     async def _run(self, place: LanePlace) -> None:
         lane, sending = place.lane, place.sending
@@ -359,23 +355,33 @@ class Lanes:
             self.places.give_back(place)
             self._pump(lane_id, lane)
             self._pump_waiting()
-            self._ask_for_more(lane_id, lane)
-            self._drop_if_idle(lane_id, lane)
+            self._look_after(lane_id, lane)
 
     def _pump_waiting(self) -> None:
         """A socket is free: those who wait for one, in turn; not for ever where none of them may have it."""
         in_vain = 0
         while in_vain < TRIES and (lane_id := self._shares.next()) is not None:
-            lane = self._lanes.get(lane_id)
-            if lane is not None:
+            if (lane := self._lanes.get(lane_id)) is not None:
                 before = self._shares.out
                 waits = self._pump(lane_id, lane, turn=True)
                 in_vain += waits and self._shares.out == before
 
-    def _ask_for_more(self, lane_id: str, lane: Lane) -> None:
-        if lane.backlog and lane.load <= lane.max_in_flight:
-            self.hungry.add(lane_id)
-            self.wake_refill.set()
+    def _more_is_due(self, lane: Lane) -> None:
+        """In the store, since now: what a claim that is under way has seen is less."""
+        lane.backlog = True
+        lane.changed = self._changes = self._changes + 1
+
+    def _look_after(self, lane_id: str, lane: Lane) -> None:
+        """The lane holds less: have the store asked for more, or drop it."""
+        if not lane.backlog:
+            self._drop_if_idle(lane_id, lane)
+        elif lane.load <= lane.max_in_flight:
+            self._ask(lane_id)
+
+    def _ask(self, lane_id: str) -> None:
+        """Have the store asked for this lane."""
+        self.hungry.add(lane_id)
+        self.wake_refill.set()
 
     def _drop_if_idle(self, lane_id: str, lane: Lane) -> None:
         if not lane.idle:
@@ -386,8 +392,9 @@ class Lanes:
             del self._lanes[dropped]
 
     def forget_idle(self) -> None:
-        """Drop the lanes that nobody came back to."""
+        """Drop the lanes that nobody came back to, and have the store asked again for those that were turned away."""
+        self.hungry |= self._turned_away
+        self._turned_away.clear()
         for lane_id in self._cooling.take():
-            lane = self._lanes.get(lane_id)
-            if lane is not None:
+            if (lane := self._lanes.get(lane_id)) is not None:
                 self._drop_if_idle(lane_id, lane)

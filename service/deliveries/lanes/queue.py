@@ -82,3 +82,9 @@ class Lane:
     def idle(self) -> bool:
         """Whether there is nothing to come back to."""
         return self.load == 0 and self.timer is None and not self.backlog
+
+    def stop_timer(self) -> None:
+        """Wait for no moment any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

@@ -127,7 +127,9 @@ class Figures:
 
     def standing(self, lane_id: str) -> DestinationStanding:
         """All that is known of one destination."""
-        return DestinationStanding(self.of(lane_id), self.lanes.breaker_of(lane_id), self.lanes.in_flight_of(lane_id))
+        return DestinationStanding(
+            self.of(lane_id), self.lanes.breakers.state(lane_id), self.lanes.in_flight_of(lane_id)
+        )
 
     def _slot(self) -> int:
         return int(self._clock.monotonic() // SLOT_S)

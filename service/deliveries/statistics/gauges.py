@@ -21,7 +21,7 @@ async def gauges(reader: Reader, figures: Figures, now_ms: int) -> dict[str, Gau
     whole: dict[str, Gauge] = {
         "remora_deliveries_pending": {_NONE: waits.pending},
         "remora_delivery_oldest_due_seconds": {_NONE: _due_for_s(waits.due_at, now_ms)},
-        "remora_deliveries_held": {_NONE: lanes.held()},
+        "remora_deliveries_held": {_NONE: len(lanes.places)},
         "remora_deliveries_held_bytes": {_NONE: lanes.memory.bytes},
         "remora_deliveries_in_flight": {_NONE: lanes.in_flight()},
         "remora_lanes": {_NONE: lanes.count()},
