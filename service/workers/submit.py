@@ -34,12 +34,13 @@ from service.providers.client import SubmitOutcome, Verdict
 from service.providers.limiter import Slot
 from service.providers.registry import Provider, Registry
 from service.states import ErrorCode
-from service.workers.until_stored import run_until_stored
+from service.workers.until_stored import RETRY_S, run_until_stored
 
 _log = structlog.get_logger(__name__)
 
 LEASE_MARGIN_MS = 30_000  # the lease outlasts the provider's deadline by this
 STORAGE_DOWN_MS = 15_000  # the same for a job whose input lies in a storage that does not answer
+STORE_DOWN_S = 300.0  # for which a submission waits for a store that takes no writes; half of its lease
 PROVIDER_DOWN_MS = 5_000  # how long a job that came while its provider is down waits at least
 
 
@@ -71,7 +72,20 @@ class Submitter:
     moderation: Moderation | None = None
 
     async def submit(self, job: JobRow, slot: Slot) -> None:
-        """Send a leased job, for which there is a slot, and bring back what the provider said."""
+        """Send a leased job, for which there is a slot, and bring back what the provider said.
+
+        While the store takes no writes it is begun anew: nothing was sent then, and the lease is far longer than a moment.
+        """
+        end = self.clock.monotonic() + STORE_DOWN_S
+        while True:
+            try:
+                return await self._begin(job, slot)
+            except StoreUnavailable:
+                if self.writer.closed or self.closing.is_set() or self.clock.monotonic() >= end:
+                    raise
+            await self.clock.sleep(RETRY_S)
+
+    async def _begin(self, job: JobRow, slot: Slot) -> None:
         provider = self.registry.get(job.provider)
         if provider is None or not provider.configured or provider.operation(job.operation) is None:
             reason = (
@@ -132,11 +146,8 @@ class Submitter:
         token = self.tokens.new()
         lease_ms = round(provider.submit_timeout_s * 1000) + LEASE_MARGIN_MS
         begun = SubmitBegun(job.id, job.lease_epoch, self.ids.new("sbm"), hash_of(token), lease_ms, moderation)
-        try:
-            if await self.writer.run(Track(begun)) is not True:
-                return  # cancelled, expired, or somebody else's by now
-        except StoreUnavailable:
-            return  # nothing was written and nothing was sent; it is claimed again when its lease ends
+        if await self.writer.run(Track(begun)) is not True:
+            return  # cancelled, expired, or somebody else's by now
         self.breakers.of(provider.name).begin()
         slot.sent()
         answered = await self._send(provider, job, given, begun, token)
