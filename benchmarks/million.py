@@ -36,7 +36,7 @@ from benchmarks.targets import Remora
 from benchmarks.world import World
 from service.clock import SystemClock, SystemRandomness
 from service.db.inspection.invariants import breaches
-from service.db.opening import Store, open_store
+from service.db.opening import SQLiteStore, open_store
 from service.db.transaction import Tx
 from service.db.writer import Command
 from service.deliveries import claim_store, delivery_queries
@@ -87,7 +87,7 @@ class Asked:
     """An open store, and what is asked of it."""
 
     archive: Archive
-    store: Store
+    store: SQLiteStore
     taken_ms: dict[str, list[float]] = field(default_factory=dict)
 
     def questions(self) -> dict[str, Callable[[], Awaitable[int]]]:

@@ -25,7 +25,7 @@ import uvloop
 from benchmarks.ended import ACCOUNT, DAY_MS, Ended, fill
 from benchmarks.report import aim, machine, stolen_s
 from service.clock import SystemClock, SystemRandomness
-from service.db.opening import Store, open_store
+from service.db.opening import SQLiteStore, open_store
 from service.jobs import queries
 from service.jobs.listing import list_queries
 from service.jobs.listing.list_queries import JobFilter
@@ -56,7 +56,7 @@ class Asked:
     """An open store, and what is asked of it."""
 
     ended: Ended
-    store: Store
+    store: SQLiteStore
     counted_per_s: float
     taken_ms: dict[str, list[float]] = field(default_factory=dict)
     _turn: int = 0

@@ -9,6 +9,7 @@ import resource
 import socket
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Self
 
 import structlog
@@ -42,7 +43,6 @@ from service.deliveries.lanes.quota import SOCKETS
 from service.deliveries.replays.replay import Replays
 from service.deliveries.subscribing.subscribe import Subscribe
 from service.egress.door import Door
-from service.errors import SettingsInvalid
 from service.events.feed import MAX_FOLLOWERS
 from service.events.feed_queries import plain_until
 from service.ids import Ids
@@ -81,6 +81,7 @@ class Service:
         self.metrics = Metrics()
         self.url = ""  # where it listens
         self.base_url = ""  # where callers reach it, as far as anybody knows
+        self.owner = randomness.bytes(8).hex()  # the name of this process on leases
         self.admin_key: str | None = None  # in the clear, only when one was made just now
         self.admin_key_path: Path | None = None
         self.new_database = False  # there was none before
@@ -128,21 +129,20 @@ class Service:
     async def _open(self, listening: socket.socket | None) -> None:
         settings, clock, randomness = self.settings, self.clock, self.randomness
         path = settings.sqlite_path
-        if path is None:
-            message = "REMORA_DATABASE_URL: PostgreSQL is not served by this version; use sqlite:///path"
-            raise SettingsInvalid([message])
-        lock = await asyncio.to_thread(hold, path)  # before the port: if both are taken, the database is what matters
-        self._undo.callback(lock.release)
+        lock = None
+        if path is not None:  # before the port: if both are taken, the database is what matters
+            lock = await asyncio.to_thread(hold, path)
+            self._undo.callback(lock.release)
         self._take_port(listening)
-        store = await self._open_store(path, lock)
+        store = await self._open_store(lock)
         self._readiness = Readiness(store.writer, clock)
         self.new_database = store.fresh
         self._undo.push_async_callback(store.close)
         egress = Door(allow=settings.egress_allow, clock=clock)
         await egress.start()
         self._undo.push_async_callback(egress.close)
-        spool, whose = path.with_name(path.name + ".spool"), await installation(store.reader)
-        storage = await asyncio.to_thread(open_storage, settings.storage_url, spool, whose)
+        whose = await installation(store.reader)
+        storage = await asyncio.to_thread(open_storage, settings.storage_url, self._spool(path), whose)
         keys = Keys(store.reader, store.writer, clock, limit=settings.max_keys)
         self._undo.push_async_callback(keys.close)
         self.registry = Registry.load(
@@ -159,7 +159,7 @@ class Service:
             registry=self.registry,
             links=ResultLinks(store.box.derive("results"), self.base_url, certain=settings.public_url is not None),
             keys=keys,
-            owner=randomness.bytes(8).hex(),
+            owner=self.owner,
             storage=storage,
             files=egress,
             sockets=_sockets(),
@@ -180,11 +180,17 @@ class Service:
         for register in (job_claim_store.register, bootstrap.register, pullback.register):
             register(store.writer)
         store.writer.start()
-        await self._ensure_admin(store, path)
+        await self._ensure_admin(store)
         cursors = SealedCursors(store.box, await plain_until(store.reader))
         self._app = create_api(self._context(cursors))
         prefix = prefix_of(settings.public_url)
         self._entry = BelowPrefix(self._app, prefix, ROOTS) if prefix else self._app
+
+    def _spool(self, database: Path | None) -> Path:
+        """Where files on their way to a bucket are written."""
+        if database is not None:
+            return database.with_name(database.name + ".spool")
+        return Path(gettempdir()) / f"remora-{self.owner}.spool"
 
     def _take_port(self, listening: socket.socket | None) -> None:
         settings = self.settings
@@ -199,11 +205,24 @@ class Service:
         # All addresses are none: a link that says 0.0.0.0 leads nowhere, one that says localhost at least on this machine.
         self.base_url = settings.public_url or (f"http://localhost:{port}" if is_wildcard(host) else self.url)
 
-    async def _open_store(self, path: Path, lock: DatabaseLock) -> Store:
+    async def _open_store(self, lock: DatabaseLock | None) -> Store:
         settings = self.settings
+        secret_key = settings.secret_key.get_secret_value() if settings.secret_key else None
+        if settings.sqlite_path is None:
+            from service.db.postgres import pg_opening  # noqa: PLC0415 - its driver is there only where it is asked for
+
+            read_timeout_s = settings.read_timeout.total_seconds()
+            return await pg_opening.open_store(
+                settings.database_url,
+                secret_key or "",
+                self.clock,
+                self.randomness,
+                self.metrics,
+                read_timeout_s=read_timeout_s,
+            )
         return await open_store(
-            path,
-            settings.secret_key.get_secret_value() if settings.secret_key else None,
+            settings.sqlite_path,
+            secret_key,
             self.clock,
             self.randomness,
             self.metrics,
@@ -213,7 +232,7 @@ class Service:
             log_max=settings.wal_max,
         )
 
-    async def _ensure_admin(self, store: Store, path: Path) -> None:
+    async def _ensure_admin(self, store: Store) -> None:
         given = self.settings.admin_key
         admin = await bootstrap.ensure_default(
             writer=store.writer,
@@ -221,7 +240,7 @@ class Service:
             box=store.box,
             ids=self._base.ids,
             randomness=self.randomness,
-            database=path,
+            database=self.settings.sqlite_path,
             given=given.get_secret_value() if given else None,
         )
         self.admin_key = admin.text if given is None else None

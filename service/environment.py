@@ -9,6 +9,7 @@ import io
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -29,6 +30,12 @@ from service.settings import (
 
 _FILE: Final = "_FILE"
 _Pairs = Iterator[tuple[str, str]]  # names and texts
+
+_NEEDED_BESIDE_POSTGRESQL: Final = {
+    "SECRET_KEY": "set it to 32 random characters or more, and keep them as safe as the database",
+    "ADMIN_KEY": "set it to 24 random characters or more",
+    "STORAGE_URL": "set a place for results that outlives this machine (s3://…, gs://…, az://…), file:/path, or none",
+}
 
 _BY_NAME: Final = {PREFIX + row.name: row for row in SETTINGS}
 _BY_FIELD: Final = {row.name: row for row in PROVIDER_SETTINGS}
@@ -65,7 +72,12 @@ def log_format(environ: Mapping[str, str], directory: Path) -> Literal["auto", "
 def _contradictions(found: dict[str, Any], values: _Values, directory: Path) -> Iterator[str]:
     """What is only wrong together with something else."""
     if (found["database_url"] or "").startswith("postgresql:"):
-        yield "REMORA_DATABASE_URL: PostgreSQL is not served by this version; use sqlite:///path"
+        # With SQLite these are made beside the file; a server has no such place, and a key on this machine would be one machine's.
+        if find_spec("asyncpg") is None:
+            yield "REMORA_DATABASE_URL: the driver for PostgreSQL is missing: pip install 'remora[postgres]'"
+        for name, fix in _NEEDED_BESIDE_POSTGRESQL.items():
+            if not values.given(PREFIX + name):
+                yield f"{PREFIX}{name}: is needed with PostgreSQL: {fix}"
     if found["cards_dir"] is not None and not (directory / found["cards_dir"]).is_dir():
         yield f"REMORA_CARDS_DIR={notation.shown(str(found['cards_dir']))}: there is no such directory; make it, or leave it out"
     if found["moderation_key"] is not None and found["moderation_url"] is None:

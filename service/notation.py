@@ -68,6 +68,13 @@ def database_url(text: str) -> str:
     return f"sqlite:///{path}"
 
 
+def without_password(url: str) -> str:
+    """The URL of a database as it may be shown and logged: without password and options."""
+    parts = urlsplit(url)
+    user = f"{parts.username}@" if parts.username else ""
+    return f"{parts.scheme}://{user}{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 def host(text: str) -> str:
     """An address or a name to listen on; brackets around IPv6 are taken off."""
     bare = text.removeprefix("[").removesuffix("]")

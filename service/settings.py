@@ -90,6 +90,16 @@ class Settings:
         path = self.database_url.removeprefix("sqlite:///")
         return Path(path) if path != self.database_url else None
 
+    @property
+    def postgresql_url(self) -> str | None:
+        """The server and the database there; None on SQLite. It may hold a password."""
+        return self.database_url if self.database_url.startswith("postgresql:") else None
+
+    @property
+    def database_shown(self) -> str:
+        """Where everything is kept, as it may be shown and logged."""
+        return str(self.sqlite_path or notation.without_password(self.database_url))
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -114,7 +124,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "DATABASE_URL",
         "sqlite:///remora.db",
-        "`sqlite:///path`; coming: `postgresql://…`",
+        "`sqlite:///path` or `postgresql://…`",
         "where everything is kept",
         notation.database_url,
         secret=True,

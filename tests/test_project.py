@@ -212,7 +212,7 @@ def test_wheel_carries_everything_it_needs(tmp_path: Path) -> None:
     }
 
     assert ours <= packed
-    for path in (ROOT / "migrations").rglob("*.py"):
+    for path in [*(ROOT / "migrations").rglob("*.py"), *(ROOT / "migrations").rglob("*.sql")]:
         assert f"service/_migrations/{path.relative_to(ROOT / 'migrations').as_posix()}" in packed
     assert "service/_migrations/env.py" in packed
     assert "service/providers/cards/apimodels.yaml" in packed

@@ -265,11 +265,18 @@ def test_secrets_are_never_repeated(tmp_path: Path) -> None:
     assert ADMIN_KEY not in str(settings)
 
 
-def test_postgresql_is_refused_before_anything_is_asked_for_it(tmp_path: Path) -> None:
-    """Nobody should look for a key for what will not start anyway."""
-    lines = problems({"REMORA_DATABASE_URL": "postgresql://u@db/remora"}, tmp_path)
+def test_what_lies_beside_a_file_must_be_said_with_postgresql(tmp_path: Path) -> None:
+    """Keys and results are not made up on a machine that is one of several, or gone tomorrow."""
+    url = {"REMORA_DATABASE_URL": "postgresql://u:hunter2@db/remora?sslmode=require"}
+    given = {"REMORA_SECRET_KEY": "k" * 32, "REMORA_ADMIN_KEY": "a" * 24, "REMORA_STORAGE_URL": "none"}
+    lines = problems(url, tmp_path)
+    settings = load(url | given, tmp_path)
 
-    assert lines == ["REMORA_DATABASE_URL: PostgreSQL is not served by this version; use sqlite:///path"]
+    assert [line.partition(":")[0] for line in lines] == list(given)
+    assert all("is needed with PostgreSQL" in line for line in lines)
+    assert settings.postgresql_url == "postgresql://u:hunter2@db/remora?sslmode=require"
+    assert settings.sqlite_path is None
+    assert settings.database_shown == "postgresql://u@db/remora"
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ async def ensure_default(
     box: SecretBox,
     ids: Ids,
     randomness: Randomness,
-    database: Path,
+    database: Path | None,
     given: str | None,
 ) -> AdminKey:
     """See to it that somebody can administer this database; the writer runs, nobody else has the database.
@@ -90,12 +90,12 @@ async def ensure_default(
         box: Seals the account's signing secret.
         ids: For the account and the key.
         randomness: For the key and the secret.
-        database: The file beside which a made key is written.
+        database: The file beside which a made key is written; None: a key is given.
         given: The settings' admin key.
     """
     key = KeyText(given) if given is not None else None
-    path = key_file(database)
-    if key is None and not await store.has_usable_admin(reader, DEFAULT_ACCOUNT, SETTINGS_KEY):
+    path = None if database is None else key_file(database)
+    if path is not None and key is None and not await store.has_usable_admin(reader, DEFAULT_ACCOUNT, SETTINGS_KEY):
         key = new_key(randomness)
         # The file first: a key that is stored but lost would lock everybody out, one that was never stored is harmless.
         await asyncio.to_thread(write_private, path, key.text + "\n")
@@ -103,7 +103,7 @@ async def ensure_default(
     secret, sealed = new_sealed(box, randomness, account_id)
     name = MADE_KEY if given is None else SETTINGS_KEY
     await writer.run(EnsureDefault(account_id, sealed, prefix_of(secret), ids.new("key"), key, name))
-    there = await asyncio.to_thread(path.exists)
+    there = path is not None and await asyncio.to_thread(path.exists)
     return AdminKey(None if key is None else key.text, path if there and given is None else None)
 
 

@@ -46,7 +46,7 @@ FROM accounts a WHERE a.id IN @set(:ids)
 _FORGET_ENDED: Final = """
 DELETE FROM keys WHERE id IN (
     SELECT id FROM keys WHERE account_id = :account AND (revoked_at IS NOT NULL OR expires_at <= :now)
-    ORDER BY id DESC LIMIT -1 OFFSET :kept)
+    ORDER BY id DESC LIMIT 9223372036854775807 OFFSET :kept)
 """
 _IS_ADMIN: Final = "'admin' IN @set(k.scopes)"
 _OWNERS: Final = f"""

@@ -126,10 +126,12 @@ def key_to_use(settings: Settings) -> str | None:
     """
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
-    if settings.sqlite_path is None or urlsplit(settings.url).hostname not in _LOOPBACK:
+    if urlsplit(settings.url).hostname not in _LOOPBACK:
         return None
     if settings.admin_key is not None:
         return settings.admin_key.get_secret_value()
+    if settings.sqlite_path is None:
+        return None
     file = key_file(settings.sqlite_path)
     try:
         return file.read_text("ascii").strip() or None

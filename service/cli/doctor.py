@@ -23,7 +23,6 @@ from rich.text import Text
 from service.app import is_wildcard
 from service.cli.cards import read_providers, refusals
 from service.cli.findings import Finding, Mark
-from service.cli.migrate import database_file
 from service.cli.outcome import NOT_WELL
 from service.cli.printing import folded, terminal_width
 from service.cli.tonight import machine, running, waiting
@@ -86,19 +85,27 @@ def findings(environ: Mapping[str, str], directory: Path) -> Iterator[Finding]:
 def _database(settings: Settings) -> Generator[Finding, None, bool]:
     secret_key = settings.secret_key.get_secret_value() if settings.secret_key else None
     try:
-        path = database_file(settings)
-        seen = examine(path, secret_key, SystemRandomness(), SystemClock().now_ms())
+        seen = _examined(settings, secret_key)
     except SettingsInvalid as error:
         yield from (Finding(Mark.WRONG, "database", problem) for problem in error.problems)
         return False
     if not seen.exists:
-        yield Finding(Mark.FINE, "database", f"{path} is not there yet; the first start makes it")
+        yield Finding(Mark.FINE, "database", f"{settings.database_shown} is not there yet; the first start makes it")
         return False
-    yield from _revision(path, seen)
+    yield from _revision(settings.database_shown, seen)
     return seen.in_use
 
 
-def _revision(path: Path, seen: Examination) -> Iterator[Finding]:
+def _examined(settings: Settings, secret_key: str | None) -> Examination:
+    now_ms = SystemClock().now_ms()
+    if settings.sqlite_path is not None:
+        return examine(settings.sqlite_path, secret_key, SystemRandomness(), now_ms)
+    from service.db.postgres import pg_examine  # noqa: PLC0415 - as in `app`
+
+    return asyncio.run(pg_examine.examine(settings.database_url, secret_key or "", SystemRandomness(), now_ms))
+
+
+def _revision(path: str, seen: Examination) -> Iterator[Finding]:
     if seen.revision != seen.newest:
         says = f"{path} is at {seen.revision or 'nothing'}, wanted is {seen.newest}; run remora migrate, or just remora serve"
         yield Finding(Mark.HINT, "database", says)

@@ -5,6 +5,7 @@ Owns what it prints. `remora serve` does the same by itself; this is for those w
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -13,8 +14,6 @@ import typer
 from service.cli.outcome import told
 from service.db.inspection.examine import bring_up_to_date
 from service.environment import load
-from service.errors import SettingsInvalid
-from service.settings import Settings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -23,20 +22,14 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 def migrate() -> None:
     """Bring the database up to date; the service must not be running."""
     with told():
-        path = database_file(load(os.environ, Path.cwd()))
-        before, after = bring_up_to_date(path)
+        settings = load(os.environ, Path.cwd())
+        if settings.sqlite_path is not None:
+            before, after = bring_up_to_date(settings.sqlite_path)
+        else:
+            from service.db.postgres.pg_opening import bring_up_to_date as on_server  # noqa: PLC0415 - as in `app`
+
+            before, after = asyncio.run(on_server(settings.database_url))
     if before == after:
-        typer.echo(f"{path} is up to date: {after}")
+        typer.echo(f"{settings.database_shown} is up to date: {after}")
     else:
-        typer.echo(f"{path}: {before or 'new'} → {after}")
-
-
-def database_file(settings: Settings) -> Path:
-    """The SQLite file of the settings.
-
-    Raises:
-        SettingsInvalid: The settings name another kind of database.
-    """
-    if settings.sqlite_path is None:
-        raise SettingsInvalid(["REMORA_DATABASE_URL: PostgreSQL is not served by this version; use sqlite:///path"])
-    return settings.sqlite_path
+        typer.echo(f"{settings.database_shown}: {before or 'new'} → {after}")

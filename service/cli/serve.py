@@ -116,7 +116,7 @@ def _introduction(
 ) -> list[str]:
     told = [
         ("API documents", f"{service.base_url}/schema"),
-        ("new database" if service.new_database else "database", str(settings.sqlite_path)),
+        ("new database" if service.new_database else "database", settings.database_shown),
     ]
     if service.admin_key_path is not None:
         made = service.admin_key is not None
@@ -145,7 +145,7 @@ def _log_introduction(
         "listening",
         url=service.url,
         version=version("remora"),
-        database=str(settings.sqlite_path),
+        database=settings.database_shown,
         database_is_new=service.new_database,
         admin_key_file=service.admin_key_path and str(service.admin_key_path),
         admin_key_is_new=service.admin_key is not None,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy import URL, Connection, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from service.db.sqlite.sqlite_engine import PAGE_BYTES
@@ -33,6 +34,16 @@ def apply(path: Path, migrations: Path) -> None:
         raise
     finally:
         engine.dispose()
+
+
+async def apply_postgresql(url: str, migrations: Path) -> None:
+    """Apply what is missing; the caller holds the lock, and the first tables are there."""
+    engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(lambda raw: command.upgrade(_config(raw, migrations), "head"))
+    finally:
+        await engine.dispose()
 
 
 def _config(connection: Connection, migrations: Path) -> Config:

@@ -7,13 +7,14 @@ import hashlib
 import os
 import sqlite3
 from pathlib import Path
+from typing import Final
 
 from service.clock import Randomness
 from service.db.reader import Reader
 from service.db.sealing import MIN_KEY_BYTES, SecretBox, SecretKeyWrong, parse_root
 from service.errors import SettingsInvalid
 
-_CHECK = "secret_key_check"
+CHECK: Final = "secret_key_check"  # the key in `meta`
 _PLAIN = b"remora"
 
 
@@ -28,30 +29,52 @@ def open_box(connection: sqlite3.Connection, database: Path, given: str | None, 
     Raises:
         SettingsInvalid: The key does not fit the database, is too short, or its file is gone.
     """
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_CHECK,)).fetchone()
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (CHECK,)).fetchone()
     box = SecretBox(_root(database, given, randomness, fresh=row is None), randomness)
     if row is None:
         with connection:
-            connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (_CHECK, box.seal(_PLAIN, _CHECK)))
+            connection.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (CHECK, check_of(box)))
         return box
+    verify(box, row[0], "REMORA_SECRET_KEY" if given is not None else str(key_file(database)), str(database))
+    return box
+
+
+def box_of(given: str, randomness: Randomness) -> SecretBox:
+    """The box of the settings' key.
+
+    Raises:
+        SettingsInvalid: The key is too short.
+    """
+    return SecretBox(_parsed(given), randomness)
+
+
+def check_of(box: SecretBox) -> bytes:
+    """What is kept in a new database, so that another key is noticed."""
+    return box.seal(_PLAIN, CHECK)
+
+
+def verify(box: SecretBox, check: bytes, source: str, database: str) -> None:
+    """See whether a box's key is the one that a database was made with.
+
+    Raises:
+        SettingsInvalid: It is not.
+    """
     try:
-        box.open(bytes(row[0]), _CHECK)
+        box.open(bytes(check), CHECK)
     except SecretKeyWrong as error:
-        source = "REMORA_SECRET_KEY" if given is not None else str(key_file(database))
         msg = f"{source}: is not the key that {database} was made with; put the right one back"
         raise SettingsInvalid([msg]) from error
-    return box
 
 
 async def installation(reader: Reader) -> str:
     """A name of this database that no other has, not even one with the same key: its check value was sealed at random."""
-    row = await reader.row("SELECT value FROM meta WHERE key = :key", {"key": _CHECK})
+    row = await reader.row("SELECT value FROM meta WHERE key = :key", {"key": CHECK})
     return "" if row is None else _name(row["value"])
 
 
 def installation_of(connection: sqlite3.Connection) -> str:
     """As `installation`, of a database that was opened by hand."""
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_CHECK,)).fetchone()
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (CHECK,)).fetchone()
     return "" if row is None else _name(row[0])
 
 
@@ -61,10 +84,7 @@ def _name(check: bytes) -> str:
 
 def _root(database: Path, given: str | None, randomness: Randomness, *, fresh: bool) -> bytes:
     if given is not None:
-        try:
-            return parse_root(given)
-        except ValueError as error:
-            raise SettingsInvalid([f"REMORA_SECRET_KEY: {error}"]) from error
+        return _parsed(given)
     path = key_file(database)
     if path.exists():
         try:
@@ -77,6 +97,13 @@ def _root(database: Path, given: str | None, randomness: Randomness, *, fresh: b
     text = base64.b64encode(randomness.bytes(MIN_KEY_BYTES)).decode()
     write_private(path, text + "\n")
     return parse_root(text)
+
+
+def _parsed(given: str) -> bytes:
+    try:
+        return parse_root(given)
+    except ValueError as error:
+        raise SettingsInvalid([f"REMORA_SECRET_KEY: {error}"]) from error
 
 
 def write_private(path: Path, text: str) -> None:

@@ -17,6 +17,8 @@ first, once for each engine. This file owns the macros and what each engine make
 | `@then_join` | a join whose order SQLite must keep; PostgreSQL chooses by itself |
 | `@typed(:again, bigint)` | a parameter whose type PostgreSQL cannot tell from where it stands |
 | `@no_bytes` | an empty blob |
+| `@number_in(value)` | the number that a blob holds as text |
+| `@for_update(t)` | ends a read that a decision rests on: nobody else changes these rows until the transaction ends; on SQLite there is one writer |
 | `@skip_locked(t)` | ends a claim: rows of this table that another process is claiming are passed over; on SQLite there is one writer |
 """
 
@@ -140,7 +142,12 @@ _MACROS: Final[Mapping[str, tuple[Macro, Macro]]] = {
     "without_index": (lambda a: f"+{a}", lambda a: a),
     # PostgreSQL must be told the type of a parameter where no column tells it.
     "typed": (lambda a: parts_of(a)[0], lambda a: f"CAST({' AS '.join(parts_of(a))})"),
+    "number_in": (
+        lambda a: f"CAST(CAST({a} AS TEXT) AS INTEGER)",
+        lambda a: f"CAST(convert_from({a}, 'UTF8') AS bigint)",
+    ),
     "no_bytes": (lambda _: "x''", lambda _: "CAST('' AS bytea)"),
+    "for_update": (lambda _: "", lambda a: f"FOR UPDATE OF {a}"),
     "skip_locked": (lambda _: "", lambda a: f"FOR UPDATE OF {a} SKIP LOCKED"),
 }
 #: What the row of a `write` looks like, by the macro that places it.
@@ -175,6 +182,30 @@ def compiled(sql: str, dialect: Dialect = "sqlite") -> Statement:
 
 def _names(sql: str) -> tuple[str, ...]:
     return tuple(name for _, name in _PARAMETER.findall(sql) if name)
+
+
+@lru_cache(maxsize=4096)
+def numbered(sql: str, rows: int = 0) -> tuple[str, tuple[str, ...]]:
+    """The statement as PostgreSQL takes it: parameters by number, and their names in that order.
+
+    Args:
+        sql: The statement.
+        rows: So many rows of a set, whose parameters come row by row; 0: one row, in which a name has one number.
+    """
+    statement = compiled(sql, "postgresql")
+    names: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        if found[1]:
+            return found[1]
+        if rows or found[2] not in names:
+            names.append(found[2])
+        return f"${len(names) if rows else names.index(found[2]) + 1}"
+
+    if not rows:
+        return _PARAMETER.sub(number, statement.text), tuple(names)
+    text = statement.before + ", ".join([statement.row] * rows) + statement.after
+    return _PARAMETER.sub(number, text), tuple(names)
 
 
 @lru_cache(maxsize=4096)

@@ -28,21 +28,34 @@ LEFT_BEHIND = (".secret-key", ".admin-key", "-wal")  # what lies beside a databa
 
 @dataclass(slots=True)
 class Store:
-    """An open store; closing it lets another process in.
+    """An open store.
 
     Args:
         reader: For the service's own work: keys, intake, deliveries, duties.
         pages: For what callers ask to see; each read has a deadline.
+        fresh: The database was made just now.
     """
 
-    path: Path
-    lock: DatabaseLock
     writer: Writer
     reader: Reader
     pages: Reader
     box: SecretBox
-    fresh: bool  # the database was made just now
-    barrier: Barrier = field(default_factory=Barrier)  # all reads pass it
+    fresh: bool
+
+    async def close(self) -> None:
+        """Finish the writes that wait, and close: readers first, so that on SQLite the writer does the last checkpoint."""
+        await self.pages.close()
+        await self.reader.close()
+        await self.writer.close()
+
+
+@dataclass(slots=True)
+class SQLiteStore(Store):
+    """A store in a file; closing it lets another process in. All reads pass the barrier."""
+
+    path: Path
+    lock: DatabaseLock
+    barrier: Barrier = field(default_factory=Barrier)
 
     @property
     def log_path(self) -> Path:
@@ -50,10 +63,8 @@ class Store:
         return self.path.with_name(self.path.name + "-wal")
 
     async def close(self) -> None:
-        """Finish the writes that wait, and close: readers first, so that the writer does the last checkpoint."""
-        await self.pages.close()
-        await self.reader.close()
-        await self.writer.close()
+        """See `Store`."""
+        await Store.close(self)
         self.lock.release()
 
 
@@ -114,7 +125,7 @@ async def open_store(
     read_timeout_s: float | None = None,
     busy_timeout_ms: int = BUSY_TIMEOUT_MS,
     log_max: int = LOG_MAX,
-) -> Store:
+) -> SQLiteStore:
     """Open a SQLite store, made or brought up to date where needed. The writer is not started yet.
 
     Args:
@@ -149,7 +160,7 @@ async def open_store(
         on_failure.push_async_callback(reader.close)
         pages = await SQLiteReader.open(path, PAGES, read_timeout_s, barrier=barrier, busy_timeout_ms=busy_timeout_ms)
         on_failure.pop_all()
-    return Store(path, held, Writer(connection, clock, observer), reader, pages, box, before is None, barrier)
+    return SQLiteStore(Writer(connection, clock, observer), reader, pages, box, before is None, path, held, barrier)
 
 
 @contextlib.contextmanager

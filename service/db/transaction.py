@@ -37,6 +37,9 @@ class Tx(Protocol):
     def after_commit(self, action: Callable[[], None]) -> None:
         """Run this once everything is durable, before the callers are answered."""
 
+    def after_numbered(self, action: Callable[[], None]) -> None:
+        """Run this once the events that were written are in the feed: after the commit, or soon after where numbers come later."""
+
     def on_rollback(self, action: Callable[[], None]) -> None:
         """Run this if the transaction is rolled back."""
 

@@ -114,7 +114,7 @@ ORDER BY turn, next_due_at LIMIT :count
 # The length of a blob is read without its bytes.
 _COLUMNS = f"""
 d.id, d.event_id, d.account_id, d.job_id, d.lane, d.url, d.subscription_id, d.attempt_count, d.schedule_base, d.lease_epoch, d.due_at,
-    coalesce(d.retried_at, d.created_at) AS since, d.give_up_at, d.type, :until AS lease_until, e.at,
+    coalesce(d.retried_at, d.created_at) AS since, d.give_up_at, d.type, @typed(:lease_until, bigint) AS lease_until, e.at,
     length(e.body) AS size, CASE WHEN length(e.body) <= {SMALL_BODY} THEN e.body END AS body
 """
 _BODIES = "SELECT id, body FROM events WHERE id IN @set(:ids)"
@@ -224,7 +224,13 @@ def _rows_for(wish: Wish) -> str:
 
 
 def _asked(tx: Tx, wish: Wish, until: int) -> dict[str, object]:
-    return {"lane": wish.lane, "now": tx.now_ms, "count": wish.count, "until": until, "catch_up_to": wish.catch_up_to}
+    return {
+        "lane": wish.lane,
+        "now": tx.now_ms,
+        "count": wish.count,
+        "lease_until": until,
+        "catch_up_to": wish.catch_up_to,
+    }
 
 
 @dataclass(frozen=True, slots=True)

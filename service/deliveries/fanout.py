@@ -82,7 +82,7 @@ class Fanout:
     async def add(self, tx: Tx, events: Sequence[Outgoing]) -> None:
         """Write the deliveries of these events."""
         accounts = {event.account_id for event in events}
-        tx.after_commit(lambda: self.hub.published(accounts))
+        tx.after_numbered(lambda: self.hub.published(accounts))
         subscriptions = await self.cache.of(tx, accounts)
         await self.lanes.origins.load(
             tx, [(each.account_id, each.callback_url) for each in events if each.callback_url]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.callbacks.inbox import Inbox
+from service.db.opening import SQLiteStore
 from service.db.sqlite.log_cutting import LogKeeper
 from service.db.writer import Writer
 from service.deliveries.fanout_store import FanoutsDuty
@@ -97,8 +98,10 @@ def wire(base: Base) -> Stages:
     )
     writer.handle(Track, tracker.handle)
     log = _log_keeper(base)
-    cleaner = _cleaner(base, log)
-    kept = keeping(base, tracker, made, sent.sender.recalled, log)
+    erased = log.erased if log is not None else _nothing
+    cleaner = _cleaner(base, erased)
+    kept = keeping(base, tracker, made, sent.sender.recalled, erased)
+    looks_at_log = [] if log is None else [Duty("log-keeper", SWEEP_S, log.run_once)]
     return Stages(
         tracker=tracker,
         waiters=waiters,
@@ -112,12 +115,15 @@ def wire(base: Base) -> Stages:
         polls=polls,
         cleaner=cleaner,
         keeping=kept,
-        duties=[*_duties(base, submits, polls, sent.sender, cleaner), *kept.duties],
+        duties=[*_duties(base, submits, polls, sent.sender, cleaner), *kept.duties, *looks_at_log],
     )
 
 
-def _log_keeper(base: Base) -> LogKeeper:
+def _log_keeper(base: Base) -> LogKeeper | None:
+    """What keeps SQLite's log small; None: PostgreSQL looks after its own."""
     store, settings = base.store, base.settings
+    if not isinstance(store, SQLiteStore):
+        return None
     return LogKeeper(
         writer=store.writer,
         barrier=store.barrier,
@@ -127,6 +133,10 @@ def _log_keeper(base: Base) -> LogKeeper:
         clock=base.clock,
         observer=base.metrics,
     )
+
+
+def _nothing() -> None:
+    """What is to be done about a log that is not ours."""
 
 
 def _submits(base: Base, tasks: UnfinishedTasks, tokens: CallbackTokens, breakers: Breakers) -> Dispatcher:
@@ -186,10 +196,10 @@ def _duties(base: Base, submits: Dispatcher, polls: Dispatcher, sender: Sender, 
     ]
 
 
-def _cleaner(base: Base, log: LogKeeper) -> Cleaner:
+def _cleaner(base: Base, erased: Callable[[], None]) -> Cleaner:
     for register in (job_retention.register, sent_retention.register):
         register(base.store.writer)
-    return Cleaner(base.store.writer, base.clock, base.settings.retention, base.metrics, log.erased)
+    return Cleaner(base.store.writer, base.clock, base.settings.retention, base.metrics, erased)
 
 
 def _limits(writer: Writer) -> SpendingLimits:

@@ -14,7 +14,7 @@ from service.accounts.bootstrap import AdminKey, ensure_default
 from service.accounts.keys import Keys, KeyText, new_key
 from service.accounts.secrets import new_sealed
 from service.clock import SeededRandomness, VirtualClock
-from service.db.opening import Store, open_store
+from service.db.opening import SQLiteStore, open_store
 from service.ids import Ids
 from service.schemas.words import Scope
 
@@ -23,7 +23,7 @@ from service.schemas.words import Scope
 class Books:
     """The store with everything that accounts need."""
 
-    store: Store
+    store: SQLiteStore
     keys: Keys
     clock: VirtualClock
     randomness: SeededRandomness

@@ -17,6 +17,7 @@ from service.accounts.accounts import CreateAccount
 from service.accounts.keys import KeyText
 from service.clock import SeededRandomness, VirtualClock
 from service.db.inspection.invariants import RULES
+from service.db.macros import sqlite_text
 from service.db.migrate import upgrade
 from service.db.sqlite.inline_store import InlineConnection, InlineReader
 from service.db.writer import Command, Writer
@@ -266,7 +267,9 @@ class Till:
 
     def breaches(self) -> list[tuple[str, list[str]]]:
         """What is wrong with the books."""
-        asked = ((says, self.raw.execute(question).fetchall()) for rule, says, question in RULES if rule == "I6")
+        asked = (
+            (says, self.raw.execute(sqlite_text(question)).fetchall()) for rule, says, question in RULES if rule == "I6"
+        )
         return [(says, [str(row[0]) for row in rows]) for says, rows in asked if rows]
 
 

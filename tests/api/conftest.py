@@ -15,6 +15,7 @@ from service.app import Service
 from service.db.transaction import Tx
 from service.db.writer import Command
 from service.environment import load
+from tests import postgres
 from tests.providers.scripted import found
 
 ADMIN_KEY = "rmk_an-admin-key-for-tests-only"
@@ -97,15 +98,18 @@ class Served:
 @asynccontextmanager
 async def serve(directory: Path, **more: str) -> AsyncIterator[Served]:
     """Start a service of one's own with further settings."""
-    environment = {
-        "REMORA_DATABASE_URL": f"sqlite:///{directory}/remora.db",
-        "REMORA_PORT": "0",
-        "REMORA_ADMIN_KEY": ADMIN_KEY,
-        "REMORA_EGRESS_ALLOW": "127.0.0.0/8",
-        "REMORA_STORAGE_URL": "none",  # a link leads where the provider's word leads, whatever comes of a copy
-        "REMORA_PROVIDERS__APIMODELS__API_KEY": "sk-test",
-        "REMORA_PROVIDERS__APIMODELS__BASE_URL": "http://127.0.0.1:9",
-    } | more
+    environment = (
+        postgres.settings_of(directory)
+        | {
+            "REMORA_PORT": "0",
+            "REMORA_ADMIN_KEY": ADMIN_KEY,
+            "REMORA_EGRESS_ALLOW": "127.0.0.0/8",
+            "REMORA_STORAGE_URL": "none",  # a link leads where the provider's word leads, whatever comes of a copy
+            "REMORA_PROVIDERS__APIMODELS__API_KEY": "sk-test",
+            "REMORA_PROVIDERS__APIMODELS__BASE_URL": "http://127.0.0.1:9",
+        }
+        | more
+    )
     service = await Service.open(load(environment, directory))
     try:
         service._base.store.writer.handle(Sql, _handle_sql)  # type: ignore[arg-type]

@@ -61,7 +61,9 @@ async def test_strangers_lock_is_one_prompt_refusal(tmp_path: Path) -> None:
 
 async def test_store_that_failed_is_told_with_its_reason(served: Served) -> None:
     """Why, and which file; the process ends after it."""
-    (served.service._base.store.path).rename(served.service._base.store.path.with_name("moved.db"))
+    path = served.service.settings.sqlite_path
+    assert path is not None
+    path.rename(path.with_name("moved.db"))
     ready = await served.stranger.get("/readyz")
 
     assert ready.status_code == 503

@@ -97,6 +97,10 @@ class ListTx:
         """See `Tx`."""
         self.after.append(action)
 
+    def after_numbered(self, action: Callable[[], None]) -> None:
+        """None is asked for."""
+        raise NotImplementedError
+
     def on_rollback(self, action: Callable[[], None]) -> None:
         """None is asked for."""
         raise NotImplementedError
@@ -276,4 +280,6 @@ def test_what_stands_above_the_engine_knows_no_driver(module: str) -> None:
         "asyncpg",
         "service.db.sqlite.sqlite_engine",
         "service.db.sqlite.readers",
+        "service.db.postgres.pg_engine",
+        "service.db.postgres.pg_reader",
     }

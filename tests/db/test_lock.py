@@ -13,7 +13,7 @@ import pytest
 
 from service.clock import SeededRandomness, SystemClock
 from service.db.inspection.examine import examine
-from service.db.opening import Store, hold, open_store
+from service.db.opening import SQLiteStore, hold, open_store
 from service.db.sqlite.file_lock import DatabaseLock, in_use
 from service.errors import StoreUnavailable
 
@@ -52,7 +52,7 @@ async def other(path: Path) -> AsyncIterator[tuple[str, int]]:
         await process.wait()
 
 
-async def opened(path: Path) -> Store:
+async def opened(path: Path) -> SQLiteStore:
     """An open store."""
     store = await open_store(path, None, SystemClock(), SeededRandomness(1))
     store.writer.start()

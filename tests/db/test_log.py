@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.clock import SeededRandomness, VirtualClock
-from service.db.opening import Store, open_store
+from service.db.opening import SQLiteStore, open_store
 from service.db.readiness import Readiness
 from service.db.sqlite.barrier import Barrier
 from service.db.sqlite.log_cutting import MAX_PAUSE_S, LogKeeper
@@ -31,7 +31,7 @@ SELECT count(*) AS rows FROM n, (SELECT key FROM meta LIMIT 1)
 class Kept:
     """A store with the keeper of its log."""
 
-    store: Store
+    store: SQLiteStore
     clock: VirtualClock
     keeper: LogKeeper
     machine: Machine

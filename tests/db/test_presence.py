@@ -12,12 +12,12 @@ import pytest
 
 from service.clock import SeededRandomness, SystemClock
 from service.db.inspection.examine import examine
-from service.db.opening import Store, open_store
+from service.db.opening import SQLiteStore, open_store
 from service.db.readiness import Probe, Readiness
 from service.errors import SettingsInvalid, StoreFailed, StoreInDoubt
 
 
-async def opened(path: Path) -> Store:
+async def opened(path: Path) -> SQLiteStore:
     """An open store that takes writes."""
     store = await open_store(path, None, SystemClock(), SeededRandomness(1))
     Readiness(store.writer, SystemClock())

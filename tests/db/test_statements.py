@@ -12,10 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+import asyncpg
 import pytest
 
 from service.db import pullback
-from service.db.macros import closing, compiled, parts_of
+from service.db.macros import closing, compiled, numbered, parts_of
 from service.db.migrate import upgrade
 from service.db.sqlite.inline_store import InlineConnection
 from service.deliveries import claim_store
@@ -25,12 +26,13 @@ from service.jobs import store as job_store
 from service.jobs.listing import list_queries
 from service.jobs.listing.list_queries import JobFilter
 from service.jobs.row import MUTABLE
+from tests import postgres
 from tests.db.statements import Literal, is_whole, literals, modules, values
 from tests.db.test_plans import QUESTIONS, Recorder
 
 #: SQLite's own words; what they do has a macro, or a way to be said that both engines know.
 ONLY_SQLITE: Final = re.compile(
-    r"json_each|json_extract|->|INDEXED BY|CROSS JOIN|\bx'|\binstr\(|\bOR (?:REPLACE|IGNORE)\b|\bcolumn\d|\bGLOB\b|\browid\b"
+    r"json_each|json_extract|->|INDEXED BY|CROSS JOIN|\bx'|\binstr\(|\bOR (?:REPLACE|IGNORE)\b|LIMIT -1|\bcolumn\d|\bGLOB\b|\browid\b"
     r"|\bVALUES \(:|\bstored = [01]\b|[( ]\+[a-z]"
 )
 _EXTREME: Final = re.compile(r"(?<!@)\b(?:max|min)\(")
@@ -43,6 +45,12 @@ OF_SQLITE: Final = {
     "service.db.migrate",
     "service.db.keyring",
 }
+#: Parameters that hold small numbers: PostgreSQL takes what it cannot tell for 32 bits, in which no time fits.
+SMALL: Final = {"count", "lanes", "scan"}
+#: Parameters that hold a time: one that stands for itself is a text to PostgreSQL.
+TIMES: Final = {"now", "grace_ms", "lease_until"}
+#: Where modules are that ask a PostgreSQL itself, with its own words and parameters.
+OF_POSTGRESQL: Final = "service.db.postgres."
 
 
 def _only_sqlite(sql: str) -> str | None:
@@ -77,6 +85,8 @@ class Statements:
         """What SQLite says to those that cannot be prepared."""
         found = []
         for sql in self.whole:
+            if self.by_module[sql].startswith(OF_POSTGRESQL):
+                continue
             statement = compiled(sql)
             text = statement.text
             given = (
@@ -92,9 +102,35 @@ class Statements:
                 found.append(f"{self.by_module[sql]}: {error}: {' '.join(sql.split())[:100]}")
         return found
 
+    async def faults_of_postgresql(self, url: str) -> list[str]:
+        """What PostgreSQL says to those that cannot be prepared."""
+        found = []
+        connection = await asyncpg.connect(url)
+        for sql in self.whole:
+            if self.by_module[sql] in OF_SQLITE:
+                continue
+            for rows in (0, 2) if compiled(sql, "postgresql").names else (0,):
+                text, names = numbered(sql, rows)
+                try:
+                    types = [each.name for each in (await connection.prepare(text)).get_parameters()]
+                except asyncpg.PostgresError as error:
+                    found.append(f"{self.by_module[sql]}: {error}: {' '.join(sql.split())[:100]}")
+                    continue
+                found += [
+                    f"{self.by_module[sql]}: :{name} is {kind}"
+                    for name, kind in zip(names, types, strict=bool(names))
+                    if (kind == "int4" and name not in SMALL) or (kind == "text" and name in TIMES)
+                ]
+        await connection.close()
+        return found
+
     def of_sqlite_only(self) -> list[str]:
         """Statements that are not written for both engines."""
-        both = [each for each in self.whole if self.by_module[each] not in OF_SQLITE]
+        both = [
+            each
+            for each in self.whole
+            if self.by_module[each] not in OF_SQLITE and not self.by_module[each].startswith(OF_POSTGRESQL)
+        ]
         texts = {each: compiled(each, "postgresql") for each in both}
         return [
             f"{self.by_module[each]}: {found}"
@@ -163,6 +199,22 @@ def test_statement_names_tables_and_columns_that_there_are(statements: Statement
     assert statements.faults(raw) == []
 
 
+async def test_statement_can_be_prepared_on_postgresql(statements: Statements) -> None:
+    """By the server itself: names, types of parameters, words; a planted one that only SQLite knows is seen."""
+    url = await postgres.database()
+    planted = Statements(
+        iter([]),
+        [
+            "SELECT colour FROM jobs",
+            "SELECT id, :now AS now FROM jobs",
+            "SELECT id FROM jobs WHERE due_at = CASE WHEN :grace_ms > 0 THEN 1 END",
+        ],
+    )
+
+    assert await statements.faults_of_postgresql(url) == []
+    assert len(await planted.faults_of_postgresql(url)) == 3
+
+
 def test_statement_is_written_for_both_engines(statements: Statements) -> None:
     """Outside of what knows SQLite no word is SQLite's own, and PostgreSQL's text has no macro left."""
     assert statements.of_sqlite_only() == []
@@ -217,6 +269,7 @@ def test_planted_faults_are_seen(tmp_path: Path, raw: sqlite3.Connection) -> Non
         "UPDATE callbacks SET body = x''",
         "SELECT jobs.id FROM labels CROSS JOIN jobs ON jobs.id = labels.job_id",
         "INSERT INTO lanes (id) VALUES (:id)",
+        "SELECT id FROM jobs LIMIT -1 OFFSET 2",
         "SELECT id FROM jobs WHERE +status = 'queued'",
     ],
 )

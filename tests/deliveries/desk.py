@@ -14,7 +14,7 @@ from service.clock import SeededRandomness, VirtualClock
 from service.db.inspection.invariants import breaches
 from service.db.keyring import open_box
 from service.db.migrate import upgrade
-from service.db.opening import Store, open_store
+from service.db.opening import SQLiteStore, open_store
 from service.db.sealing import SecretBox
 from service.db.sqlite.file_lock import DatabaseLock
 from service.db.sqlite.inline_store import InlineConnection, InlineReader
@@ -74,7 +74,7 @@ class Look(Command[dict[str, list[Destination]]]):
 class Desk:
     """What a test drives and looks at."""
 
-    store: Store
+    store: SQLiteStore
     clock: VirtualClock
     ids: Ids
     cache: DestinationCache
@@ -191,11 +191,11 @@ def _two_accounts(path: Path, box: SecretBox, randomness: SeededRandomness) -> N
         connection.commit()
 
 
-def _inline_store(path: Path, clock: VirtualClock, randomness: SeededRandomness) -> Store:
+def _inline_store(path: Path, clock: VirtualClock, randomness: SeededRandomness) -> SQLiteStore:
     connection = InlineConnection(path)
     box = open_box(connection.raw, path, "a key of at least 32 characters!!", randomness)
     writer, reader = Writer(connection, clock), InlineReader(connection)
-    return Store(path, DatabaseLock(path), writer, reader, reader, box, fresh=False)
+    return SQLiteStore(writer, reader, reader, box, fresh=False, path=path, lock=DatabaseLock(path))
 
 
 @contextlib.asynccontextmanager

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 
 from service.app import Service
-from service.db.inspection.invariants import breaches
+from service.db.inspection.invariants import Breach, breaches
+from service.db.postgres import pg_examine
 from service.environment import load
 from service.sandbox.server import SandboxOptions, SandboxServer
 from service.settings import provider_variable
+from tests import postgres
 from tests.receiver import PATIENCE_S, Receiver
 
 ADMIN_KEY = "rmk_an-admin-key-for-tests-only"
@@ -38,8 +41,8 @@ def environment(directory: Path, port: int, providers: Mapping[str, str], **more
     cards |= {provider_variable(card, "API_KEY"): "sk-test" for card in providers}
     return (
         cards
+        | postgres.settings_of(directory)
         | {
-            "REMORA_DATABASE_URL": f"sqlite:///{directory}/remora.db",
             "REMORA_PORT": str(port),
             "REMORA_PUBLIC_URL": f"http://127.0.0.1:{port}",
             "REMORA_ADMIN_KEY": ADMIN_KEY,
@@ -113,13 +116,24 @@ class Rig:
         )
 
 
-def check(directory: Path) -> None:
+def check(directory: Path, *, on_postgresql: bool = postgres.ON_POSTGRESQL) -> None:
     """The rules hold in the database as it is now."""
+    if on_postgresql:
+        assert postgres.apart(_breaches_of(postgres.database_of(directory))) == []
+        return
     connection = sqlite3.connect(f"file:{directory}/remora.db?mode=ro", uri=True)
     try:
         assert breaches(connection) == []
     finally:
         connection.close()
+
+
+async def _breaches_of(url: str) -> list[Breach]:
+    connection = await asyncpg.connect(url)
+    try:
+        return await pg_examine.breaches(connection)
+    finally:
+        await connection.close()
 
 
 @contextlib.asynccontextmanager

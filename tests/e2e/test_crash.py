@@ -55,7 +55,7 @@ async def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path, seed: int)
             job = await _take(client, process.url, number, receiver.url)
             assert job is not None
             assert taken.setdefault(number, job) == job
-        jobs = await _settle(client, process.url, set(taken.values()))
+        jobs = await settled(client, process.url, set(taken.values()))
         ended = {job_id for job_id, status in jobs.items() if status != "submit_unknown"}
         await receiver.wait_for(len(ended), of=lambda each: each.job["id"] in ended)
         status = await process.stop(signal.SIGTERM)
@@ -71,7 +71,7 @@ async def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path, seed: int)
     check(tmp_path)
 
 
-async def _settle(client: httpx.AsyncClient, url: str, wanted: set[str]) -> dict[str, str]:
+async def settled(client: httpx.AsyncClient, url: str, wanted: set[str]) -> dict[str, str]:
     """Every job once it is final, or waits for an operator because the kill cut its submit off."""
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     async with asyncio.timeout(60):

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from service.accounts.keys import Keys
 from service.clock import SeededRandomness, VirtualClock
 from service.db.inspection.invariants import breaches
-from service.db.opening import Store, open_store
+from service.db.opening import SQLiteStore, open_store
 from service.db.transaction import Tx
 from service.db.writer import Command
 from service.egress.door import Door
@@ -73,7 +73,7 @@ async def _put(tx: Tx, commands: Sequence[Running]) -> list[Exception | None]:
 class Bench:
     """What a test drives and looks at."""
 
-    store: Store
+    store: SQLiteStore
     clock: VirtualClock
     ids: Ids
     stages: Stages

@@ -13,7 +13,7 @@ from typing import Any
 from service.clock import SeededRandomness, VirtualClock
 from service.db.inspection.invariants import breaches
 from service.db.migrate import upgrade
-from service.db.opening import Store, open_store
+from service.db.opening import SQLiteStore, open_store
 from service.deliveries.retention import retention_store as sent_retention
 from service.ids import Ids
 from service.jobs import retention_store as job_retention
@@ -177,7 +177,7 @@ class Attic:
         assert breaches(self.connection) == []
 
 
-def _connection(store: Store) -> Any:
+def _connection(store: SQLiteStore) -> Any:
     return store.writer._engine
 
 

@@ -26,7 +26,6 @@ from service.db import pullback
 from service.db.keyring import open_box
 from service.db.migrate import upgrade
 from service.db.opening import Store
-from service.db.sqlite.file_lock import DatabaseLock
 from service.db.sqlite.inline_store import InlineConnection, InlineReader
 from service.db.writer import Writer
 from service.egress import Answer, Call
@@ -167,7 +166,7 @@ def base_on(path: Path, clock: VirtualClock, randomness: SeededRandomness, egres
         randomness=randomness,
         ids=Ids(clock, randomness),
         metrics=Metrics(),
-        store=Store(path, DatabaseLock(path), writer, reader, reader, box, fresh=False),
+        store=Store(writer, reader, reader, box, fresh=False),
         egress=egress,
         registry=registry,
         links=ResultLinks(box.derive("results"), PUBLIC),
@@ -188,7 +187,7 @@ async def begin(base: Base) -> Stages:
         box=store.box,
         ids=base.ids,
         randomness=base.randomness,
-        database=store.path,
+        database=None,
         given="an admin key that is long enough",
     )
     await store.writer.run(VoidLeases())

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from service.db.macros import sqlite_text
+from service.db.transaction import Params
 
 DAY_MS: Final = 86_400_000  # milliseconds
 TRIED_OFTEN: Final = 5  # failures in a row open a destination's breaker
@@ -37,7 +38,7 @@ class Trouble:
     example: str
 
 
-_QUESTIONS: Final = {
+QUESTIONS: Final = {
     TroubleKind.SUBMIT_UNKNOWN: "SELECT count(*), min(id) FROM jobs WHERE status = 'submit_unknown'",
     TroubleKind.REFUSED: (
         "SELECT count(*), max(provider || ' (' || error_code || ')') FROM jobs "
@@ -59,12 +60,16 @@ _QUESTIONS: Final = {
 }
 
 
+def asked(now_ms: int) -> Params:
+    """The parameters of all questions."""
+    return {"now": now_ms, "day": DAY_MS, "often": TRIED_OFTEN}
+
+
 def troubles(connection: sqlite3.Connection, now_ms: int) -> list[Trouble]:
     """Everything that waits for somebody; an empty list is a quiet night."""
-    asked = {"now": now_ms, "day": DAY_MS, "often": TRIED_OFTEN}
     found: list[Trouble] = []
-    for kind, question in _QUESTIONS.items():
-        row = connection.execute(sqlite_text(question), asked).fetchone()
+    for kind, question in QUESTIONS.items():
+        row = connection.execute(sqlite_text(question), asked(now_ms)).fetchone()
         if row is not None and row[0]:
             found.append(Trouble(kind, row[0], row[1]))
     return found

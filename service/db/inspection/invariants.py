@@ -98,7 +98,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "I6",
         "a job that was taken since there are books was charged what it cost",
         (
-            "SELECT id FROM jobs j WHERE created_at > (SELECT CAST(CAST(value AS TEXT) AS INTEGER) FROM meta WHERE key = 'books_since') "
+            "SELECT id FROM jobs j WHERE created_at > (SELECT @number_in(value) FROM meta WHERE key = 'books_since') "
             "AND coalesce(cost_charged, 0) <> (SELECT coalesce(sum(amount), 0) FROM transfers t WHERE t.job_id = j.id AND t.credit = 'spent')"
         ),
     ),
@@ -170,7 +170,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
         "every delivered delivery has an attempt, unless retention removed those of its hour",
         (
             "SELECT id FROM deliveries d WHERE status = 'delivered' AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.delivery_id = d.id) "
-            "AND finished_at >= 3600000 + coalesce((SELECT CAST(CAST(value AS TEXT) AS INTEGER) FROM meta WHERE key = 'attempts_kept_since'), -3600000)"
+            "AND finished_at >= 3600000 + coalesce((SELECT @number_in(value) FROM meta WHERE key = 'attempts_kept_since'), -3600000)"
         ),
     ),
     (

@@ -14,16 +14,15 @@ from typing import Any, Final
 import aiosqlite
 
 from service.db.macros import sqlite_text
+from service.db.reader import too_slow
 from service.db.sqlite.barrier import Barrier
 from service.db.sqlite.sqlite_engine import BUSY_TIMEOUT_MS
 from service.db.sqlite.sqlite_errors import fault
 from service.db.transaction import Params, Row
-from service.errors import Unavailable
 
 PAGES: Final = 4  # connections for callers; each has a thread of its own
 WORK: Final = 2  # connections for everything else
 INTERRUPT_EVERY_S: Final = 0.005  # a statement that had not begun is not interrupted the first time
-RETRY_AFTER_S: Final = 5  # told to those whose read took too long
 
 
 class SQLiteReader:
@@ -82,7 +81,7 @@ class SQLiteReader:
             async with asyncio.timeout(self._timeout_s):
                 return await self._read(sql, params)
         except TimeoutError as error:
-            raise _too_slow(self._timeout_s) from error
+            raise too_slow(self._timeout_s) from error
 
     async def row(self, sql: str, params: Params | None = None) -> Row | None:
         """Read at most one row."""
@@ -129,11 +128,3 @@ class SQLiteReader:
         await asyncio.gather(*self._ending, return_exceptions=True)
         for connection in self._all:
             await connection.close()
-
-
-def _too_slow(timeout_s: float) -> Unavailable:
-    return Unavailable(
-        f"this could not be read within {timeout_s:g} s; narrow it down, ask for less at a time, or try again later",
-        code="read_timeout",
-        retry_after_s=RETRY_AFTER_S,
-    )

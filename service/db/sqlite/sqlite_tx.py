@@ -81,6 +81,10 @@ class SQLiteTx:
         """See `Tx`."""
         self._after_commit.append(action)
 
+    def after_numbered(self, action: Callable[[], None]) -> None:
+        """See `Tx`: a number is given in the transaction."""
+        self.after_commit(action)
+
     def on_rollback(self, action: Callable[[], None]) -> None:
         """See `Tx`."""
         self._on_rollback.append(action)

@@ -36,9 +36,9 @@ _ADD_KEY: Final = "UPDATE subscriptions SET signing_key = :signing_key WHERE id 
 # The expressions see the row as it was: the secret that is replaced becomes the previous one. A key is replaced with it,
 # also one that does not sign at the moment, and none is made.
 _ROTATE: Final = """
-UPDATE subscriptions SET previous_secret = CASE WHEN :grace_ms > 0 THEN secret END,
+UPDATE subscriptions SET previous_secret = CASE WHEN @typed(:grace_ms, bigint) > 0 THEN secret END,
     previous_signing_key = CASE WHEN :grace_ms > 0 THEN signing_key END,
-    previous_secret_until = CASE WHEN :grace_ms > 0 THEN :now + :grace_ms END, secret = :secret,
+    previous_secret_until = CASE WHEN :grace_ms > 0 THEN @typed(:now, bigint) + :grace_ms END, secret = :secret,
     signing_key = CASE WHEN signing_key IS NOT NULL THEN @typed(:signing_key, bytea) END
 WHERE id = :id
 """
