@@ -215,3 +215,35 @@ async def test_many_processes_bring_a_database_up_to_date_at_once() -> None:
 
     assert sorted(before, key=lambda each: each[0] or "") == [(None, newest()), *[(newest(), newest())] * 4]
     assert revision == newest()
+
+
+async def test_text_with_a_nul_keeps_nothing_from_being_written(url: str) -> None:
+    """PostgreSQL's texts cannot hold one; what a provider wrote is stored with another letter in its place."""
+    async with opened("postgresql", url) as store:
+        await store.run(lambda tx: _insert(tx, lane(1) | {"account_id": "a\0b"}))
+        row = await store.reader.row("SELECT account_id FROM lanes")
+
+    assert row is not None
+    assert row["account_id"] == "a\ufffdb"
+
+
+async def test_row_that_a_shell_holds_is_one_refusal(url: str) -> None:
+    """Who waits for it is told to come again; the writer goes on with others, and takes it later."""
+    async with opened("postgresql", url) as store:
+        await store.run(lambda tx: _insert(tx, lane(1, 0)))
+        shell = await asyncpg.connect(url)
+        held = shell.transaction()
+        await held.start()
+        await shell.execute("UPDATE lanes SET next_due_at = 5")
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            await store.run(_hurried)
+        await held.rollback()
+        await shell.close()
+        await store.run(_hurried)
+
+        assert await lanes(store) == [("lane_00001", 1)]
+
+
+async def _hurried(tx: Tx) -> None:
+    await tx.rows("SELECT set_config('lock_timeout', '50', true)", {})
+    tx.write("UPDATE lanes SET next_due_at = next_due_at + 1 WHERE id = 'lane_00001'", [{}])

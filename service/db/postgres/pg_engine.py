@@ -21,6 +21,7 @@ from service.errors import StoreFailed
 WRITERS: Final = 4  # connections that write
 SETTLE_S: Final = 60.0  # for which it is asked what became of a COMMIT
 SETTLE_EVERY_S: Final = 0.05  # seconds between two times of asking
+STEP_MS: Final = 1_000.0  # by which the database's clock must be behind to have been set back
 CLOCK_EVERY_S: Final = 30.0  # seconds between looks at the database's clock
 
 
@@ -141,8 +142,7 @@ class PgEngine:
         asked = self._clock.monotonic()
         now = await connection.fetchval("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS double precision)")
         answered = self._clock.monotonic()
-        # It was read somewhere in between. A look that brought less than what was told already must not turn time back.
-        self._base_ms, self._looked_at = (
-            max(now + (answered - asked) * 500, float(self.now_ms) if self._base_ms else 0.0),
-            answered,
-        )
+        now += (answered - asked) * 500  # it was read somewhere in between
+        # A little less than what was told already is the trip's; time is not turned back for that.
+        ahead_ms = self.now_ms - now if self._base_ms else 0.0
+        self._base_ms, self._looked_at = now + (ahead_ms if 0 < ahead_ms < STEP_MS else 0.0), answered

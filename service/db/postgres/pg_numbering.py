@@ -78,7 +78,10 @@ class Numbering:
                 self._waiting = actions + self._waiting
                 continue
             for action in actions:
-                action()
+                try:
+                    action()
+                except Exception:  # as with what waits for a commit: it must not keep other events from their numbers
+                    _log.exception("after_numbered_failed")
 
     async def _number(self) -> None:
         async with self._pool.acquire() as connection, connection.transaction():

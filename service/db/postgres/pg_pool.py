@@ -14,6 +14,8 @@ import asyncpg
 CONNECT_S: Final = 10.0  # in which a connection must come about
 STATEMENTS: Final = 512  # that a connection keeps prepared
 CLOSE_S: Final = 5.0  # for which the server may take to end connections
+LOCK_WAIT_S: Final = 10.0  # for a row that somebody else's transaction holds, such as an operator's shell
+FROZEN_S: Final = 60.0  # after which the server ends the transaction of a process that does not go on
 IDLE_S: Final = 300.0  # after which a connection that nobody uses is closed
 
 
@@ -29,7 +31,12 @@ async def open_pool(url: str, most: int, *, name: str, timeout_s: float | None =
     Raises:
         OSError, asyncpg.PostgresError: The server cannot be had.
     """
-    told = {"application_name": name, "timezone": "UTC"}
+    told = {
+        "application_name": name,
+        "timezone": "UTC",
+        "lock_timeout": str(round(LOCK_WAIT_S * 1000)),
+        "idle_in_transaction_session_timeout": str(round(FROZEN_S * 1000)),
+    }
     if timeout_s is not None:
         told["statement_timeout"] = str(round(timeout_s * 1000))
     pool = await asyncpg.create_pool(

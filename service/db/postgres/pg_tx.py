@@ -62,7 +62,7 @@ class PgTx:
         """See `Tx`."""
         connection = await self._sent()
         text, names = numbered(sql)
-        values = [[one[name] for name in names] for one in params]
+        values = [[_storable(one[name]) for name in names] for one in params]
         if len(values) == 1:
             return await connection.fetch(text, *values[0])  # type: ignore[no-any-return]
         return await connection.fetchmany(text, values) if values else []
@@ -150,7 +150,7 @@ async def apply(connection: Any, sql: str, rows: Sequence[Params], *, counted: b
     width = len(compiled(sql, "postgresql").names)
     if len(rows) == 1 or not width:
         text, names = numbered(sql)
-        values = [[row[name] for name in names] for row in rows]
+        values = [[_storable(row[name]) for name in names] for row in rows]
         if len(rows) == 1:
             return _count(await connection.execute(text, *values[0]))
         if not counted:
@@ -161,10 +161,15 @@ async def apply(connection: Any, sql: str, rows: Sequence[Params], *, counted: b
     while done < len(rows):
         count = min(MAX_ROWS, 1 << (len(rows) - done).bit_length() - 1)
         text, names = numbered(sql, count)
-        part = [row[name] for row in rows[done : done + count] for name in names[:width]]
+        part = [_storable(row[name]) for row in rows[done : done + count] for name in names[:width]]
         changed += _count(await connection.execute(text, *part))
         done += count
     return changed
+
+
+def _storable(value: Any) -> Any:
+    """A value as PostgreSQL takes it: its texts hold no NUL. Callers' are refused; a provider's must not keep its job from being written."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value
 
 
 def _count(status: str) -> int:
