@@ -53,3 +53,7 @@ wheel:
 # the container image
 image:
     docker build -t remora .
+
+# All planted faults of the histories of lanes, those that are seen late too
+histories *ARGS:
+    .venv/bin/pytest -m "long or not long" tests/deliveries/test_lane_histories.py {{ ARGS }}

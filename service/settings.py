@@ -91,11 +91,6 @@ class Settings:
         return Path(path) if path != self.database_url else None
 
     @property
-    def postgresql_url(self) -> str | None:
-        """The server and the database there; None on SQLite. It may hold a password."""
-        return self.database_url if self.database_url.startswith("postgresql:") else None
-
-    @property
     def database_shown(self) -> str:
         """Where everything is kept, as it may be shown and logged."""
         return str(self.sqlite_path or notation.without_password(self.database_url))

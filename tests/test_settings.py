@@ -274,7 +274,7 @@ def test_what_lies_beside_a_file_must_be_said_with_postgresql(tmp_path: Path) ->
 
     assert [line.partition(":")[0] for line in lines] == list(given)
     assert all("is needed with PostgreSQL" in line for line in lines)
-    assert settings.postgresql_url == "postgresql://u:hunter2@db/remora?sslmode=require"
+    assert settings.database_url == "postgresql://u:hunter2@db/remora?sslmode=require"
     assert settings.sqlite_path is None
     assert settings.database_shown == "postgresql://u@db/remora"
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from service.db.sqlite.log_cutting import LogKeeper
 from service.deliveries.retention.erasure_store import erase as erase_deliveries
 from service.deliveries.retention.recalled import Recalled
 from service.jobs.erase import Erase, Eraser, Follower
@@ -54,21 +55,29 @@ def captures(base: Base, fetcher: Fetcher) -> Captures | None:
 
 
 def keeping(
-    base: Base, tracker: Tracker, made: Captures | None, recalled: Recalled, erased: Callable[[], None]
+    base: Base, tracker: Tracker, made: Captures | None, recalled: Recalled, log: LogKeeper | None
 ) -> KeptResults:
     """The duties around copies, and erasing."""
     store = base.store
     Results(tracker, None if base.storage is None else base.storage.place).register(store.writer)
     followers: list[Follower] = [partial(erase_deliveries, recalled=recalled), erase_results]
     store.writer.handle(Erase, Eraser(tracker, followers).handle)
-    sweeper = Sweeper(store.writer, store.reader, base.storage, base.clock, base.metrics, erased)
+    sweeper = Sweeper(
+        store.writer, store.reader, base.storage, base.clock, base.metrics, log.erased if log is not None else nothing
+    )
     duties = [
         Duty("sweeper", SWEEP_S, sweeper.run_once),
         Duty("stranger-finder", STRANGERS_EVERY_S, sweeper.find_strangers, STRANGERS_FIRST_S),
     ]
+    if log is not None:
+        duties.append(Duty("log-keeper", SWEEP_S, log.run_once))
     if made is not None:
         duties.insert(0, Duty("capturer", TICK_S, CapturerDuty(store.writer, made, base.owner).run_once))
     return KeptResults(made, sweeper, duties)
+
+
+def nothing() -> None:
+    """What is to be done after an erasure about a log that is not ours."""
 
 
 def _links_live_ms(registry: Registry) -> Callable[[str], int | None]:

@@ -39,7 +39,7 @@ from service.scheduler.roller import Roller
 from service.usage import store as usage_store
 from service.wiring.base import Base
 from service.wiring.deliveries import deliveries
-from service.wiring.results import KeptResults, captures, keeping
+from service.wiring.results import KeptResults, captures, keeping, nothing
 from service.workers.cancel import Canceller
 from service.workers.capacity import Capacity, SubmitCapacity
 from service.workers.dispatch import Dispatcher
@@ -98,10 +98,8 @@ def wire(base: Base) -> Stages:
     )
     writer.handle(Track, tracker.handle)
     log = _log_keeper(base)
-    erased = log.erased if log is not None else _nothing
-    cleaner = _cleaner(base, erased)
-    kept = keeping(base, tracker, made, sent.sender.recalled, erased)
-    looks_at_log = [] if log is None else [Duty("log-keeper", SWEEP_S, log.run_once)]
+    cleaner = _cleaner(base, log.erased if log is not None else nothing)
+    kept = keeping(base, tracker, made, sent.sender.recalled, log)
     return Stages(
         tracker=tracker,
         waiters=waiters,
@@ -115,7 +113,7 @@ def wire(base: Base) -> Stages:
         polls=polls,
         cleaner=cleaner,
         keeping=kept,
-        duties=[*_duties(base, submits, polls, sent.sender, cleaner), *kept.duties, *looks_at_log],
+        duties=[*_duties(base, submits, polls, sent.sender, cleaner), *kept.duties],
     )
 
 
@@ -133,10 +131,6 @@ def _log_keeper(base: Base) -> LogKeeper | None:
         clock=base.clock,
         observer=base.metrics,
     )
-
-
-def _nothing() -> None:
-    """What is to be done about a log that is not ours."""
 
 
 def _submits(base: Base, tasks: UnfinishedTasks, tokens: CallbackTokens, breakers: Breakers) -> Dispatcher:

@@ -190,7 +190,13 @@ def test_lanes_forget_nothing() -> None:
     check(Parts())
 
 
-@pytest.mark.parametrize("planted", sorted(FAULTS))
+#: Seen only after hundreds of histories.
+LATE = {"TurnsAwayForGood", "RenewsHalf", "LosesCatchUp", "TrustsLeases"}
+
+
+@pytest.mark.parametrize(
+    "planted", [pytest.param(each, marks=pytest.mark.long if each in LATE else ()) for each in sorted(FAULTS)]
+)
 def test_planted_fault_is_seen(planted: str) -> None:
     """Else the check would mean nothing."""
     with pytest.raises((AssertionError, KeyError, RuntimeError)):
