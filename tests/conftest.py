@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from ipaddress import ip_address
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 
@@ -41,3 +43,13 @@ settings.load_profile("remora")
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Names bytes by their argument: packed or signed ones hold the time, and every worker must collect the same ids."""
     return argname if isinstance(val, bytes | bytearray) else None
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store that is up to date, to be copied: making one takes a hundred times as long."""
+    from service.db.migrate import upgrade  # noqa: PLC0415 - most tests need no store
+
+    path = tmp_path_factory.mktemp("template") / "remora.db"
+    upgrade(path)
+    return path

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from hypothesis import strategies as st
 
@@ -42,3 +46,10 @@ async def until_nothing(claim: Callable[[], Awaitable[Claim]]) -> list[Claim]:
     while taken := await claim():
         claims.append(taken)
     return claims
+
+
+@contextmanager
+def copied(template: Path) -> Iterator[Path]:
+    """A store for one example."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(shutil.copy(template, Path(name) / "remora.db"))

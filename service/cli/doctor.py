@@ -28,6 +28,7 @@ from service.cli.printing import folded, terminal_width
 from service.cli.tonight import machine, running, waiting
 from service.clock import SystemClock, SystemRandomness
 from service.db.inspection.examine import Examination, examine
+from service.db.migrate import unknown
 from service.egress.door import Door
 from service.egress.names import NOT_FOUND
 from service.environment import load
@@ -106,6 +107,9 @@ def _examined(settings: Settings, secret_key: str | None) -> Examination:
 
 
 def _revision(path: str, seen: Examination) -> Iterator[Finding]:
+    if (newer := unknown(seen.revision)) is not None:
+        yield Finding(Mark.WRONG, "database", newer)
+        return
     if seen.revision != seen.newest:
         says = f"{path} is at {seen.revision or 'nothing'}, wanted is {seen.newest}; run remora migrate, or just remora serve"
         yield Finding(Mark.HINT, "database", says)

@@ -18,7 +18,6 @@ first, once for each engine. This file owns the macros and what each engine make
 | `@typed(:again, bigint)` | a parameter whose type PostgreSQL cannot tell from where it stands |
 | `@no_bytes` | an empty blob |
 | `@number_in(value)` | the number that a blob holds as text |
-| `@for_update(t)` | ends a read that a decision rests on: nobody else changes these rows until the transaction ends; on SQLite there is one writer |
 | `@skip_locked(t)` | ends a claim: rows of this table that another process is claiming are passed over; on SQLite there is one writer |
 """
 
@@ -147,7 +146,6 @@ _MACROS: Final[Mapping[str, tuple[Macro, Macro]]] = {
         lambda a: f"CAST(convert_from({a}, 'UTF8') AS bigint)",
     ),
     "no_bytes": (lambda _: "x''", lambda _: "CAST('' AS bytea)"),
-    "for_update": (lambda _: "", lambda a: f"FOR UPDATE OF {a}"),
     "skip_locked": (lambda _: "", lambda a: f"FOR UPDATE OF {a} SKIP LOCKED"),
 }
 #: What the row of a `write` looks like, by the macro that places it.

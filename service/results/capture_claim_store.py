@@ -45,9 +45,7 @@ class Capture:
     epoch: int
     lease_until: int
     tries: int = 0  # failures of the host's
-    dead_tries: int = (
-        0  # of those the last ones in a row, so many refused the file: the link is dead, or the file is wrong
-    )
+    dead_tries: int = 0  # of those, in a row at the end, so many refused the file: a dead link, or a wrong file
     refreshed: bool = False
 
     @property
@@ -154,10 +152,8 @@ class CaptureClaims:
         places = _Places(command)
         lanes = [lane for lane in await self._due_lanes(tx) if places.at(_host_of_lane(lane)) > 0]
         accounts = {account_of(lane) for lane in lanes}
-        share = -(-command.count // max(1, len(accounts)))  # of an account …
-        each = max(
-            1, min(share, CANDIDATES * command.count // max(1, len(lanes)))
-        )  # … and so many are read of each lane
+        share = -(-command.count // max(1, len(accounts)))  # of an account; and so many are read of each lane:
+        each = max(1, min(share, CANDIDATES * command.count // max(1, len(lanes))))
         taken: dict[tuple[str, int], Row] = {}
         while lanes and len(taken) < command.count:
             lines = await _lines(tx, lanes, each)

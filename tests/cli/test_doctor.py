@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sqlite3
@@ -17,6 +18,7 @@ from service.clock import SystemClock, SystemRandomness
 from service.db.inspection.examine import bring_up_to_date
 from service.db.opening import open_store
 from service.environment import load
+from service.errors import SettingsInvalid
 from tests.api.conftest import ADMIN_KEY, serve
 from tests.cli.commands import run
 
@@ -317,3 +319,17 @@ def test_doctor_tells_what_a_provider_lacks(tmp_path: Path) -> None:
     ]
     assert any("apimodels: generate" in says and mark is Mark.FINE for mark, says in with_key)
     assert "sk-apimodels-secret" not in str(with_key)
+
+
+def test_doctor_knows_a_database_of_a_newer_version(tmp_path: Path) -> None:
+    """As after a deployment that was taken back: to migrate it would not help, and a start leaves it alone."""
+    path = tmp_path / "remora.db"
+    bring_up_to_date(path)
+    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9000'")
+    [(mark, says)] = said(tmp_path)["database"]
+    with pytest.raises(SettingsInvalid, match="a newer one has used it"):
+        bring_up_to_date(path)
+
+    assert mark is Mark.WRONG
+    assert "start that one, or restore a backup" in says

@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlmodel import SQLModel
 
-from service.clock import SystemClock
-from service.db.migrate import newest
+import service.db.tables  # noqa: F401 - fills SQLModel's metadata
+from service.clock import SystemClock, SystemRandomness
+from service.db import alembic
+from service.db.keyring import CHECK, box_of, check_of
+from service.db.migrate import migrations_directory, newest
+from service.db.postgres import pg_examine
 from service.db.postgres.pg_engine import PgEngine
 from service.db.postgres.pg_migrate import current, upgrade
 from service.db.postgres.pg_reader import PgReader
+from service.db.postgres.pg_sole import LOCK, Sole
 from service.db.transaction import Tx
-from service.errors import StoreUnavailable, Unavailable
+from service.db.writer import Writer
+from service.errors import SettingsInvalid, StoreUnavailable, Unavailable
 from tests import postgres
 from tests.db.engines import OpenStore, Work, opened
 from tests.db.proxy import Cut, wired
 from tests.db.test_conformance import INSERT_EVENT, INSERT_LANE, lane, lanes
+
+CUT_LOCK = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'remora-lock'
+"""
+
+
+async def answered(connection: asyncpg.Connection, question: str, *args: object) -> None:
+    """Until the server answers a question with something."""
+    async with asyncio.timeout(30):
+        while await connection.fetchval(question, *args) is None:  # noqa: ASYNC110 - nothing tells when
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -38,7 +63,7 @@ async def replicas(url: str, count: int) -> AsyncIterator[list[OpenStore]]:
 
 async def add(tx: Tx) -> int:
     """Add one to a counter, decided here and not in the statement."""
-    [row] = await tx.rows("SELECT next_due_at AS n FROM lanes WHERE id = 'lane_00001' @for_update(lanes)", {})
+    [row] = await tx.rows("SELECT next_due_at AS n FROM lanes WHERE id = 'lane_00001' FOR UPDATE", {})
     tx.write(
         "UPDATE lanes SET next_due_at = :new WHERE id = 'lane_00001' AND next_due_at = :old",
         [{"new": row["n"] + 1, "old": row["n"]}],
@@ -68,7 +93,7 @@ async def test_rows_taken_in_opposite_orders_end_in_no_error(url: str) -> None:
 
     async def cross(tx: Tx, first: int, second: int, met: asyncio.Barrier) -> None:
         for number in (first, second):
-            await tx.rows(f"SELECT id FROM lanes WHERE id = 'lane_0000{number}' @for_update(lanes)", {})
+            await tx.rows(f"SELECT id FROM lanes WHERE id = 'lane_0000{number}' FOR UPDATE", {})
             if number == first and not met.broken and met.n_waiting < 2 and not done:
                 await met.wait()
         done.append(first)
@@ -247,3 +272,144 @@ async def test_row_that_a_shell_holds_is_one_refusal(url: str) -> None:
 async def _hurried(tx: Tx) -> None:
     await tx.rows("SELECT set_config('lock_timeout', '50', true)", {})
     tx.write("UPDATE lanes SET next_due_at = next_due_at + 1 WHERE id = 'lane_00001'", [{}])
+
+
+async def test_event_of_a_process_that_died_gets_its_number(url: str) -> None:
+    """It was stored, and whoever stored it was gone before it was numbered: the next process numbers it, unasked."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "INSERT INTO events (id, account_id, job_id, seq, type, source, at, body) "
+        "SELECT 'evt_' || n, 'acc_1', 'job_1', n, 'job.created', 'caller', 1000 - n, '{}' FROM generate_series(1, 3) n"
+    )
+    async with opened("postgresql", url):
+        await answered(connection, "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM events WHERE pos IS NULL)")
+    rows = await connection.fetch("SELECT seq FROM events ORDER BY pos")
+    await connection.close()
+
+    assert [row["seq"] for row in rows] == [1, 2, 3]  # the job's order, whatever the clocks said
+
+
+async def test_process_whose_database_was_taken_over_ends(url: str) -> None:
+    """Its connection was cut, and another process had the lock before it came back: it writes nothing any more."""
+    sole = await Sole.take(url)
+    engine = await PgEngine.open(url, SystemClock(), sole=sole)
+    writer = Writer(engine, SystemClock())
+    writer.start()
+    other = await asyncpg.connect(url)
+    waiting = asyncio.create_task(other.execute("SELECT pg_advisory_lock($1)", LOCK))
+    killer = await asyncpg.connect(url)
+    try:
+        await answered(killer, "SELECT 1 FROM pg_locks WHERE objid = $1 AND NOT granted", LOCK)
+        await killer.execute(CUT_LOCK)
+        await asyncio.wait_for(waiting, 30)
+        assert sole._task is not None
+        await asyncio.wait_for(asyncio.shield(sole._task), 30)  # it ends when there is nothing to keep any more
+        with pytest.raises(StoreUnavailable):  # nobody is told that it was stored
+            await writer.run(Work(_nothing))
+        assert writer.failed.done()
+    finally:
+        for each in (other, killer):
+            await each.close()
+        await writer.close()
+
+
+async def _nothing(tx: Tx) -> None:
+    await tx.rows("SELECT 1", {})
+
+
+async def test_lock_comes_back_with_the_server(url: str) -> None:
+    """Where nobody else took it, the process goes on, and a second one is refused as before."""
+    sole = await Sole.take(url)
+    killer = await asyncpg.connect(url)
+    try:
+        [before] = await killer.fetch("SELECT pid FROM pg_locks WHERE objid = $1", LOCK)
+        await killer.execute(CUT_LOCK)
+        await answered(killer, "SELECT 1 FROM pg_locks WHERE objid = $1 AND pid <> $2", LOCK, before["pid"])
+        sole.check()
+        with pytest.raises(StoreUnavailable, match="in use by another Remora process"):
+            await Sole.take(url)
+    finally:
+        await killer.close()
+        await sole.release()
+
+
+def _differences(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": False})
+    return list(compare_metadata(context, SQLModel.metadata))
+
+
+async def test_tables_are_what_the_code_says(url: str) -> None:
+    """No column, type or index differs between the first tables with all migrations and `db.tables`; a planted one is seen."""
+    engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
+    async with engine.connect() as connection:
+        found = await connection.run_sync(_differences)
+        await connection.execute(text("ALTER TABLE jobs ALTER COLUMN due_at TYPE integer"))
+        await connection.execute(text("DROP INDEX ix_results_for_capture"))
+        planted = await connection.run_sync(_differences)
+    await engine.dispose()
+
+    assert [each for each in found if "ix_events_for_numbering" not in str(each)] == []
+    assert len(planted) >= len(found) + 2
+
+
+async def test_later_migration_is_applied(url: str, tmp_path: Path) -> None:
+    """One that comes after the first tables: by Alembic, in one transaction, and only once."""
+    migrations = shutil.copytree(migrations_directory(), tmp_path / "migrations")
+    (migrations / "versions" / "9000_planted.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        f"revision, down_revision, branch_labels, depends_on = '9000', '{newest()}', None, None\n\n\n"
+        "def upgrade() -> None:\n    op.add_column('jobs', sa.Column('planted', sa.Text(), nullable=True))\n",
+        "utf-8",
+    )
+    for _ in range(2):
+        await alembic.apply_postgresql(url, migrations)
+    connection = await asyncpg.connect(url)
+    try:
+        revision = await current(connection)
+        found = await connection.fetchval("SELECT 1 FROM information_schema.columns WHERE column_name = 'planted'")
+    finally:
+        await connection.close()
+
+    assert (revision, found) == ("9000", 1)
+
+
+async def test_database_in_use_is_told_from_its_neighbours(url: str) -> None:
+    """A service on another database of the same server is not one on this."""
+    sole = await Sole.take(await postgres.database())
+    free = await pg_examine.examine(url, "k" * 32, SystemRandomness(), 1)
+    mine = await Sole.take(url)
+    used = await pg_examine.examine(url, "k" * 32, SystemRandomness(), 1)
+    await sole.release()
+    await mine.release()
+
+    assert (free.in_use, used.in_use) == (False, True)
+    assert (free.exists, free.breaches, free.troubles, free.has_key) == (True, [], [], False)
+
+
+async def test_rule_that_is_broken_is_told(url: str) -> None:
+    """By what `remora doctor` asks; another key than the database's, too."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "INSERT INTO events (id, account_id, job_id, seq, type, source, at, pos, body) "
+        "VALUES ('evt_1', 'acc_1', 'job_1', 1, 'job.completed', 'caller', 1, 1, '{}'), "
+        "('evt_2', 'acc_1', 'job_1', 2, 'job.completed', 'caller', 1, 2, '{}')"
+    )
+    sealed = check_of(box_of("k" * 32, SystemRandomness()))
+    await connection.execute("INSERT INTO meta (key, value) VALUES ($1, $2)", CHECK, sealed)
+    await connection.close()
+    found = await pg_examine.examine(url, "another key of 32 letters or more", SystemRandomness(), 1)
+
+    assert ("I1", ("job_1",)) in [(each.rule, each.rows) for each in found.breaches]
+    assert "is not the key that postgresql://" in str(found.key_problem)
+
+
+async def test_database_of_a_newer_version_is_left_alone(url: str) -> None:
+    """As after a deployment that was taken back: nothing is changed, and the sentence says what to do."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("UPDATE alembic_version SET version_num = '9000'")
+    with pytest.raises(SettingsInvalid, match="a newer one has used it"):
+        await upgrade(url)
+    left = await current(connection)
+    await connection.close()
+
+    assert left == "9000"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.clock import SeededRandomness, VirtualClock
-from service.db.migrate import upgrade
 from service.db.sqlite.inline_store import InlineConnection
 from service.db.transaction import Row, Tx
 from service.deliveries.replays import replay_store
 from service.deliveries.replays.replay_claim_store import ClaimReplays
 from service.deliveries.replays.replay_store import AdvanceReplay
 from service.ids import Ids
-from tests.fairness import BACKLOGS, check_fair, until_nothing
+from tests.fairness import BACKLOGS, check_fair, copied, until_nothing
 from tests.workers.backlog import Queue
 
 HOUR_MS = 3_600_000
@@ -73,21 +71,6 @@ async def replaying(path: Path) -> AsyncIterator[Replaying]:
         yield Replaying(queue)
     finally:
         await queue.writer.close()
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that is up to date, to be copied."""
-    path = tmp_path_factory.mktemp("template") / "remora.db"
-    upgrade(path)
-    return path
-
-
-@contextmanager
-def copied(template: Path) -> Iterator[Path]:
-    """A store for one example."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(shutil.copy(template, Path(name) / "remora.db"))
 
 
 def accounts_of(rows: Sequence[Row]) -> list[str]:

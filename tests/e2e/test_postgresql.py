@@ -46,6 +46,7 @@ async def taken(api: httpx.AsyncClient, url: str, number: int) -> str:
             if answer.status_code == 202:
                 return str(answer.json()["id"])
             assert answer.status_code == 503, answer.text
+            assert int(answer.headers["retry-after"]) > 0
             await asyncio.sleep(0.05)  # well before the Retry-After of a machine's client
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,12 +15,11 @@ from hypothesis import strategies as st
 from service.clock import VirtualClock
 from service.db.leases import Leased, free
 from service.db.macros import sqlite_text
-from service.db.migrate import upgrade
 from service.db.transaction import Row, Tx
 from service.results import capture_claim_store
 from service.results.capture_claim_store import LANES_AT_ONCE, UNKNOWN_LIFE_MS, Capture, ClaimCaptures, lane_of
 from service.results.captures import AT_ONCE_PER_HOST, KEPT_PER_HOST, QUEUE_PER_HOST, Captures
-from tests.fairness import ACCOUNTS, check_fair, until_nothing
+from tests.fairness import ACCOUNTS, check_fair, copied, until_nothing
 from tests.results.shelf import HOST, Shelf, accounts_of, shelf
 
 HOUR_MS = 3_600_000
@@ -34,21 +31,6 @@ SHELVES = st.dictionaries(
     min_size=1,
 )
 Filled = dict[tuple[str, str], tuple[list[int | None], int]]
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that is up to date, to be copied."""
-    path = tmp_path_factory.mktemp("template") / "remora.db"
-    upgrade(path)
-    return path
-
-
-@contextmanager
-def copied(template: Path) -> Iterator[Path]:
-    """A store for one example."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(shutil.copy(template, Path(name) / "remora.db"))
 
 
 @pytest.fixture

@@ -6,11 +6,9 @@ The check is one function over what was claimed, tried on our claims and on plan
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,6 @@ from hypothesis import strategies as st
 
 from service.clock import VirtualClock
 from service.db.leases import Leased, free
-from service.db.migrate import upgrade
 from service.db.sqlite.inline_store import InlineConnection
 from service.db.transaction import Tx
 from service.db.writer import Handler
@@ -30,7 +27,7 @@ from service.telemetry import Metrics
 from service.workers import job_claim_store
 from service.workers.dispatch import Dispatcher
 from service.workers.pool import WorkerPool
-from tests.fairness import BACKLOGS, check_fair
+from tests.fairness import BACKLOGS, check_fair, copied
 from tests.workers.backlog import Queue
 from tests.workers.test_pool import TwoEach
 
@@ -38,30 +35,15 @@ STATUS = {"submit": JobStatus.QUEUED, "poll": JobStatus.RUNNING}
 HOUR_MS = 3_600_000
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that is up to date, to be copied."""
-    path = tmp_path_factory.mktemp("template") / "remora.db"
-    upgrade(path)
-    return path
-
-
 @asynccontextmanager
-async def queue_in(directory: Path, template: Path) -> AsyncIterator[Queue]:
+async def queue_in(template: Path) -> AsyncIterator[Queue]:
     """An empty queue."""
-    shutil.copy(template, directory / "remora.db")
-    queue = Queue(InlineConnection(directory / "remora.db"), VirtualClock())
-    try:
-        yield queue
-    finally:
-        await queue.writer.close()
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A directory for one example."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
+    with copied(template) as path:
+        queue = Queue(InlineConnection(path), VirtualClock())
+        try:
+            yield queue
+        finally:
+            await queue.writer.close()
 
 
 #: Providers, each with its accounts' backlogs and how much it takes at once.
@@ -77,16 +59,15 @@ async def test_every_account_is_served_within_a_round(
     data: st.DataObject,
 ) -> None:
     """At every provider by itself: arbitrary backlogs of arbitrary ages, beside jobs that are not due yet."""
-    with scratch() as directory:
-        async with queue_in(directory, template) as queue:
-            now_ms = queue.clock.now_ms()
-            for provider, (backlogs, _) in providers.items():
-                for account, (due, later) in backlogs.items():
-                    columns = {"provider": provider, "status": STATUS[stage]}
-                    age_ms = data.draw(st.integers(20, 1_000_000))
-                    queue.put(account, due, name=f"{provider}-due-", due_at=now_ms - age_ms, **columns)
-                    queue.put(account, later, name=f"{provider}-later-", due_at=now_ms + HOUR_MS, **columns)
-            claims = await claims_of(queue, stage, {name: count for name, (_, count) in providers.items()})
+    async with queue_in(template) as queue:
+        now_ms = queue.clock.now_ms()
+        for provider, (backlogs, _) in providers.items():
+            for account, (due, later) in backlogs.items():
+                columns = {"provider": provider, "status": STATUS[stage]}
+                age_ms = data.draw(st.integers(20, 1_000_000))
+                queue.put(account, due, name=f"{provider}-due-", due_at=now_ms - age_ms, **columns)
+                queue.put(account, later, name=f"{provider}-later-", due_at=now_ms + HOUR_MS, **columns)
+        claims = await claims_of(queue, stage, {name: count for name, (_, count) in providers.items()})
 
     for provider, (backlogs, count) in providers.items():
         check_fair({account: due for account, (due, _) in backlogs.items() if due}, claims[provider], count)
@@ -149,15 +130,12 @@ def check_each(due: Mapping[str, int], claims: Mapping[str, list[list[str]]]) ->
 
 @pytest.mark.parametrize("order", UNFAIR)
 @pytest.mark.parametrize("stage", STATUS)
-async def test_unfair_statement_is_seen(
-    tmp_path: Path, template: Path, order: str, stage: job_claim_store.Stage
-) -> None:
+async def test_unfair_statement_is_seen(template: Path, order: str, stage: job_claim_store.Stage) -> None:
     """Else the check would mean nothing; our own claim passes on the same backlog."""
     due = {"acc_a": 30, "acc_b": 30, "acc_c": 1}
     found = {}
     for name, handler in (("ours", None), ("planted", planted(order))):
-        (tmp_path / name).mkdir()
-        async with queue_in(tmp_path / name, template) as queue:
+        async with queue_in(template) as queue:
             for number, (account, count) in enumerate(due.items()):
                 for provider in ("p", "q"):
                     age_ms = 9_000 - 1_000 * number + (500 if provider == "p" else 0)
@@ -190,9 +168,9 @@ class Polls:
             await asyncio.Event().wait()
 
 
-async def test_provider_that_does_not_answer_holds_up_no_other(tmp_path: Path, template: Path) -> None:
+async def test_provider_that_does_not_answer_holds_up_no_other(template: Path) -> None:
     """A thousand polls are due at one that answers nothing; those of another go out at once, as many as it takes."""
-    async with queue_in(tmp_path, template) as queue:
+    async with queue_in(template) as queue:
         queue.put("acc_big", 1_000, provider="slow", status=JobStatus.RUNNING)
         queue.put("acc_small", 6, provider="well", status=JobStatus.RUNNING, due_at=queue.clock.now_ms())
         polls = Polls(queue, stuck="slow")
@@ -205,9 +183,9 @@ async def test_provider_that_does_not_answer_holds_up_no_other(tmp_path: Path, t
     assert asked == {"acc_big": 2, "acc_small": 6}
 
 
-async def test_account_with_a_thousand_polls_holds_up_no_other(tmp_path: Path, template: Path) -> None:
+async def test_account_with_a_thousand_polls_holds_up_no_other(template: Path) -> None:
     """At one provider, two at once: who has a single poll waits for one turn."""
-    async with queue_in(tmp_path, template) as queue:
+    async with queue_in(template) as queue:
         queue.put("acc_big", 1_000, provider="well", status=JobStatus.RUNNING)
         queue.put("acc_small", 1, provider="well", status=JobStatus.RUNNING, due_at=queue.clock.now_ms())
         polls = Polls(queue, stuck="slow")

@@ -17,9 +17,16 @@ from service.db.migrate import newest
 from service.db.postgres.pg_errors import DRIVER
 from service.db.postgres.pg_migrate import current
 from service.db.postgres.pg_sole import LOCK
+from service.db.postgres.pg_tx import bound
 from service.db.transaction import Params
 from service.errors import SettingsInvalid
 from service.notation import without_password
+
+# The server lists the locks of all its databases.
+_IN_USE = """
+SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = $1
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 async def examine(url: str, secret_key: str, randomness: Randomness, now_ms: int) -> Examination:
@@ -31,9 +38,8 @@ async def examine(url: str, secret_key: str, randomness: Randomness, now_ms: int
     try:
         connection = await asyncpg.connect(url)
         try:
-            async with connection.transaction(
-                isolation="repeatable_read", readonly=True
-            ):  # all questions are asked of one moment
+            # All questions are asked of one moment.
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
                 return await _examined(connection, url, secret_key, randomness, now_ms)
         finally:
             await connection.close()
@@ -58,7 +64,7 @@ async def _examined(
     revision, wanted = await current(connection), newest()
     if revision is None:
         return Examination(exists=False)
-    in_use = await connection.fetchval("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = $1", LOCK)
+    in_use = await connection.fetchval(_IN_USE, LOCK)
     if revision != wanted:
         return Examination(exists=True, in_use=in_use is not None, revision=revision, newest=wanted)
     check = await connection.fetchval("SELECT value FROM meta WHERE key = $1", CHECK)
@@ -86,7 +92,7 @@ async def _troubles(connection: asyncpg.Connection, params: Params) -> list[Trou
     found = []
     for kind, question in QUESTIONS.items():
         text, names = numbered(question)
-        row = await connection.fetchrow(text, *[params[name] for name in names])
+        row = await connection.fetchrow(text, *bound(names, params))
         if row is not None and row[0]:
             found.append(Trouble(kind, row[0], row[1]))
     return found

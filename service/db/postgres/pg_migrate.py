@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from service.db.migrate import migrations_directory, newest
+from service.db.migrate import migrations_directory, newest, unknown
+from service.errors import SettingsInvalid
 
 LOCK: Final = 7_313_002  # of all who migrate, in PostgreSQL's space of advisory locks
 
@@ -26,11 +27,14 @@ async def upgrade(url: str) -> tuple[str | None, str]:
 
     Raises:
         OSError, asyncpg.PostgresError: The server cannot be had, or the user may not do this.
+        SettingsInvalid: A newer version has used the database.
     """
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
         before = await current(connection)
+        if (newer := unknown(before)) is not None:
+            raise SettingsInvalid([newer])
         if before is None:
             async with connection.transaction():
                 await connection.execute(_first(migrations_directory()).read_text("utf-8"))

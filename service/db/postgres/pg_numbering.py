@@ -1,7 +1,8 @@
 """Numbering events after their commit, one process at a time: transactions commit in another order than they began.
 
-A number that a reader of the feed has passed must never appear behind it. So an event has none when it is committed; whoever
-holds the lock numbers what is committed, a job's events in the job's order. It must not know what events say.
+Readers of the feed remember the number up to which they have read, and no smaller one may appear later. So an event is stored
+without a number. One process at a time, under a lock, gives numbers to what is stored, a job's events in their order. It must
+not know what events say.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 import asyncpg
 import structlog
 
+from service.db.collecting import run_all
 from service.db.postgres.pg_errors import DRIVER, fault
 from service.errors import StoreUnavailable
 
@@ -77,11 +79,7 @@ class Numbering:
                     _log.exception("numbering_failed")
                 self._waiting = actions + self._waiting
                 continue
-            for action in actions:
-                try:
-                    action()
-                except Exception:  # as with what waits for a commit: it must not keep other events from their numbers
-                    _log.exception("after_numbered_failed")
+            run_all(actions)
 
     async def _number(self) -> None:
         async with self._pool.acquire() as connection, connection.transaction():

@@ -56,7 +56,7 @@ async def open_pool(url: str, most: int, *, name: str, timeout_s: float | None =
 
 
 async def close_pool(pool: asyncpg.Pool) -> None:
-    """Close a pool: politely where the server answers, and in any case soon."""
+    """Close a pool; where the server does not answer, its connections are cut after `CLOSE_S`."""
     try:
         async with asyncio.timeout(CLOSE_S):
             await pool.close()

@@ -10,6 +10,7 @@ import asyncpg
 from service.db.macros import numbered
 from service.db.postgres.pg_errors import DRIVER, fault, is_lost
 from service.db.postgres.pg_pool import close_pool, open_pool
+from service.db.postgres.pg_tx import bound
 from service.db.reader import too_slow
 from service.db.transaction import Params, Row
 
@@ -64,7 +65,7 @@ class PgReader:
 
     async def _read(self, sql: str, params: Params) -> list[Row]:
         text, names = numbered(sql)
-        values = [params[name] for name in names]
+        values = bound(names, params)
         try:
             return list(await self._pool.fetch(text, *values))
         except DRIVER as error:

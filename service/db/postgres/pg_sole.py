@@ -79,6 +79,8 @@ class Sole:
         self._lost.clear()
         connection.add_termination_listener(lambda _: self._lost.set())
         self._connection = connection
+        if connection.is_closed():  # in between
+            self._lost.set()
         return True
 
     async def _keep(self) -> None:

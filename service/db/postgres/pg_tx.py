@@ -8,16 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-import structlog
-
+from service.db.collecting import CollectingTx, check_changed
 from service.db.macros import compiled, numbered
 from service.db.postgres.pg_errors import DRIVER, is_lost
 from service.db.transaction import Params, Row
-from service.errors import GuardFailed
 
 MAX_ROWS: Final = 64  # of one statement; a connection keeps every size that was used prepared, hence powers of two only
-
-_log = structlog.get_logger(__name__)
 
 
 class Connections(Protocol):
@@ -40,59 +36,38 @@ class Connections(Protocol):
         """A transaction that was committed holds events without a number; what is to be done once they have one."""
 
 
-class PgTx:
+class PgTx(CollectingTx):
     """One transaction; see `Tx` and `EngineTx`."""
 
     def __init__(self, connections: Connections, now_ms: int) -> None:
-        self.now_ms = now_ms
+        super().__init__(now_ms)
         self._connections = connections
         self._connection: Any = None
-        self._durable = False
         self._has_events = False
         self._after_numbered: list[Callable[[], None]] = []
-        self._pending: list[tuple[str, Sequence[Params], int | None]] = []
-        self._after_commit: list[Callable[[], None]] = []
-        self._on_rollback: list[Callable[[], None]] = []
-
-    async def rows(self, sql: str, params: Params) -> list[Row]:
-        """See `Tx`."""
-        return await self.rows_each(sql, (params,))
 
     async def rows_each(self, sql: str, params: Sequence[Params]) -> list[Row]:
         """See `Tx`."""
         connection = await self._sent()
         text, names = numbered(sql)
-        values = [[_storable(one[name]) for name in names] for one in params]
+        values = [bound(names, one) for one in params]
         if len(values) == 1:
             return await connection.fetch(text, *values[0])  # type: ignore[no-any-return]
         return await connection.fetchmany(text, values) if values else []
 
-    def write(self, sql: str, rows: Sequence[Params], *, expect: int | None = None) -> None:
-        """See `Tx`."""
-        if rows:
-            self._pending.append((sql, rows, expect))
-
     def number(self) -> None:
         """See `Tx`: numbers are given after the commit, since transactions of other processes commit in between."""
         self._has_events = True
-
-    def after_commit(self, action: Callable[[], None]) -> None:
-        """See `Tx`."""
-        self._after_commit.append(action)
 
     def after_numbered(self, action: Callable[[], None]) -> None:
         """See `Tx`."""
         self._has_events = True
         self._after_numbered.append(action)
 
-    def on_rollback(self, action: Callable[[], None]) -> None:
-        """See `Tx`."""
-        self._on_rollback.append(action)
-
     async def commit(self) -> None:
         """See `EngineTx`."""
         if self._connection is None and not self._pending:
-            self._durable = True
+            self.durable = True
             return
         connection = await self._sent()
         xid = await connection.fetchval("SELECT CAST(pg_current_xact_id_if_assigned() AS text)")
@@ -103,26 +78,21 @@ class PgTx:
                 raise
             if xid is not None and not await self._connections.was_committed(xid):
                 raise
-        self._durable = True
+        self.durable = True
         await self._let_go()
 
     def committed(self) -> None:
-        """Run what waited for the commit."""
+        """See `EngineTx`."""
         if self._has_events:
             self._connections.wrote_events(self._after_numbered)
-        for action in self._after_commit:
-            try:
-                action()
-            except Exception:  # what is committed must never be applied again because a follow-up failed
-                _log.exception("after_commit_failed")
+        super().committed()
 
     async def rollback(self) -> None:
         """See `EngineTx`; the server rolls back by itself where the connection is gone."""
         try:
             await self._let_go()
         finally:
-            for action in [] if self._durable else self._on_rollback:
-                action()
+            self.undone()
 
     async def _let_go(self) -> None:
         connection, self._connection = self._connection, None
@@ -135,10 +105,7 @@ class PgTx:
             self._connection = await self._connections.acquire()
         pending, self._pending = self._pending, []
         for sql, rows, expect in pending:
-            changed = await apply(self._connection, sql, rows, counted=expect is not None)
-            if expect is not None and changed != expect:
-                msg = f"{changed} of {expect} rows changed: {sql.strip().splitlines()[0]}"
-                raise GuardFailed(msg)
+            check_changed(sql, await apply(self._connection, sql, rows, counted=expect is not None), expect)
         return self._connection
 
 
@@ -150,7 +117,7 @@ async def apply(connection: Any, sql: str, rows: Sequence[Params], *, counted: b
     width = len(compiled(sql, "postgresql").names)
     if len(rows) == 1 or not width:
         text, names = numbered(sql)
-        values = [[_storable(row[name]) for name in names] for row in rows]
+        values = [bound(names, row) for row in rows]
         if len(rows) == 1:
             return _count(await connection.execute(text, *values[0]))
         if not counted:
@@ -161,15 +128,19 @@ async def apply(connection: Any, sql: str, rows: Sequence[Params], *, counted: b
     while done < len(rows):
         count = min(MAX_ROWS, 1 << (len(rows) - done).bit_length() - 1)
         text, names = numbered(sql, count)
-        part = [_storable(row[name]) for row in rows[done : done + count] for name in names[:width]]
+        part = [value for row in rows[done : done + count] for value in bound(names[:width], row)]
         changed += _count(await connection.execute(text, *part))
         done += count
     return changed
 
 
-def _storable(value: Any) -> Any:
-    """A value as PostgreSQL takes it: its texts hold no NUL. Callers' are refused; a provider's must not keep its job from being written."""
-    return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value
+def bound(names: Sequence[str], row: Params) -> list[Any]:
+    """The values of a row, by the names of a statement's parameters in their order.
+
+    A text of PostgreSQL's holds no NUL. Callers' are refused; a provider's must not keep its job from being written or found.
+    """
+    values = (row[name] for name in names)
+    return [value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value for value in values]
 
 
 def _count(status: str) -> int:

@@ -12,17 +12,14 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, Protocol, TypeVar
 
-import structlog
-
+from service.db.collecting import CollectingTx, Write, check_changed
 from service.db.macros import compiled
 from service.db.transaction import Params, Row
-from service.errors import GuardFailed, StoreFailed
+from service.errors import StoreFailed
 
 T = TypeVar("T")
 
 MAX_ROWS: Final = 64  # of one statement; the driver keeps every size that was used prepared, hence powers of two only
-
-_log = structlog.get_logger(__name__)
 
 
 class Connection(Protocol):
@@ -37,21 +34,13 @@ class Connection(Protocol):
         """See `Engine`."""
 
 
-class SQLiteTx:
+class SQLiteTx(CollectingTx):
     """One transaction on the writing connection; see `Tx`."""
 
     def __init__(self, connection: Connection, now_ms: int) -> None:
-        self.now_ms = now_ms
-        self.durable = False  # SQLite committed it, even if nobody was told
+        super().__init__(now_ms)
         self._connection = connection
         self._pos = connection.last_pos
-        self._pending: list[tuple[str, Sequence[Params], int | None]] = []
-        self._after_commit: list[Callable[[], None]] = []
-        self._on_rollback: list[Callable[[], None]] = []
-
-    async def rows(self, sql: str, params: Params) -> list[Row]:
-        """See `Tx`."""
-        return await self.rows_each(sql, (params,))
 
     async def rows_each(self, sql: str, params: Sequence[Params]) -> list[Row]:
         """See `Tx`."""
@@ -67,27 +56,14 @@ class SQLiteTx:
 
         return await self._connection.on_thread(work)
 
-    def write(self, sql: str, rows: Sequence[Params], *, expect: int | None = None) -> None:
-        """See `Tx`."""
-        if rows:
-            self._pending.append((sql, rows, expect))
-
     def number(self) -> int:
         """See `Tx`."""
         self._pos += 1
         return self._pos
 
-    def after_commit(self, action: Callable[[], None]) -> None:
-        """See `Tx`."""
-        self._after_commit.append(action)
-
     def after_numbered(self, action: Callable[[], None]) -> None:
         """See `Tx`: a number is given in the transaction."""
         self.after_commit(action)
-
-    def on_rollback(self, action: Callable[[], None]) -> None:
-        """See `Tx`."""
-        self._on_rollback.append(action)
 
     async def commit(self) -> None:
         """See `EngineTx`; `durable` is set also where it will not be found."""
@@ -103,14 +79,6 @@ class SQLiteTx:
 
         await self._connection.on_thread(work)
 
-    def committed(self) -> None:
-        """Run what waited for the commit."""
-        for action in self._after_commit:
-            try:
-                action()
-            except Exception:  # what is committed must never be applied again because a follow-up failed
-                _log.exception("after_commit_failed")
-
     async def rollback(self) -> None:
         """See `EngineTx`; SQLite rolls back by itself where the disk is full, and at errors of reading and writing."""
 
@@ -122,19 +90,15 @@ class SQLiteTx:
             await self._connection.on_thread(work)
         except sqlite3.Error as error:
             raise StoreFailed(f"a transaction cannot be rolled back: {error}") from error
-        finally:  # what was reserved for this transaction is free again, even if the engine failed
-            for action in [] if self.durable else self._on_rollback:
-                action()
+        finally:  # even if the engine failed
+            self.undone()
 
 
-def _send(raw: sqlite3.Connection, pending: list[tuple[str, Sequence[Params], int | None]]) -> None:
+def _send(raw: sqlite3.Connection, pending: Sequence[Write]) -> None:
     if not raw.in_transaction:
         raw.execute("BEGIN IMMEDIATE")
     for sql, rows, expect in pending:
-        changed = apply(raw, sql, rows)
-        if expect is not None and changed != expect:
-            msg = f"{changed} of {expect} rows changed: {sql.strip().splitlines()[0]}"
-            raise GuardFailed(msg)
+        check_changed(sql, apply(raw, sql, rows), expect)
 
 
 def apply(raw: sqlite3.Connection, sql: str, rows: Sequence[Params]) -> int:

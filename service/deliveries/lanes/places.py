@@ -13,9 +13,8 @@ from service.deliveries.lanes.held_bytes import Memory
 from service.deliveries.lanes.queue import Lane, LanePlace, Sending, Stage
 from service.deliveries.lanes.quota import Shares
 
-_OUT: Final = (
-    Stage.OUT
-)  # members of an enumeration are looked up slowly, and hashed slowly: this is done for every delivery
+# Members of an enumeration are looked up slowly, and hashed slowly, and this is done for every delivery.
+_OUT: Final = Stage.OUT
 #: What may follow in a place's life, by its stage; every stage may be its last.
 _NEXT: Final[tuple[tuple[Stage, ...], ...]] = ((Stage.QUEUED, Stage.OUT), (Stage.OUT,), (Stage.RECORDING,), ())
 
