@@ -413,3 +413,35 @@ async def test_database_of_a_newer_version_is_left_alone(url: str) -> None:
     await connection.close()
 
     assert left == "9000"
+
+
+async def test_server_bounds_what_a_connection_may_do(url: str) -> None:
+    """Also where the process is frozen and cancels nothing: statements of pages, waits for rows, transactions that stand still."""
+    asked = "SELECT current_setting('statement_timeout') AS s, current_setting('lock_timeout') AS l, "
+    asked += "current_setting('idle_in_transaction_session_timeout') AS i"
+    pages = await PgReader.open(url, 1, 0.2)
+    page = await pages.row(asked)
+    await pages.close()
+    async with opened("postgresql", url) as store:
+        [writer] = await store.run(lambda tx: tx.rows(asked, {}))
+
+    assert page is not None
+    assert tuple(page) == ("200ms", "10s", "1min")
+    assert tuple(writer) == ("0", "10s", "1min")
+
+
+async def test_read_after_a_restart_needs_no_second_try(url: str) -> None:
+    """All connections that idle in the pool are gone; the caller notices nothing."""
+    reader = await PgReader.open(url, 3)
+    killer = await asyncpg.connect(url)
+    try:
+        await asyncio.gather(*(reader.rows("SELECT pg_sleep(0.05)") for _ in range(3)))
+        await killer.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        answers = await asyncio.gather(*(reader.row("SELECT 1 AS one") for _ in range(6)))
+    finally:
+        await killer.close()
+        await reader.close()
+
+    assert [each is not None and each["one"] for each in answers] == [1] * 6
