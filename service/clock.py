@@ -45,6 +45,9 @@ class Clock(Protocol):
     def seen(self, ms: int) -> None:
         """The store knows this moment. While `now_ms` lies before it, a wall clock stepped ahead is believed up to there."""
 
+    def follow(self, ms: int) -> None:
+        """From here on the time of day is another machine's, which shows this moment. The first time `now_ms` begins there at once."""
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
 
@@ -62,6 +65,10 @@ class SlewedClock:
 
     def __init__(self, uptime_ns: Callable[[], int], wall_ns: Callable[[], int]) -> None:
         self._uptime_ns, self._wall_ns = uptime_ns, wall_ns
+        self._followed_ns: int | None = None  # another machine's time of day less the uptime, where that one counts
+        self._begin()
+
+    def _begin(self) -> None:
         self._since_ns, began_ns = self._read()  # uptime, when it was last looked at
         self._ours_ns = began_ns - self._since_ns  # our time less the uptime, at that moment …
         self._left_ns = 0  # … and what is to be worked off from there on
@@ -77,7 +84,7 @@ class SlewedClock:
 
     def wall_ms(self) -> int:
         """See `Clock`."""
-        return self._wall_ns() // _MS
+        return self._wall() // _MS
 
     def slew(self) -> float:
         """See `Clock`."""
@@ -94,6 +101,16 @@ class SlewedClock:
         """See `Clock`."""
         self._seen_ns = ms * _MS
 
+    def follow(self, ms: int) -> None:
+        """See `Clock`."""
+        begins = self._followed_ns is None
+        self._followed_ns = ms * _MS - self._uptime_ns()
+        if begins:
+            self._begin()
+
+    def _wall(self) -> int:
+        return self._wall_ns() if self._followed_ns is None else self._uptime_ns() + self._followed_ns
+
     def _shift_ns(self, uptime_ns: int) -> int:
         most_ns = (uptime_ns - self._since_ns) // SLEW
         return max(-most_ns, min(most_ns, self._left_ns))
@@ -103,7 +120,7 @@ class SlewedClock:
         readings = []
         for _ in range(_READINGS):
             before_ns = self._uptime_ns()
-            wall_ns = self._wall_ns()
+            wall_ns = self._wall()
             readings.append((self._uptime_ns() - before_ns, before_ns, wall_ns))
         return min(readings)[1:]
 

@@ -108,3 +108,27 @@ def test_machine_clock_starts_at_the_wall_clock() -> None:
 
     assert abs(clock.slew()) < 1
     assert abs(clock.wall_ms() - clock.now_ms()) < 1_000
+
+
+def test_clock_begins_at_the_machine_that_it_follows_and_slews_after_it() -> None:
+    """The first moment is taken at once, whatever this machine's clock says; what differs later is worked off."""
+    clock = VirtualClock(1_000_000_000)
+    clock.follow(5_000_000_000)
+    began = clock.now_ms(), clock.wall_ms()
+    clock.step(-3_600)  # this machine's own clock counts no more
+    clock.advance(10)
+    clock.slew()
+    later = clock.now_ms()
+    clock.follow(later + 100)
+    clock.slew()
+    at_once = clock.now_ms(), clock.wall_ms()
+    clock.advance(1)
+    part = clock.now_ms()
+    clock.advance(10)
+    whole = clock.now_ms()
+
+    assert began == (5_000_000_000, 5_000_000_000)
+    assert later == 5_000_010_000
+    assert at_once == (later, later + 100)
+    assert part == later + 1_000 + 1_000 // SLEW
+    assert whole == later + 11_000 + 100

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 import service.db.tables  # noqa: F401 - fills SQLModel's metadata
-from service.clock import SystemClock, SystemRandomness
+from service.clock import SlewedClock, SystemClock, SystemRandomness
 from service.db import alembic
 from service.db.keyring import CHECK, box_of, check_of
 from service.db.migrate import migrations_directory, newest
@@ -35,6 +35,7 @@ from tests.db.engines import OpenStore, Work, opened
 from tests.db.proxy import Cut, wired
 from tests.db.test_conformance import INSERT_EVENT, INSERT_LANE, lane, lanes
 
+DAY_NS = 86_400 * 1_000_000_000
 CUT_LOCK = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'remora-lock'
@@ -190,20 +191,20 @@ async def test_server_that_comes_back_is_used_again(url: str) -> None:
 
 
 async def test_times_are_the_databases(url: str) -> None:
-    """A machine whose clock is a day ahead writes the same times as all others."""
-
-    class Ahead(SystemClock):
-        def now_ms(self) -> int:
-            return super().now_ms() + round(timedelta(days=1) / timedelta(milliseconds=1))
+    """A machine whose clock is a day ahead writes the same times as all others, and sees the same work as due."""
 
     async def now(tx: Tx) -> int:
         return tx.now_ms
 
-    async with opened("postgresql", url, Ahead()) as ahead, opened("postgresql", url) as well:
-        times = [await ahead.run(now), await well.run(now)]
+    ahead = SystemClock()
+    SlewedClock.__init__(ahead, time.monotonic_ns, lambda: time.time_ns() + DAY_NS)
+    well = SystemClock()
+    before = ahead.now_ms() - well.now_ms()
+    async with opened("postgresql", url, ahead) as one, opened("postgresql", url, well) as other:
+        times = [await one.run(now), await other.run(now), ahead.now_ms(), ahead.wall_ms(), time.time_ns() // 1_000_000]
 
-    assert abs(times[0] - times[1]) < 5_000
-    assert abs(times[0] - SystemClock().now_ms()) < 60_000
+    assert before > 80_000_000
+    assert max(times) - min(times) < 5_000
 
 
 async def test_read_that_takes_too_long_is_ended_on_the_server(url: str) -> None:

@@ -30,8 +30,8 @@ WAIT_S = 2.0  # until a delivery that failed is sent again
 class SteppedProcess(Process):
     """`remora serve` with a wall clock that a test sets."""
 
-    def __init__(self, directory: Path, port: int, providers: Mapping[str, str]) -> None:
-        super().__init__(directory, port, providers)
+    def __init__(self, directory: Path, port: int, providers: Mapping[str, str], **more: str) -> None:
+        super().__init__(directory, port, providers, **more)
         library, self._offset = directory / "stepped_clock.so", directory / "offset"
         source = Path(__file__).with_name("stepped_clock.c")
         subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True)

@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import asyncpg
@@ -17,6 +19,7 @@ from service.sandbox.server import SandboxOptions, SandboxServer
 from tests import postgres
 from tests.e2e.process import Process
 from tests.e2e.rig import ADMIN_KEY, CAT, check, free_port
+from tests.e2e.test_clock import DAY_S, SteppedProcess, needs_cc
 from tests.e2e.test_crash import settled
 from tests.receiver import PATIENCE_S, Receiver
 
@@ -128,3 +131,28 @@ async def _command(process: Process, name: str) -> str:
     )
     said, _ = await asyncio.wait_for(running.communicate(), PATIENCE_S)
     return " ".join(said.decode().split())
+
+
+@needs_cc
+async def test_machine_whose_clock_is_a_year_ahead_works_as_any_other(tmp_path: Path) -> None:
+    """The time is the database's: the job is no year overdue, and its event is sent."""
+    sandbox = SandboxServer(SandboxOptions(speed=40.0, seed=1))
+    await sandbox.start()
+    process = SteppedProcess(tmp_path, free_port(), sandbox.base_urls, **settings(tmp_path))
+    process.step_to(365 * DAY_S)
+    await process.start()
+    try:
+        async with (
+            Receiver() as receiver,
+            httpx.AsyncClient(base_url=process.url, headers=HEADERS, timeout=30, trust_env=False) as api,
+        ):
+            job = await taken(api, receiver.url, 1)
+            [told] = await receiver.wait_for(1)
+            at = (await api.get(f"/v1/jobs/{job}")).json()["created_at"]
+    finally:
+        await process.stop(signal.SIGTERM)
+        await sandbox.stop()
+
+    assert told.job["id"] == job
+    assert abs(datetime.fromisoformat(at).timestamp() - time.time()) < 3_600
+    check(tmp_path, on_postgresql=True)

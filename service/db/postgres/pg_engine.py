@@ -21,15 +21,14 @@ from service.errors import StoreFailed
 WRITERS: Final = 4  # connections that write
 SETTLE_S: Final = 60.0  # for which it is asked what became of a COMMIT
 SETTLE_EVERY_S: Final = 0.05  # seconds between two times of asking
-STEP_MS: Final = 1_000.0  # by which the database's clock must be behind to have been set back
 CLOCK_EVERY_S: Final = 30.0  # seconds between looks at the database's clock
 
 
 class PgEngine:
     """See `Engine`.
 
-    Times in the store are the database's, so that replicas whose clocks differ agree on what is due and whose lease
-    ran out. Its clock is looked at now and then, and between two looks this machine's steady clock goes on from there.
+    The service's clock follows the database's, so that machines whose clocks differ agree on what is due and whose lease
+    ran out. It is looked at now and then; between two looks this machine's steady clock goes on from there.
     """
 
     def __init__(self, pool: asyncpg.Pool, clock: Clock, numbering: Numbering, sole: Sole | None = None) -> None:
@@ -37,8 +36,7 @@ class PgEngine:
         self._sole = sole
         self._clock = clock
         self._numbering = numbering
-        self._base_ms = 0.0  # the database's time when the steady clock stood at `_looked_at`
-        self._looked_at = -CLOCK_EVERY_S
+        self._looked_at = 0.0  # monotonic
 
     @classmethod
     async def open(cls, url: str, clock: Clock, most: int = WRITERS, sole: Sole | None = None) -> Self:
@@ -59,15 +57,10 @@ class PgEngine:
         """See `Engine`: the lock keeps every other process away."""
         return self._sole is not None
 
-    @property
-    def now_ms(self) -> int:
-        """The database's time, ms UTC."""
-        return round(self._base_ms + (self._clock.monotonic() - self._looked_at) * 1000)
-
     def begin(self, now_ms: int) -> PgTx:
-        """See `Engine`; the time is the database's."""
+        """See `Engine`."""
         self.check()
-        return PgTx(self, self.now_ms)
+        return PgTx(self, now_ms)
 
     def translate(self, error: BaseException) -> BaseException:
         """See `Engine`."""
@@ -140,9 +133,8 @@ class PgEngine:
 
     async def _look_at_clock(self, connection: Any) -> None:
         asked = self._clock.monotonic()
-        now = await connection.fetchval("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS double precision)")
-        answered = self._clock.monotonic()
-        now += (answered - asked) * 500  # it was read somewhere in between
-        # A little less than what was told already is the trip's; time is not turned back for that.
-        ahead_ms = self.now_ms - now if self._base_ms else 0.0
-        self._base_ms, self._looked_at = now + (ahead_ms if 0 < ahead_ms < STEP_MS else 0.0), answered
+        now_ms = await connection.fetchval(
+            "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS double precision)"
+        )
+        self._looked_at = self._clock.monotonic()
+        self._clock.follow(round(now_ms + (self._looked_at - asked) * 500))  # it was read somewhere in between
